@@ -1,0 +1,27 @@
+"""The console script ``candlecast`` and ``python -m candlecast``: what ``kedro run`` does, from an installed wheel."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kedro.framework.cli.utils import find_run_command
+from kedro.framework.project import configure_project
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the pipelines. Returns on success, so that a job's task is not marked failed by a SystemExit.
+
+    Args:
+        arguments: the options of ``kedro run`` (also ``--conf-source``); those of the command line when None.
+
+    Raises:
+        SystemExit: the run failed or an option was wrong; its code is not 0.
+    """
+    package = Path(__file__).parent.name
+    configure_project(package)
+    run = find_run_command(package)
+    run(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()

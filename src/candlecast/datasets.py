@@ -1,0 +1,337 @@
+"""Kedro datasets of the project: Delta tables, the sample, and what is logged to the candidate's MLflow run."""
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets.json import JSONDataset
+from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.entities import Metric
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+
+from candlecast.checks import Source
+from candlecast.errors import NoSessionsError, UnknownTickerError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from sklearn.ensemble import RandomForestClassifier
+
+
+class SampleSource(AbstractDataset[None, Source]):
+    """The committed sample of real prices, in place of a market-data service; loads a `Source`.
+
+    Args:
+        filepath: a CSV file, one row a ticker and session.
+        ingested_at: when the file was made (UTC). It stands for the time of ingestion, so that two runs on the same
+            file give the same table.
+    """
+
+    def __init__(self, *, filepath: str, ingested_at: str, metadata: dict[str, Any] | None = None):
+        self._filepath = PurePosixPath(filepath)
+        self._ingested_at = ingested_at
+        self.metadata = metadata
+
+    def load(self) -> Source:
+        """Read the file and return the source."""
+        if not Path(self._filepath).is_file():
+            raise DatasetError(f"The sample {self._filepath} is not there. To go on, clone the project whole.")
+        table = pd.read_csv(self._filepath, dtype={"ticker": str})
+        absent = [name for name in ("ticker", "session") if name not in table]
+        if absent:
+            raise DatasetError(
+                f"The sample {self._filepath}: expected the columns ticker and session, got {list(table)}."
+            )
+        table["session"] = pd.to_datetime(table["session"])
+        table["source"] = "sample"
+        table["ingested_at"] = pd.Timestamp(self._ingested_at).tz_convert("UTC")
+        known = sorted(table["ticker"].unique())
+
+        def sessions(
+            ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None
+        ) -> pd.DataFrame:
+            whole = table[table["ticker"] == ticker]
+            if whole.empty:
+                raise UnknownTickerError(ticker, f"the sample {self._filepath.name}", known)
+            first, last = whole["session"].min(), whole["session"].max()
+            asked = whole[whole["session"].between(start or first, end or last)]
+            if asked.empty:
+                there = f"it has {ticker} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                raise NoSessionsError(ticker, start, end, there)
+            return asked.reset_index(drop=True)
+
+        return sessions
+
+    def save(self, data: None) -> None:
+        """The sample is never written by a run."""
+        raise DatasetError("The sample is read only; scripts/make_sample.py makes it.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "ingested_at": self._ingested_at}
+
+
+class DeltaDataset(AbstractDataset[Any, Any]):
+    """A Delta table, by path on a laptop and by three-level name on Databricks; every save is one commit.
+
+    No dataset of kedro-datasets does both places, dynamic replacement and commit stamps: SparkDatasetV2 knows paths
+    only, ManagedTableDataset names only.
+
+    Args:
+        table: a folder, or ``<catalog>.<schema>.<table>``.
+        schema: the columns in DDL. What is saved is refused unless it has exactly these; types are cast.
+        replace_by: a column; a save replaces the rows of the values that it brings and keeps the others. Without it
+            a save replaces the table.
+        keys: the columns that Delta keeps statistics for (the others are wide and never filtered on).
+        as_pandas: load a pandas frame instead of a Spark one.
+
+    ``version`` and ``rows`` tell what was last loaded or saved; ``stamp`` is stored with the next commits.
+    """
+
+    _SINGLE_PROCESS = True
+
+    def __init__(  # noqa: PLR0913 - a catalog entry's keys
+        self,
+        *,
+        table: str,
+        schema: str | None = None,
+        replace_by: str | None = None,
+        keys: str | None = None,
+        as_pandas: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ):
+        self._table = table
+        self._schema = schema
+        self._replace_by = replace_by
+        self._keys = keys
+        self._as_pandas = as_pandas
+        self.metadata = metadata
+        self.version: int | None = None
+        self.rows: int | None = None
+        self.stamp: str | None = None
+
+    @property
+    def _sql_name(self) -> str:
+        return f"delta.`{self._table}`" if "/" in self._table else self._table
+
+    @property
+    def _spark(self) -> "SparkSession":
+        from pyspark.sql import SparkSession
+
+        return SparkSession.builder.getOrCreate()
+
+    def load(self) -> Any:
+        """Load the newest version, pinned: a later commit does not change what this frame holds.
+
+        Raises:
+            DatasetError: there is no such table.
+        """
+        self._note_last_commit()
+        frame = self._spark.read.option("versionAsOf", str(self.version)).table(self._sql_name)
+        return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
+
+    def save(self, data: "DataFrame | pd.DataFrame") -> None:
+        """Write `data` in one commit.
+
+        Raises:
+            DatasetError: the columns are not those of the schema.
+        """
+        frame = self._spark_frame(data)
+        writer = frame.write.format("delta").mode("overwrite")
+        if self.stamp:
+            writer = writer.option("userMetadata", self.stamp)
+        if self._keys:
+            writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
+        if self._replace_by and self._exists():
+            values = [row[0] for row in frame.select(self._replace_by).distinct().collect()]
+            literals = ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
+            writer = writer.option("replaceWhere", f"{self._replace_by} IN ({literals})")
+        else:
+            writer = writer.option("overwriteSchema", "true")
+        if "/" in self._table:
+            writer.save(self._table)
+        else:
+            writer.saveAsTable(self._table)
+        self._note_last_commit()
+
+    def _spark_frame(self, data: "DataFrame | pd.DataFrame") -> "DataFrame":
+        if self._schema is None:
+            if isinstance(data, pd.DataFrame):
+                return self._spark.createDataFrame(data)
+            return data
+        from pyspark.sql import functions as F
+        from pyspark.sql.types import StructType
+
+        fields = StructType.fromDDL(self._schema).fields
+        expected, got = [field.name for field in fields], list(data.columns)
+        if set(expected) != set(got):
+            raise DatasetError(f"Table {self._table}: expected the columns {expected}, got {got}.")
+        if isinstance(data, pd.DataFrame):
+            return self._spark.createDataFrame(data[expected], schema=StructType(fields))
+        return data.select(*(F.col(field.name).cast(field.dataType) for field in fields))
+
+    def _note_last_commit(self) -> None:
+        if not self._exists():
+            raise DatasetError(
+                f"There is no table {self._table} yet. To go on, run the pipeline that writes it: kedro run"
+            )
+        commit = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").first()
+        if commit is None:
+            raise DatasetError(f"Table {self._table} has no history; it can't be read as a Delta table.")
+        self.version = int(commit["version"])
+        rows = commit["operationMetrics"].get("numOutputRows")
+        self.rows = None if rows is None or self._replace_by else int(rows)
+
+    def _exists(self) -> bool:
+        if "/" in self._table:
+            return (Path(self._table) / "_delta_log").is_dir()
+        return bool(self._spark.catalog.tableExists(self._table))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"table": self._table, "replace_by": self._replace_by}
+
+
+class LoggedJSON(JSONDataset):
+    """A JSON file that is also logged to the run: the file as an artifact, its numbers as metrics in one batch.
+
+    A flat mapping gives one metric a number. A list of rows gives, for each number of a row, a history: the metric
+    ``<prefix>.<name>`` over the steps that the column `step` holds.
+
+    Args:
+        filepath: the file.
+        step: the column of a list of rows that is the step.
+        prefix: what stands before a history's names.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        step: str | None = None,
+        prefix: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ):
+        super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
+        self._step = step
+        self._prefix = prefix
+
+    def save(self, data: Any) -> None:
+        """Write the file, then log it."""
+        super().save(data)
+        run = mlflow.active_run()
+        if run is None:
+            raise DatasetError(f"{self._filepath} belongs to an MLflow run, and none is active.")
+        rows = [data] if isinstance(data, dict) else data
+        prefix = f"{self._prefix}." if self._prefix else ""
+        client, now = MlflowClient(), int(pd.Timestamp.now("UTC").timestamp() * 1000)
+        points = [
+            Metric(_metric_name(prefix + name), float(value), now, int(row[self._step]) if self._step else 0)
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, int | float) and name != self._step
+        ]
+        for first in range(0, len(points), 1000):  # MLflow's limit for one batch
+            client.log_batch(run.info.run_id, metrics=points[first : first + 1000])
+        client.log_artifact(run.info.run_id, str(self._filepath))
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows letters, digits, and ``_-. :/`` in a metric's name; a ticker like ^GSPC has others."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+class ForestDataset(MlflowModelTrackingDataset):
+    """The chosen forest as a logged model of the candidate's run.
+
+    Saved with its signature, an example of its input, and the pinned versions of what it needs; its
+    ``predict`` gives both classes' probabilities. What is saved is a pair: the forest, and the rows of its input to
+    show as the example. What is loaded is the forest of the active run, also in another process than the one that
+    saved it.
+    """
+
+    REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None):
+        super().__init__(
+            flavor="mlflow.sklearn",
+            save_args={
+                "name": "model",
+                "serialization_format": "skops",  # named, so that it is the same everywhere
+                "skops_trusted_types": ["sklearn.tree._tree.Tree"],
+                "pyfunc_predict_fn": "predict_proba",
+                "pip_requirements": [
+                    f"{name}=={importlib.metadata.version(name)}" for name in self.REQUIREMENTS
+                ],
+            },
+            metadata=metadata,
+        )
+
+    def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame]) -> None:
+        model, example = data
+        self._save_args["input_example"] = example
+        self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
+        super()._save(model)
+
+    def _load(self) -> "RandomForestClassifier":
+        run = mlflow.active_run()
+        if run is None:
+            raise DatasetError("The model belongs to an MLflow run, and none is active.")
+        models = mlflow.search_logged_models(
+            experiment_ids=[run.info.experiment_id],
+            filter_string=f"source_run_id='{run.info.run_id}'",
+            max_results=1,
+            output_format="list",
+        )
+        if not models:
+            raise DatasetError(
+                f"The MLflow run {run.info.run_id} has no model. To go on, train one: kedro run --tags train "
+                "with the same candidate."
+            )
+        return mlflow.sklearn.load_model(models[0].model_uri)
+
+
+class LineageDataset(AbstractDataset[None, dict[str, Any]]):
+    """What the candidate's MLflow run knows of itself, for the report; loads a plain mapping.
+
+    Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``, ``candlecast`` (the package's
+    version), ``packages`` (name to version), ``versions`` (Delta table to the version read or written),
+    ``parameters`` (name to text).
+    """
+
+    def load(self) -> dict[str, Any]:
+        """Read the active run.
+
+        Raises:
+            DatasetError: no run is active.
+        """
+        active = mlflow.active_run()
+        if active is None:
+            raise DatasetError("Lineage belongs to an MLflow run, and none is active.")
+        run = mlflow.get_run(active.info.run_id)
+        tags = run.data.tags
+        return {
+            "candidate": tags["candidate"],
+            "run_id": run.info.run_id,
+            "experiment": mlflow.get_experiment(run.info.experiment_id).name,
+            "started": f"{pd.Timestamp(run.info.start_time, unit='ms', tz='UTC'):%Y-%m-%d %H:%M} UTC",
+            "git_commit": tags["git_commit"],
+            "candlecast": tags["candlecast"],
+            "packages": json.loads(tags["packages"]),
+            "versions": {
+                name.removeprefix("version."): int(value)
+                for name, value in sorted(tags.items())
+                if name.startswith("version.")
+            },
+            "parameters": dict(sorted(run.data.params.items())),
+        }
+
+    def save(self, data: None) -> None:
+        """Lineage is not written by a node."""
+        raise DatasetError("Lineage is read only; hooks write it while the run goes on.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {}

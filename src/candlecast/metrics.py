@@ -1,0 +1,397 @@
+"""Scores of a probability that the next candle closes above its open, and the gate on them.
+
+Every function takes the scores frame, one row a ticker and session: ``ticker``, ``session`` (the
+exchange's own date), ``body``, ``up`` (1 when close > open), ``probability`` (the model's P(up))
+and one column a baseline, each a probability of up. The predicted class is up where the probability
+is above 0.5, for the model and for baselines.
+
+Figures come out as flat numbers under scikit-learn's names, a baseline's as ``<baseline>.<name>``.
+A figure that is not defined is left out, never NaN, so that the numbers are always valid JSON:
+
+* ``roc_auc`` is left out when only one class occurred (``classes`` is then 1);
+* ``log_loss``, ``ece`` and skills exist for probabilities only: a hard 0 or 1 that is wrong once
+  has an infinite log loss, and a clipped one would measure the clip;
+* a skill is left out when the base rate's own loss is zero.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn import metrics as sk
+
+THRESHOLD = 0.5
+"""A probability above it predicts up."""
+
+MODEL = "model"
+"""Names the model where a function takes the name of a baseline or of the model."""
+
+HARD_BASELINES = ("always_up", "always_down", "majority", "previous_day")
+"""Baselines that name a class; ``always_down`` needs no column. The gate compares with the best."""
+
+SOFT_BASELINES = ("base_rate", "logistic")
+"""Baselines that give a probability."""
+
+BINS = 10
+"""Calibration bins, of equal count: a forest's probabilities crowd into few of equal width."""
+
+VOLATILITY_SESSIONS = 21
+"""Earlier sessions (about a month) that the volatility before a session is taken from."""
+
+VOLATILITY_MIN_SESSIONS = 5
+"""Fewer earlier sessions than this give no volatility."""
+
+GATE_METRICS = {
+    "accuracy": ("accuracy_minus_best_baseline", "Accuracy less the best baseline's"),
+    "roc_auc": ("roc_auc_minus_half", "ROC AUC less 0.5"),
+}
+"""What the gate can look at: the figure in the metrics, and its name in a sentence."""
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def check_scores(scores: pd.DataFrame) -> None:
+    """Refuse a scores frame that no figure must be made from.
+
+    Args:
+        scores: the scores frame, one row a ticker and session.
+
+    Raises:
+        ValueError: a column is missing, there is no row, a ticker has a session twice, or a label
+            or probability is NaN or out of range. The message names the column and counts rows.
+    """
+    named = [name for name in (*HARD_BASELINES, *SOFT_BASELINES) if name != "always_down"]
+    probabilities = ["probability", *named]
+    needed = ["ticker", "session", "body", "up", *probabilities]
+    if missing := [name for name in needed if name not in scores]:
+        raise ValueError(f"Scores lack the columns {missing}; they have {list(scores.columns)}.")
+    if scores.empty:
+        raise ValueError("Scores have no rows: nothing was scored, so nothing can be evaluated.")
+    rows = len(scores)
+    if twice := int(scores.duplicated(["ticker", "session"]).sum()):
+        raise ValueError(f"Scores name a ticker and session twice in {twice} of {rows} rows.")
+    if wrong := int((~scores["up"].isin([0, 1])).sum()):
+        raise ValueError(f"Scores: 'up' must be 0 or 1; it is not in {wrong} of {rows} rows.")
+    for name in probabilities:
+        if wrong := int((~scores[name].between(0, 1)).sum()):
+            raise ValueError(
+                f"Scores: {name!r} must be a probability from 0 to 1; it is NaN or outside in "
+                f"{wrong} of {rows} rows. Find out why none was given; scores are not repaired."
+            )
+
+
+def probability_of(scores: pd.DataFrame, name: str) -> Floats:
+    """Return P(up) of the model (``"model"``) or of a baseline, one value a row of `scores`."""
+    if name == "always_down":
+        return np.zeros(len(scores))
+    return scores["probability" if name == MODEL else name].to_numpy(dtype=np.float64)
+
+
+def hits_of(scores: pd.DataFrame, name: str) -> Bools:
+    """Return where the class predicted by the model (``"model"``) or a baseline came true."""
+    predicted_up = probability_of(scores, name) > THRESHOLD
+    return np.asarray(predicted_up == (scores["up"].to_numpy() == 1))
+
+
+def best_baseline(scores: pd.DataFrame) -> str:
+    """Return the hard baseline of highest accuracy on these rows; of equals the first.
+
+    Always up and always down are both among them, so a model that says one thing every day can't
+    beat the best, whichever way the market went.
+    """
+    return max(HARD_BASELINES, key=lambda name: float(hits_of(scores, name).mean()))
+
+
+def score(scores: pd.DataFrame) -> dict[str, float]:
+    """Score the model and every baseline.
+
+    Args:
+        scores: the scores frame, one row a ticker and session.
+
+    Returns:
+        Flat numbers: ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that
+        occurred), ``f1``, ``precision``, ``recall`` (of up; 0 when undefined),
+        ``matthews_corrcoef`` (0 when undefined), ``brier_score_loss``, ``roc_auc``, ``log_loss``,
+        ``ece`` (see `calibration_error`); the skills ``brier_skill`` and ``log_loss_skill``
+        (1 - loss / loss of the training base rate); the same as ``<baseline>.<name>``;
+        ``best_baseline.accuracy``, ``accuracy_minus_best_baseline``, ``roc_auc_minus_half``; the
+        counts ``sessions`` (distinct dates), ``rows``, ``tickers``, ``classes`` (1 or 2 occurred),
+        ``distinct_probabilities``; and ``share_up``, ``predicted_up_share``. Undefined figures are
+        left out (see the module).
+
+    Raises:
+        ValueError: see `check_scores`.
+    """
+    check_scores(scores)
+    up = scores["up"].to_numpy()
+    probability = probability_of(scores, MODEL)
+    result = {
+        "sessions": float(scores["session"].nunique()),
+        "rows": float(len(scores)),
+        "tickers": float(scores["ticker"].nunique()),
+        "classes": float(np.unique(up).size),
+        "share_up": float(up.mean()),
+        "predicted_up_share": float((probability > THRESHOLD).mean()),
+        "distinct_probabilities": float(np.unique(probability).size),
+    }
+    for name in (MODEL, *HARD_BASELINES, *SOFT_BASELINES):
+        prefix = "" if name == MODEL else f"{name}."
+        figures = _point_scores(up, probability_of(scores, name), soft=name not in HARD_BASELINES)
+        result |= {prefix + figure: value for figure, value in figures.items()}
+    for prefix in ("", "logistic."):
+        for skill, loss in (("brier_skill", "brier_score_loss"), ("log_loss_skill", "log_loss")):
+            if result[f"base_rate.{loss}"] > 0:
+                result[prefix + skill] = 1 - result[prefix + loss] / result[f"base_rate.{loss}"]
+    result["best_baseline.accuracy"] = result[f"{best_baseline(scores)}.accuracy"]
+    result["accuracy_minus_best_baseline"] = result["accuracy"] - result["best_baseline.accuracy"]
+    if "roc_auc" in result:
+        result["roc_auc_minus_half"] = result["roc_auc"] - 0.5
+    return result
+
+
+def _point_scores(up: npt.NDArray[Any], probability: Floats, *, soft: bool) -> dict[str, float]:
+    predicted = (probability > THRESHOLD).astype(int)
+    seen = np.unique(up).astype(int)
+    both = seen.size > 1
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        up, predicted, labels=[0, 1], zero_division=0
+    )
+    result = {
+        "accuracy": sk.accuracy_score(up, predicted),
+        "balanced_accuracy": recall[seen].mean(),
+        "f1": f1[1],
+        "precision": precision[1],
+        "recall": recall[1],
+        "matthews_corrcoef": sk.matthews_corrcoef(up, predicted) if both else 0.0,
+        "brier_score_loss": sk.brier_score_loss(up, probability, labels=[0, 1]),
+    }
+    if both:
+        result["roc_auc"] = sk.roc_auc_score(up, probability)
+    if soft:
+        result["log_loss"] = sk.log_loss(up, probability, labels=[0, 1])
+        result["ece"] = calibration_error(up, probability)
+    return {name: float(value) for name, value in result.items()}
+
+
+def calibration_bins(probability: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """Return the bin of each row, from 0: bins of about equal count, equal probabilities together.
+
+    A constant probability gives one bin.
+    """
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)))
+    return np.searchsorted(edges[1:-1], probability, side="right").astype(np.int64)
+
+
+def calibration_error(up: npt.NDArray[Any], probability: Floats, bins: int = BINS) -> float:
+    """Return the expected calibration error over bins of about equal count.
+
+    The mean over rows of the distance, in the row's bin, of mean probability and share of ups.
+    """
+    gaps = np.bincount(calibration_bins(probability, bins), probability - up)
+    return float(np.abs(gaps).sum() / len(up))
+
+
+def reliability(scores: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
+    """Compare probabilities with what happened.
+
+    Args:
+        scores: the scores frame, one row a ticker and session.
+        bins: at most this many bins, of about equal count.
+
+    Returns:
+        One row a bin, from low to high: ``probability`` (the mean), ``share_up`` and ``rows``.
+    """
+    check_scores(scores)
+    bin_of_row = calibration_bins(probability_of(scores, MODEL), bins)
+    table = scores.groupby(bin_of_row).agg(
+        probability=("probability", "mean"), share_up=("up", "mean"), rows=("up", "size")
+    )
+    return table.reset_index(drop=True)
+
+
+def confusion(scores: pd.DataFrame) -> pd.DataFrame:
+    """Count rows by actual class (index ``down``, ``up``) and predicted class (columns alike)."""
+    check_scores(scores)
+    predicted = probability_of(scores, MODEL) > THRESHOLD
+    return pd.DataFrame(
+        sk.confusion_matrix(scores["up"], predicted, labels=[0, 1]),
+        index=pd.Index(["down", "up"], name="actual"),
+        columns=pd.Index(["down", "up"], name="predicted"),
+    )
+
+
+def classification_table(scores: pd.DataFrame) -> dict[str, Any]:
+    """Return scikit-learn's classification report as a dict, the classes named down and up."""
+    check_scores(scores)
+    report: dict[str, Any] = sk.classification_report(
+        scores["up"],
+        (probability_of(scores, MODEL) > THRESHOLD).astype(int),
+        labels=[0, 1],
+        target_names=["down", "up"],
+        output_dict=True,
+        zero_division=0,
+    )
+    return report
+
+
+def volatility_tercile(scores: pd.DataFrame) -> "pd.Series[Any]":
+    """Say for each row whether the ticker had been calm, middling or turbulent before.
+
+    The volatility before a session is the mean absolute body of the ticker's last 21 scored
+    sessions, that session excluded: known before the open. Terciles are cut within the ticker, as
+    bodies may differ in unit, and over all its scored sessions: hindsight, good for description.
+
+    Returns:
+        ``"low"``, ``"middle"`` or ``"high"`` on the index of `scores`; missing in a ticker's first
+        five sessions.
+    """
+    ordered = scores.sort_values(["ticker", "session"])
+    volatility = (
+        ordered.assign(size=ordered["body"].abs())
+        .groupby("ticker")["size"]
+        .transform(
+            lambda size: size.shift().rolling(VOLATILITY_SESSIONS, VOLATILITY_MIN_SESSIONS).mean()
+        )
+    )
+    rank = volatility.groupby(ordered["ticker"]).rank(pct=True, method="first")
+    return pd.cut(rank, [0, 1 / 3, 2 / 3, 1], labels=["low", "middle", "high"]).reindex(
+        scores.index
+    )
+
+
+GROUPS: Mapping[str, Callable[[pd.DataFrame], "pd.Series[Any]"]] = {
+    "ticker": lambda scores: scores["ticker"],
+    "year": lambda scores: scores["session"].dt.year,
+    "volatility": volatility_tercile,
+}
+"""What `by_group` can group by."""
+
+
+def by_group(scores: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Score the model within groups of rows.
+
+    Args:
+        scores: the scores frame, one row a ticker and session.
+        key: ``ticker``, ``year`` or ``volatility`` (see `volatility_tercile`).
+
+    Returns:
+        One row a group: the group under the name `key`, ``sessions`` (distinct dates), ``rows``,
+        ``share_up``, ``accuracy``, ``best_baseline`` (its name in this group),
+        ``best_baseline_accuracy``, ``accuracy_minus_best_baseline``, ``roc_auc`` (NaN when only one
+        class occurred) and ``brier_score_loss``.
+    """
+    check_scores(scores)
+    groups = scores.groupby(GROUPS[key](scores), observed=True, sort=True)
+    return pd.DataFrame([{key: name, **_group_scores(group)} for name, group in groups])
+
+
+def _group_scores(group: pd.DataFrame) -> dict[str, Any]:
+    figures = _point_scores(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
+    best = best_baseline(group)
+    best_accuracy = float(hits_of(group, best).mean())
+    return {
+        "sessions": group["session"].nunique(),
+        "rows": len(group),
+        "share_up": float(group["up"].mean()),
+        "accuracy": figures["accuracy"],
+        "best_baseline": best,
+        "best_baseline_accuracy": best_accuracy,
+        "accuracy_minus_best_baseline": figures["accuracy"] - best_accuracy,
+        "roc_auc": figures.get("roc_auc", np.nan),
+        "brier_score_loss": figures["brier_score_loss"],
+    }
+
+
+def decide(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> dict[str, Any]:
+    """Decide whether a model may be registered, from its flat metrics alone.
+
+    It may when the lower end of the interval of the gate's figure is above the threshold, on enough
+    sessions. Whatever is missing, undefined or constant fails it.
+
+    Args:
+        metrics: flat numbers of `score` and `candlecast.inference.intervals`.
+        gate: ``metric`` (``accuracy``: over the best of the constant and previous-day baselines, or
+            ``roc_auc``: over 0.5), ``threshold`` (that the lower end must exceed) and
+            ``min_sessions`` (distinct dates).
+
+    Returns:
+        ``passed`` (bool) and ``reasons`` (sentences: why it failed, or the one it passed for).
+
+    Raises:
+        ValueError: the gate names another metric.
+    """
+    if gate["metric"] not in GATE_METRICS:
+        raise ValueError(f"The gate's metric {gate['metric']!r} is none of {list(GATE_METRICS)}.")
+    figure, name = GATE_METRICS[gate["metric"]]
+    low = _number(metrics, f"{figure}.low")
+    against = [
+        (
+            _number(metrics, "sessions") >= gate["min_sessions"],
+            f"Scored on {_number(metrics, 'sessions'):.0f} sessions; "
+            f"at least {gate['min_sessions']} are needed.",
+        ),
+        (_number(metrics, "classes") > 1, "Only one class occurred: skill can't be measured."),
+        (
+            _number(metrics, "distinct_probabilities") > 1,
+            "The model gives every session the same probability.",
+        ),
+        (
+            gate["metric"] != "accuracy" or 0 < _number(metrics, "predicted_up_share") < 1,
+            "The model predicts the same direction in every session.",
+        ),
+        (
+            low > gate["threshold"],
+            f"{name} is {_interval(metrics, figure)}: the lower end is not above "
+            f"{gate['threshold']:.4f}."
+            if np.isfinite(low)
+            else f"{name} has no interval: it is undefined on these sessions.",
+        ),
+    ]
+    failed = [sentence for holds, sentence in against if not holds]
+    passed = (
+        f"{name} is {_interval(metrics, figure)} on {_number(metrics, 'sessions'):.0f} sessions: "
+        f"the lower end is above {gate['threshold']:.4f}."
+    )
+    return {"passed": not failed, "reasons": failed or [passed]}
+
+
+def verdict(metrics: Mapping[str, float]) -> str:
+    """Say in one sentence what the metrics are worth; it starts "Evidence" or "No evidence".
+
+    Evidence is an interval by date that lies above zero: of the accuracy over the best baseline's,
+    or, failing that, of the ROC AUC over 0.5, which is then called ranking only.
+    """
+    sessions = f"{_number(metrics, 'sessions'):.0f} sessions"
+    lead, ranking = (figure for figure, _ in GATE_METRICS.values())
+    if not _number(metrics, "classes") > 1:
+        return f"No evidence of skill: only one class occurred in {sessions}, ROC AUC is undefined."
+    if not _number(metrics, "distinct_probabilities") > 1:
+        return f"No evidence of skill: the model gives one and the same probability in {sessions}."
+    if not np.isfinite(_number(metrics, f"{lead}.low")):
+        return f"No evidence of skill: {sessions} are too few for an interval."
+    best = max(HARD_BASELINES, key=lambda name: _number(metrics, f"{name}.accuracy"))
+    numbers = (
+        f"over {sessions} the accuracy is {_number(metrics, 'accuracy'):.4f} against "
+        f"{_number(metrics, f'{best}.accuracy'):.4f} of the best baseline "
+        f"({best.replace('_', ' ')}), a difference of {_interval(metrics, lead)}, and the ROC AUC "
+        f"less 0.5 is {_interval(metrics, ranking)}."
+    )
+    if _number(metrics, f"{lead}.low") > 0:
+        return f"Evidence of skill: {numbers}"
+    if _number(metrics, f"{ranking}.low") > 0:
+        return f"Evidence of ranking only, not of direction: {numbers}"
+    return f"No evidence of skill: {numbers}"
+
+
+def _number(metrics: Mapping[str, float], name: str) -> float:
+    value = metrics.get(name)
+    return np.nan if value is None else float(value)
+
+
+def _interval(metrics: Mapping[str, float], figure: str) -> str:
+    value, low, high = (_number(metrics, figure + end) for end in ("", ".low", ".high"))
+    confidence = _number(metrics, "bootstrap_confidence")
+    return f"{value:+.4f} ({confidence:.0%} interval by date {low:+.4f} to {high:+.4f})"

@@ -1,0 +1,59 @@
+"""source → fetched → prices, quality → windows → train, test."""
+
+from kedro.pipeline import Pipeline, node
+
+from candlecast.pipelines.data_engineering.nodes import (
+    fetch_sessions,
+    make_windows,
+    require_tickers,
+    split_by_date,
+    store_prices,
+    tabulate_quality,
+)
+
+
+def create_pipeline() -> Pipeline:
+    """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``)."""
+    ingest = [
+        node(
+            fetch_sessions,
+            {
+                "source": "source",
+                "tickers": "params:tickers",
+                "start": "params:start",
+                "end": "params:end",
+                "max_missing_share": "params:max_missing_share",
+                "allow_missing_tickers": "params:allow_missing_tickers",
+                "window": "params:window",
+                "purge": "params:purge",
+                "folds": "params:folds",
+                "test_fraction": "params:test_fraction",
+                "min_training_sessions": "params:min_training_sessions",
+            },
+            ["fetched@pandas", "arrivals"],
+            name="fetch_sessions",
+        ),
+        node(store_prices, ["fetched@spark", "arrivals"], "prices", name="store_prices"),
+        node(tabulate_quality, "arrivals", "quality", name="tabulate_quality"),
+        node(
+            require_tickers,
+            ["arrivals", "prices", "params:allow_missing_tickers"],
+            None,
+            name="require_tickers",
+        ),
+    ]
+    preprocess = [
+        node(
+            make_windows,
+            ["prices", "params:tickers", "params:start", "params:end", "params:window", "params:feature"],
+            "windows",
+            name="make_windows",
+        ),
+        node(
+            split_by_date,
+            ["windows", "params:test_fraction", "params:purge"],
+            ["train@spark", "test@spark"],
+            name="split_by_date",
+        ),
+    ]
+    return Pipeline(ingest, tags="ingest") + Pipeline(preprocess, tags="preprocess")
