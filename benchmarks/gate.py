@@ -9,6 +9,7 @@ import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -118,11 +119,15 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
     return {**verdicts, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
-def simulate(bayes_accuracy: float, histories: int, workers: int = 2) -> pd.DataFrame:
+def workers() -> ProcessPoolExecutor:
+    """Return two fresh processes; forked ones could inherit a lock from a thread of ours."""
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+
+
+def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:
     """Run `passes` on several histories, the same ones every time: one row a history."""
-    with ProcessPoolExecutor(workers) as pool:
-        rows = pool.map(partial(passes, bayes_accuracy=bayes_accuracy), range(histories))
-        return pd.DataFrame(rows)
+    one = partial(passes, bayes_accuracy=bayes_accuracy)
+    return pd.DataFrame(pool.map(one, range(histories), chunksize=10))
 
 
 def binomial_interval(passed: int, histories: int) -> tuple[float, float]:
@@ -131,18 +136,20 @@ def binomial_interval(passed: int, histories: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def table(histories: int, histories_with_signal: int) -> pd.DataFrame:
+def table(pool: ProcessPoolExecutor, histories: int, histories_with_signal: int) -> pd.DataFrame:
     """Return the rate at which each gate passes, one row a Bayes accuracy."""
     rows = []
     for bayes in (0.5, *STRENGTHS):
         count = histories if bayes == 0.5 else histories_with_signal
-        result = simulate(bayes, count)
+        result = simulate(pool, bayes, count)
         row: dict[str, object] = {"bayes_accuracy": bayes, "histories": count}
         for metric in GATE_METRICS:
             passed = int(result[metric].sum())
             low, high = binomial_interval(passed, count)
             row[f"{metric}_gate"] = f"{passed / count:.3f} [{low:.3f}, {high:.3f}]"
-        row |= {name: round(float(result[name].mean()), 4) for name in ("test_accuracy", "test_auc")}
+        row |= {
+            name: round(float(result[name].mean()), 4) for name in ("test_accuracy", "test_auc")
+        }
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -152,6 +159,8 @@ if __name__ == "__main__":
     parser.add_argument("--histories", type=int, default=400, help="without signal")
     parser.add_argument("--histories-with-signal", type=int, default=100, help="for each strength")
     arguments = parser.parse_args()
-    text = table(arguments.histories, arguments.histories_with_signal).to_string(index=False)
+    with workers() as processes:
+        rates = table(processes, arguments.histories, arguments.histories_with_signal)
+    text = rates.to_string(index=False)
     nominal = f"The nominal rate without signal (bayes_accuracy 0.5) is {NOMINAL:.3f}.\n"
     sys.stdout.write(f"{text}\n{nominal}")

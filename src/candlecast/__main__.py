@@ -1,4 +1,6 @@
-"""The console script ``candlecast`` and ``python -m candlecast``: what ``kedro run`` does, from an installed wheel."""
+"""The console script ``candlecast`` and ``python -m candlecast``: what ``kedro run`` does, from an
+installed wheel.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,16 +9,21 @@ from pathlib import Path
 from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import configure_project
 
+from candlecast import quiet
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the pipelines. Returns on success, so that a job's task is not marked failed by a SystemExit.
+    """Run the pipelines.
+
+    Returns on success, so that a job's task is not marked failed by a SystemExit.
 
     Args:
-        arguments: the options of ``kedro run`` (also ``--conf-source``); those of the command line when None.
+            arguments: the options of ``kedro run`` (also ``--conf-source``); those of the command line when None.
 
     Raises:
-        SystemExit: the run failed or an option was wrong; its code is not 0.
+            SystemExit: the run failed or an option was wrong; its code is not 0.
     """
+    quiet()
     package = Path(__file__).parent.name
     configure_project(package)
     run = find_run_command(package)

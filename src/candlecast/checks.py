@@ -1,6 +1,7 @@
 """What is asked of the sessions of one ticker before they are stored, and what is counted.
 
-Nothing is filled, clipped or dropped silently: a row that is dropped is counted, a price that can't be is refused.
+Nothing is filled, clipped or dropped silently: a row that is dropped is counted, a price that can't
+be is refused.
 """
 
 import datetime as dt
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from candlecast.errors import CandlecastError
+
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
 Source = Callable[[str, pd.Timestamp | None, pd.Timestamp | None], pd.DataFrame]
-"""Where sessions come from: ticker, first and last session in (None: all there is), one row a session out, or a
-SourceError."""
+"""Where sessions come from: ticker, first and last session in (None: all there is), one row a
+session out, or a SourceError."""
 
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = [
@@ -25,14 +28,26 @@ COLUMNS = [
     *("source", "ingested_at"),
 ]
 TOLERANCE = 1e-6
-"""How far, relative to the price, a close may lie outside [low, high]: quotes come as rounded floats."""
+"""How far, relative to the price, a close may lie outside [low, high]: quotes come as rounded
+floats."""
 
-CALENDARS = {"": "XNYS", "-USD": "24/7", "-EUR": "24/7", ".T": "XTKS", ".L": "XLON", ".DE": "XETR", ".PA": "XPAR"}
+CALENDARS = {
+    "": "XNYS",
+    "-USD": "24/7",
+    "-EUR": "24/7",
+    ".T": "XTKS",
+    ".L": "XLON",
+    ".DE": "XETR",
+    ".PA": "XPAR",
+}
 """Exchange calendars by the ending of Yahoo's tickers; no ending is New York."""
 
 
-class ContractError(Exception):
-    """Sessions that may not be stored. Names the ticker, the rule and how many rows break it, and shows the first."""
+class ContractError(CandlecastError):
+    """Sessions that may not be stored.
+
+    Names the ticker, the rule and how many rows break it, and shows the first.
+    """
 
     def __init__(self, ticker: str, rule: str, rows: pd.DataFrame, of: int, remedy: str):
         self.ticker, self.rule, self.rows = ticker, rule, rows
@@ -110,10 +125,31 @@ def check_sessions(
     span = f"{once['session'].min():%Y-%m-%d} to {once['session'].max():%Y-%m-%d}"
     findings = [
         Finding(ticker, "stored", len(ordered), kept, kept, span),
-        Finding(ticker, "duplicate sessions", len(ordered), kept, len(ordered) - kept, "same values, collapsed"),
-        Finding(ticker, "no open or close", kept, kept, int(missing.sum()), "kept; every window that touches it is void"),
+        Finding(
+            ticker,
+            "duplicate sessions",
+            len(ordered),
+            kept,
+            len(ordered) - kept,
+            "same values, collapsed",
+        ),
+        Finding(
+            ticker,
+            "no open or close",
+            kept,
+            kept,
+            int(missing.sum()),
+            "kept; every window that touches it is void",
+        ),
         Finding(ticker, "open outside [low, high]", kept, kept, int(odd_open.sum()), "kept"),
-        Finding(ticker, "open equals previous close", kept, kept, int(stale.sum()), f"{stale.mean():.1%}, kept"),
+        Finding(
+            ticker,
+            "open equals previous close",
+            kept,
+            kept,
+            int(stale.sum()),
+            f"{stale.mean():.1%}, kept",
+        ),
         Finding(ticker, "sessions absent", kept, kept, absent, calendar),
     ]
     return once.reset_index(drop=True), findings
@@ -123,7 +159,10 @@ def check_sessions(
 def _calendar(name: str) -> "ExchangeCalendar":
     import exchange_calendars
 
-    first = max(pd.Timestamp("1962-01-01"), exchange_calendars.get_calendar(name).bound_min() or pd.Timestamp(0))
+    first = max(
+        pd.Timestamp("1962-01-01"),
+        exchange_calendars.get_calendar(name).bound_min() or pd.Timestamp(0),
+    )
     return exchange_calendars.get_calendar(name, start=first)
 
 
@@ -138,7 +177,9 @@ def calendar_of(ticker: str) -> str | None:
 
 
 def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]:
-    """How many sessions the exchange held between the first and the last one here that are not here."""
+    """How many sessions the exchange held between the first and the last one here that are not
+    here.
+    """
     name = calendar_of(ticker)
     if name is None:
         return 0, "not counted: no calendar known for this ticker's exchange"
@@ -150,7 +191,9 @@ def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]
         held = calendar.sessions
         held = held[(held >= first) & (held <= last)]
     absent = held.difference(pd.DatetimeIndex(sessions))
-    return len(absent), f"calendar {name}" + (f"; the first: {absent[0]:%Y-%m-%d}" if len(absent) else "")
+    return len(absent), f"calendar {name}" + (
+        f"; the first: {absent[0]:%Y-%m-%d}" if len(absent) else ""
+    )
 
 
 def as_date(value: str | None) -> pd.Timestamp | None:

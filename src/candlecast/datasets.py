@@ -1,5 +1,8 @@
-"""Kedro datasets of the project: Delta tables, the sample, and what is logged to the candidate's MLflow run."""
+"""Kedro datasets of the project: Delta tables, the sample, and what is logged to the candidate's
+MLflow run.
+"""
 
+import datetime as dt
 import importlib.metadata
 import json
 import re
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from sklearn.ensemble import RandomForestClassifier
 
+FIRST_SESSION = dt.date(1962, 1, 2)
+"""Before Yahoo's oldest prices: what is asked for when no start is given."""
+
 
 class SampleSource(AbstractDataset[None, Source]):
     """The committed sample of real prices, in place of a market-data service; loads a `Source`.
@@ -40,7 +46,9 @@ class SampleSource(AbstractDataset[None, Source]):
     def load(self) -> Source:
         """Read the file and return the source."""
         if not Path(self._filepath).is_file():
-            raise DatasetError(f"The sample {self._filepath} is not there. To go on, clone the project whole.")
+            raise DatasetError(
+                f"The sample {self._filepath} is not there. To go on, clone the project whole."
+            )
         table = pd.read_csv(self._filepath, dtype={"ticker": str})
         absent = [name for name in ("ticker", "session") if name not in table]
         if absent:
@@ -75,8 +83,41 @@ class SampleSource(AbstractDataset[None, Source]):
         return {"filepath": str(self._filepath), "ingested_at": self._ingested_at}
 
 
+class YahooSource(AbstractDataset[None, Source]):
+    """Yahoo's daily prices; loads a `Source` that asks when it is called.
+
+    Args:
+        filepath: the folder for the client's own caches.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._filepath = PurePosixPath(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Source:
+        """Return the source."""
+        from candlecast.yahoo import fetch_sessions
+
+        def sessions(
+            ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None
+        ) -> pd.DataFrame:
+            first = start.date() if start is not None else FIRST_SESSION
+            last = end.date() if end is not None else dt.datetime.now(dt.UTC).date()
+            return fetch_sessions(ticker, first, last, cache_dir=Path(self._filepath))
+
+        return sessions
+
+    def save(self, data: None) -> None:
+        """Yahoo is read only."""
+        raise DatasetError("Yahoo is read only.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
 class DeltaDataset(AbstractDataset[Any, Any]):
-    """A Delta table, by path on a laptop and by three-level name on Databricks; every save is one commit.
+    """A Delta table, by path on a laptop and by three-level name on Databricks; every save is one
+    commit.
 
     No dataset of kedro-datasets does both places, dynamic replacement and commit stamps: SparkDatasetV2 knows paths
     only, ManagedTableDataset names only.
@@ -88,13 +129,14 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             a save replaces the table.
         keys: the columns that Delta keeps statistics for (the others are wide and never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
+        missing_ok: load None when there is no table yet.
 
     ``version`` and ``rows`` tell what was last loaded or saved; ``stamp`` is stored with the next commits.
     """
 
     _SINGLE_PROCESS = True
 
-    def __init__(  # noqa: PLR0913 - a catalog entry's keys
+    def __init__(
         self,
         *,
         table: str,
@@ -102,6 +144,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         replace_by: str | None = None,
         keys: str | None = None,
         as_pandas: bool = False,
+        missing_ok: bool = False,
         metadata: dict[str, Any] | None = None,
     ):
         self._table = table
@@ -109,6 +152,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._replace_by = replace_by
         self._keys = keys
         self._as_pandas = as_pandas
+        self._missing_ok = missing_ok
         self.metadata = metadata
         self.version: int | None = None
         self.rows: int | None = None
@@ -130,6 +174,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: there is no such table.
         """
+        if self._missing_ok and not self._exists():
+            return None
         self._note_last_commit()
         frame = self._spark.read.option("versionAsOf", str(self.version)).table(self._sql_name)
         return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
@@ -148,7 +194,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
         if self._replace_by and self._exists():
             values = [row[0] for row in frame.select(self._replace_by).distinct().collect()]
-            literals = ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
+            literals = ", ".join(
+                "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values
+            )
             writer = writer.option("replaceWhere", f"{self._replace_by} IN ({literals})")
         else:
             writer = writer.option("overwriteSchema", "true")
@@ -181,7 +229,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             )
         commit = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").first()
         if commit is None:
-            raise DatasetError(f"Table {self._table} has no history; it can't be read as a Delta table.")
+            raise DatasetError(
+                f"Table {self._table} has no history; it can't be read as a Delta table."
+            )
         self.version = int(commit["version"])
         rows = commit["operationMetrics"].get("numOutputRows")
         self.rows = None if rows is None or self._replace_by else int(rows)
@@ -196,7 +246,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
 
 class LoggedJSON(JSONDataset):
-    """A JSON file that is also logged to the run: the file as an artifact, its numbers as metrics in one batch.
+    """A JSON file that is also logged to the run: the file as an artifact, its numbers as metrics
+    in one batch.
 
     A flat mapping gives one metric a number. A list of rows gives, for each number of a row, a history: the metric
     ``<prefix>.<name>`` over the steps that the column `step` holds.
@@ -229,7 +280,12 @@ class LoggedJSON(JSONDataset):
         prefix = f"{self._prefix}." if self._prefix else ""
         client, now = MlflowClient(), int(pd.Timestamp.now("UTC").timestamp() * 1000)
         points = [
-            Metric(_metric_name(prefix + name), float(value), now, int(row[self._step]) if self._step else 0)
+            Metric(
+                _metric_name(prefix + name),
+                float(value),
+                now,
+                int(row[self._step]) if self._step else 0,
+            )
             for row in rows
             for name, value in row.items()
             if isinstance(value, int | float) and name != self._step
@@ -240,7 +296,10 @@ class LoggedJSON(JSONDataset):
 
 
 def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits, and ``_-. :/`` in a metric's name; a ticker like ^GSPC has others."""
+    """MLflow allows letters, digits, and ``_-.
+
+    :/`` in a metric's name; a ticker like ^GSPC has others.
+    """
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
@@ -248,9 +307,9 @@ class ForestDataset(MlflowModelTrackingDataset):
     """The chosen forest as a logged model of the candidate's run.
 
     Saved with its signature, an example of its input, and the pinned versions of what it needs; its
-    ``predict`` gives both classes' probabilities. What is saved is a pair: the forest, and the rows of its input to
-    show as the example. What is loaded is the forest of the active run, also in another process than the one that
-    saved it.
+    ``predict`` gives both classes' probabilities. What is saved is a pair: the forest, and the rows
+    of its input to show as the example. What is loaded is the forest of the active run, also in
+    another process than the one that saved it.
     """
 
     REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
@@ -301,6 +360,9 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
     version), ``packages`` (name to version), ``versions`` (Delta table to the version read or written),
     ``parameters`` (name to text).
     """
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None):
+        self.metadata = metadata
 
     def load(self) -> dict[str, Any]:
         """Read the active run.

@@ -1,4 +1,7 @@
-"""What can go wrong with a source of prices. Each error holds the facts and words itself: asked, came, to do."""
+"""What can go wrong with a source of prices.
+
+Each error holds the facts and words itself: asked, came, to do.
+"""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -6,22 +9,37 @@ from difflib import get_close_matches
 import pandas as pd
 
 
-class SourceError(Exception):
+class CandlecastError(Exception):
+    """Something that the user can mend: its message says what was asked, what came, what to do."""
+
+
+class SourceError(CandlecastError):
     """A ticker's sessions could not be had."""
+
+    stops_all = False
+    """Whether asking for further tickers would make it worse."""
 
 
 class UnknownTickerError(SourceError):
-    """The source does not know the ticker. Final: asking again does not help."""
+    """The source does not know the ticker.
+
+    Final: asking again does not help.
+    """
 
     def __init__(self, ticker: str, source: str, known: Sequence[str]):
         self.ticker = ticker
         near = get_close_matches(ticker, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}." if known else ""
+        hint = (
+            f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}." if known else ""
+        )
         super().__init__(f"{ticker}: {source} does not know this ticker. {hint}".strip())
 
 
 class NoSessionsError(SourceError):
-    """The source knows the ticker but has no session in the range. Final."""
+    """The source knows the ticker but has no session in the range.
+
+    Final.
+    """
 
     def __init__(
         self, ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None, there: str
@@ -29,13 +47,15 @@ class NoSessionsError(SourceError):
         self.ticker, self.start, self.end = ticker, start, end
         begin = f"{start:%Y-%m-%d}" if start is not None else "the first"
         stop = f"{end:%Y-%m-%d}" if end is not None else "the last"
-        super().__init__(f"{ticker}: no sessions between {begin} and {stop}; {there}. Ask for a wider range.")
+        super().__init__(
+            f"{ticker}: no sessions between {begin} and {stop}; {there}. Ask for a wider range."
+        )
 
 
-class TooLittleHistoryError(Exception):
+class TooLittleHistoryError(CandlecastError):
     """The sessions are too few to window, split and validate."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the facts
+    def __init__(
         self,
         sessions: int,
         needed: int,
@@ -54,7 +74,7 @@ class TooLittleHistoryError(Exception):
         )
 
 
-class MissingTickersError(Exception):
+class MissingTickersError(CandlecastError):
     """Tickers that were asked for did not arrive; those that did are stored."""
 
     def __init__(self, failed: Mapping[str, str], of: int):
@@ -67,7 +87,7 @@ class MissingTickersError(Exception):
         )
 
 
-class RefusedError(Exception):
+class RefusedError(CandlecastError):
     """The prices of one or more tickers break a contract; nothing of the run is stored."""
 
     def __init__(self, refused: Sequence[Exception]):

@@ -1,8 +1,9 @@
-"""Forests of several sizes from one: the first trees of a large forest are the small forest, to the bit.
+"""Forests of several sizes from one: the first trees of a large forest are the small forest, to the
+bit.
 
-scikit-learn draws the seeds of a forest's trees one after the other from ``random_state``, so a forest of 50 trees is
-the first 50 of the forest of 1000 with the same seed. One fit gives all candidates, and one pass over its trees scores
-them all.
+scikit-learn draws the seeds of a forest's trees one after the other from ``random_state``, so a
+forest of 50 trees is the first 50 of the forest of 1000 with the same seed. One fit gives all
+candidates, and one pass over its trees scores them all.
 """
 
 import copy
@@ -21,7 +22,9 @@ PARALLEL_ROWS = 3000
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lags of a windows frame, by name and in order, newest first; float32, one row a ticker and session."""
+    """The lags of a windows frame, by name and in order, newest first; float32, one row a ticker
+    and session.
+    """
     names = sorted(name for name in frame if str(name).startswith("lag_"))
     return frame[names].astype(np.float32)
 
@@ -29,7 +32,9 @@ def features(frame: pd.DataFrame) -> pd.DataFrame:
 def grow(
     frame: pd.DataFrame, trees: int, min_weight_fraction_leaf: float, seed: int
 ) -> RandomForestClassifier:
-    """Fit a forest (gini, bootstrap) on the windows of `frame`, in the order of their sessions whatever order they are in."""
+    """Fit a forest (gini, bootstrap) on the windows of `frame`, in the order of their sessions
+    whatever order they are in.
+    """
     frame = frame.sort_values(["session", "ticker"])
     forest = RandomForestClassifier(
         n_estimators=trees,
@@ -41,7 +46,9 @@ def grow(
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:
-    """The forest of the first `trees` trees, equal to one grown with that size and the same seed."""
+    """The forest of the first `trees` trees, equal to one grown with that size and the same
+    seed.
+    """
     small = copy.copy(forest)
     small.n_estimators, small.estimators_ = trees, forest.estimators_[:trees]
     return small
@@ -66,7 +73,10 @@ def probabilities_by_size(
     for count, tree in enumerate(forest.estimators_[: max(sizes)], start=1):
         total += tree.predict_proba(lags, check_input=False)
         if count in sizes:
-            yield count, (total / count)[:, classes.index(1)] if 1 in classes else np.zeros(len(lags))
+            yield (
+                count,
+                (total / count)[:, classes.index(1)] if 1 in classes else np.zeros(len(lags)),
+            )
 
 
 def walk_forward(

@@ -1,13 +1,17 @@
-"""The effects around a run: checked parameters, one MLflow run a candidate, the Spark session, lineage, a short log."""
+"""The effects around a run: checked parameters, one MLflow run a candidate, the Spark session,
+lineage, a short log.
+"""
 
 import importlib.metadata
 import json
 import logging
 import logging.config
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import mlflow
@@ -15,13 +19,14 @@ import yaml
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import CatalogProtocol, DatasetError
 from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
 from mlflow.tracking import MlflowClient
 
 from candlecast import __version__
 from candlecast.datasets import DeltaDataset
+from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
 from candlecast.spark import start_session
 
@@ -31,7 +36,10 @@ PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn
 
 
 class ProjectHooks:
-    """What happens around nodes. Nodes know nothing of it."""
+    """What happens around nodes.
+
+    Nodes know nothing of it.
+    """
 
     def __init__(self) -> None:
         self._candidate = ""
@@ -46,17 +54,23 @@ class ProjectHooks:
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_context_created(self, context: KedroContext) -> Generator[None, None, None]:
-        """Before the other hooks: check the parameters and make them known to all configuration files.
+        """Before the other hooks: check the parameters and make them known to all configuration
+        files.
 
         After them: join the candidate's MLflow run, if there is one.
         """
         loader = context.config_loader
-        logging.config.dictConfig(yaml.safe_load(Path(loader.conf_source, "logging.yml").read_text()))
+        logging.config.dictConfig(
+            yaml.safe_load(Path(loader.conf_source, "logging.yml").read_text())
+        )
         logging.captureWarnings(True)
+        sys.excepthook = _say
         parameters = check_parameters(loader["parameters"])
         self._project_path = context.project_path
         self._data_root = Path(context.project_path, parameters["data_root"]).resolve()
-        self._candidate = parameters["candidate"] or f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+        self._candidate = (
+            parameters["candidate"] or f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+        )
         loader.runtime_params = {
             **(loader.runtime_params or {}),
             "data_root": str(self._data_root),
@@ -90,7 +104,9 @@ class ProjectHooks:
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
         """Say what runs, and tag the MLflow run, which is active by now."""
         mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
-        logger.info("candidate %s, environment %s", self._candidate, run_params.get("env") or "local")
+        logger.info(
+            "candidate %s, environment %s", self._candidate, run_params.get("env") or "local"
+        )
 
     def _provenance(self) -> dict[str, str]:
         git = subprocess.run(
@@ -117,7 +133,9 @@ class ProjectHooks:
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; a node that begins to load ends the line of the one before."""
+        """Start Spark when the first dataset needs it; a node that begins to load ends the line of
+        the one before.
+        """
         if node is not self._node:
             self._end_line()
             self._node, self._node_started = node, time.monotonic()
@@ -125,7 +143,9 @@ class ProjectHooks:
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; stamp a table with the candidate and its sources' versions."""
+        """Start Spark when the first dataset needs it; stamp a table with the candidate and its
+        sources' versions.
+        """
         self._ensure_spark(dataset_name)
         if table := self._table(dataset_name):
             inputs = [_plain(name) for name in node.inputs]
@@ -133,7 +153,9 @@ class ProjectHooks:
             table.stamp = json.dumps({"candidate": self._candidate, "sources": sources})
 
     def _ensure_spark(self, dataset_name: str) -> None:
-        dataset = self._catalog[dataset_name] if self._catalog and dataset_name in self._catalog else None
+        dataset = (
+            self._catalog[dataset_name] if self._catalog and dataset_name in self._catalog else None
+        )
         if self._session and isinstance(dataset, DeltaDataset | SparkDatasetV2):
             start_session(self._session, self._data_root / "spark")
             self._session = {}
@@ -158,7 +180,9 @@ class ProjectHooks:
                 self._rows[name] = table.rows
 
     def _end_line(self) -> None:
-        """One line a node: its name, its seconds, and the versions and rows of the tables that it read and wrote."""
+        """One line a node: its name, its seconds, and the versions and rows of the tables that it
+        read and wrote.
+        """
         if self._node is None:
             return
         read, written = (
@@ -166,7 +190,9 @@ class ProjectHooks:
             for names in (self._node.inputs, self._node.outputs)
         )
         tables = " -> ".join(part for part in (read, written) if part) if written else read
-        logger.info("%-18s %6.1f s  %s", self._node.name, time.monotonic() - self._node_started, tables)
+        logger.info(
+            "%-18s %6.1f s  %s", self._node.name, time.monotonic() - self._node_started, tables
+        )
         self._node = None
 
     def _described(self, name: str) -> str:
@@ -179,6 +205,14 @@ class ProjectHooks:
         self._end_line()
         report = self._data_root / "reporting" / "report.html"
         logger.info("report: %s", report)
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End a run that the user can mend with its message alone; anything else keeps its traceback."""
+    if isinstance(error, CandlecastError | DatasetError):
+        logger.error("%s", error)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _plain(dataset_name: str) -> str:

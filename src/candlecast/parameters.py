@@ -15,8 +15,10 @@ from pydantic import (
     model_validator,
 )
 
+from candlecast.errors import CandlecastError
 
-class ParameterError(ValueError):
+
+class ParameterError(CandlecastError):
     """A parameter is unknown, of a wrong type or out of range; the message has a line each."""
 
 
@@ -40,7 +42,10 @@ Ticker = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Group(BaseModel):
-    """Parameters that belong together. Types are strict: a string is no number."""
+    """Parameters that belong together.
+
+    Types are strict: a string is no number.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -69,7 +74,9 @@ class Parameters(Group):
     @field_validator("candidate", mode="before")
     @classmethod
     def _text(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) else value  # --params candidate=123 arrives as an int
+        return (
+            str(value) if isinstance(value, int) else value
+        )  # --params candidate=123 arrives as an int
 
     @field_validator("tickers")
     @classmethod
@@ -88,8 +95,13 @@ class Parameters(Group):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         # ISO dates sort as text.
+        today = dt.datetime.now(dt.UTC).date().isoformat()
+        if self.start and self.start > today:
+            raise ValueError(f"start ({self.start}) lies in the future; today is {today} (UTC)")
         if self.start and self.end and self.start >= self.end:
-            raise ValueError(f"start ({self.start}) must be before end ({self.end}); end is inclusive")
+            raise ValueError(
+                f"start ({self.start}) must be before end ({self.end}); end is inclusive"
+            )
         return self
 
 

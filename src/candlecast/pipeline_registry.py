@@ -1,4 +1,7 @@
-"""The pipelines by name. ``registration`` and ``forecast`` stay out of ``__default__``: no plain run promotes a model."""
+"""The pipelines by name.
+
+``registration`` and ``forecast`` stay out of ``__default__``: no plain run promotes a model.
+"""
 
 from kedro.pipeline import Pipeline
 
@@ -6,7 +9,9 @@ from candlecast.pipelines import data_engineering, data_science, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Map each pipeline's name to the pipeline; ``__default__`` is what a plain ``kedro run`` does."""
+    """Map each pipeline's name to the pipeline; ``__default__`` is what a plain ``kedro run``
+    does.
+    """
     default = {
         "data_engineering": data_engineering.create_pipeline(),
         "data_science": data_science.create_pipeline(),

@@ -1,7 +1,8 @@
-"""The local Spark session: a Java that is new enough, the two Delta jars, and the configuration of ``spark.yml``.
+"""The local Spark session: a Java that is new enough, the two Delta jars, and the configuration of
+``spark.yml``.
 
-On Databricks none of this runs: the session is the one that is there. ``python -m candlecast.spark`` fetches the jars
-ahead of the first run, so that runs need no network.
+On Databricks none of this runs: the session is the one that is there. ``python -m
+candlecast.spark`` fetches the jars ahead of the first run, so that runs need no network.
 """
 
 import importlib.metadata
@@ -16,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from candlecast.errors import CandlecastError
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JAVA_VERSIONS = (17, 21)
 """What Spark 4 runs on: 17 or later; 21 is the newest that it is tested with."""
-
 
 LOG4J = """\
 rootLogger.level = error
@@ -34,7 +36,7 @@ appender.stderr.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n
 """
 
 
-class SparkUnavailableError(Exception):
+class SparkUnavailableError(CandlecastError):
     """Spark can't start here; the message says what it needs, what there is and what to type."""
 
 
@@ -58,10 +60,14 @@ def java_version() -> int:
     said = (answer.stderr or answer.stdout).strip()
     match = re.search(r'version "(?:1\.)?(\d+)', said)
     if match is None:
-        raise SparkUnavailableError(f"{wanted}; {java} -version says {said[:120]!r}. To go on, {remedy}.")
+        raise SparkUnavailableError(
+            f"{wanted}; {java} -version says {said[:120]!r}. To go on, {remedy}."
+        )
     version = int(match.group(1))
     if version < JAVA_VERSIONS[0]:
-        raise SparkUnavailableError(f"{wanted}; found Java {version} at {java}. To go on, {remedy}.")
+        raise SparkUnavailableError(
+            f"{wanted}; found Java {version} at {java}. To go on, {remedy}."
+        )
     return version
 
 
@@ -105,9 +111,13 @@ def ensure_jars() -> Path:
             check=False,
             env={**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
         )
-        missing = [name for name in wanted if not (Path(ivy) / "jars" / f"io.delta_{name}").exists()]
+        missing = [
+            name for name in wanted if not (Path(ivy) / "jars" / f"io.delta_{name}").exists()
+        ]
         if missing:
-            said = "; ".join(line.strip() for line in resolved.stderr.splitlines() if "UNRESOLVED" in line)
+            said = "; ".join(
+                line.strip() for line in resolved.stderr.splitlines() if "UNRESOLVED" in line
+            )
             raise SparkUnavailableError(
                 f"candlecast needs {' and '.join(missing)} in {folder}; Maven did not bring them "
                 f"({said or resolved.stderr.strip()[-300:]}). To go on, reach Maven Central or a mirror once and type: "
@@ -135,7 +145,9 @@ def start_session(configuration: Mapping[str, object], scratch: Path) -> "SparkS
     from pyspark.sql import SparkSession
 
     scratch.mkdir(parents=True, exist_ok=True)
-    cores = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = str(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["SPARK_LOCAL_DIRS"] = str(scratch)
@@ -143,14 +155,18 @@ def start_session(configuration: Mapping[str, object], scratch: Path) -> "SparkS
     builder = SparkSession.builder.appName("candlecast")
     for name, value in configuration.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        builder = builder.config(name, text.replace("{cores}", cores).replace("{scratch}", str(scratch)))
+        builder = builder.config(
+            name, text.replace("{cores}", cores).replace("{scratch}", str(scratch))
+        )
     with _stderr_to(scratch / "spark.log"):
         return builder.getOrCreate()
 
 
 @contextmanager
 def _stderr_to(file: Path) -> Iterator[None]:
-    """Lend this process's standard error to what is started meanwhile: the JVM's own lines go to a file."""
+    """Lend this process's standard error to what is started meanwhile: the JVM's own lines go to a
+    file.
+    """
     kept = os.dup(2)
     try:
         with file.open("a") as log:

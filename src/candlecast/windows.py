@@ -1,6 +1,7 @@
 """Candle bodies, labels, windows and the split by date, in native Spark.
 
-The window arithmetic of the project exists here once: training and forecast both call `add_windows`.
+The window arithmetic of the project exists here once: training and forecast both call
+`add_windows`.
 """
 
 import math
@@ -31,7 +32,11 @@ def body(feature: Feature) -> Column:
 
     Null where the open or the close is missing; it is never filled.
     """
-    value = F.col("close") / F.col("open") - 1 if feature == "return" else F.col("close") - F.col("open")
+    value = (
+        F.col("close") / F.col("open") - 1
+        if feature == "return"
+        else F.col("close") - F.col("open")
+    )
     return F.when(~F.isnan(value), value)
 
 
@@ -45,7 +50,7 @@ def add_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
 
     Returns:
         One row a ticker and session: ``ticker``, ``session``, ``lag_01`` … ``lag_NN`` (the bodies of the sessions
-        before, newest first, float32), ``up`` (1 when close > open, else 0) and ``body``. A window never crosses a
+        before, newest first, float32), ``up`` (1 when close > open, else 0), ``body`` and ``return_`` (close / open - 1). A window never crosses a
         ticker and runs over the sessions there are; a session without an open or a close leaves a gap that voids
         every window that touches it, so those rows and the first `window` of a ticker are not there.
 
@@ -64,12 +69,14 @@ def add_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
         ),
         (F.col("close") > F.col("open")).cast("byte").alias("up"),
         "body",
+        (F.col("close") / F.col("open") - 1).alias("return_"),
     )
     return rows.dropna(subset=[*names, "body"])
 
 
 def first_test_position(dates: Sequence[T], test_fraction: float) -> int:
-    """Where the test set begins among the sorted session dates: the last ``ceil(test_fraction * dates)`` are tested on.
+    """Where the test set begins among the sorted session dates: the last ``ceil(test_fraction *
+    dates)`` are tested on.
 
     >>> first_test_position(range(10), 0.25)
     7
@@ -120,7 +127,8 @@ def purge_before(frame: pd.DataFrame, first_scored: object, purge: int) -> pd.Da
 def sessions_needed(
     window: int, purge: int, folds: int, test_fraction: float, min_training_sessions: int
 ) -> int:
-    """The fewest sessions of history that a window, the split and the walk-forward folds leave something to learn from.
+    """The fewest sessions of history that a window, the split and the walk-forward folds leave
+    something to learn from.
 
     Folds are equal blocks of dates, the first of which (less the purge) must keep `min_training_sessions`.
 

@@ -27,6 +27,8 @@ from tenacity import (
 )
 from yfinance.data import YfData  # type: ignore[import-untyped]
 
+from candlecast.errors import SourceError
+
 TRIES = 4
 """How often a ticker is asked for at most."""
 PAUSE = 2.0
@@ -63,7 +65,7 @@ ROUND_THE_CLOCK = timedelta(hours=23)
 """A trading period longer than this is a whole day: it closes at midnight."""
 
 
-class YahooError(Exception):
+class YahooError(SourceError):
     """No sessions came back, and why. Its text says what was asked, what came and what to do.
 
     Attributes:
@@ -106,6 +108,7 @@ class NoSessions(YahooError):
 class RateLimited(YahooError):
     """Yahoo answered 429 to the last try. The caller stops asking for all tickers."""
 
+    stops_all = True
     advice = "Stop all tickers, wait an hour, then run again for fewer tickers at a time."
 
 
@@ -316,7 +319,7 @@ def _quotes(result: dict[str, Any]) -> pd.DataFrame:
     local = pd.to_datetime(rows["stamp"], unit="s", utc=True)
     local = local.dt.tz_convert(meta["exchangeTimezoneName"]).dt.tz_localize(None)
     # Where summer time moves midnight, Yahoo stamps days at 22:00 or 23:00 of the day before.
-    early = (local.dt.hour >= 22) & (local.dt.minute == 0)  # noqa: PLR2004
+    early = (local.dt.hour >= 22) & (local.dt.minute == 0)
     rows["session"] = local.where(~early, local + pd.Timedelta(hours=2)).dt.normalize()
     before, newest = rows.iloc[-2:].iloc[0], rows.iloc[-1]
     live = before["session"] == newest["session"] and before["stamp"] < newest["stamp"]

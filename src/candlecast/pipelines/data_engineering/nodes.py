@@ -1,5 +1,7 @@
 """Functions of the data_engineering pipeline."""
 
+import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -8,6 +10,7 @@ from urllib.parse import quote
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from rich.progress import track
 
 from candlecast.checks import ContractError, Finding, Source, as_date, check_sessions
 from candlecast.errors import (
@@ -16,12 +19,17 @@ from candlecast.errors import (
     SourceError,
     TooLittleHistoryError,
 )
+from candlecast.history import merge_history
 from candlecast.windows import add_windows, sessions_needed, split_windows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Arrivals:
-    """What became of the tickers asked for: findings of those that arrived, and why the others did not."""
+    """What became of the tickers asked for: findings of those that arrived, and why the others did
+    not.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -33,7 +41,7 @@ class Arrivals:
         return list(dict.fromkeys(finding.ticker for finding in self.findings))
 
 
-def fetch_sessions(  # noqa: PLR0913 - the range, and what makes a history long enough
+def fetch_sessions(
     source: Source,
     tickers: list[str],
     start: str | None,
@@ -57,17 +65,25 @@ def fetch_sessions(  # noqa: PLR0913 - the range, and what makes a history long 
         TooLittleHistoryError: the sessions are too few to window, split and validate.
     """
     arrivals, refused = Arrivals(), list[ContractError]()
-    for ticker in tickers:
+    stopped = ""
+    for ticker in track(tickers, "Fetching", disable=not sys.stderr.isatty()):
+        if stopped:
+            arrivals.failed[ticker] = f"{ticker}: not asked for, since {stopped}"
+            continue
         try:
             sessions = source(ticker, as_date(start), as_date(end))
             checked, findings = check_sessions(ticker, sessions, max_missing_share)
         except SourceError as error:
             arrivals.failed[ticker] = str(error)
+            logger.warning("%s", error)
+            if error.stops_all:
+                stopped = f"the source had enough at {ticker}"
             continue
         except ContractError as error:
             arrivals.failed[ticker] = str(error)
             refused.append(error)
             continue
+        arrivals.findings.append(_asked(ticker, checked, start, end))
         arrivals.findings.extend(findings)
         arrivals.dates.update(checked["session"])
         stored = checked.assign(
@@ -86,20 +102,42 @@ def fetch_sessions(  # noqa: PLR0913 - the range, and what makes a history long 
         )
 
 
-def store_prices(fetched: DataFrame, arrivals: Arrivals) -> DataFrame:
-    """The fetched sessions of the tickers that arrived in this run, one row a ticker and session."""
-    return fetched.where(F.col("ticker").isin(arrivals.tickers))
+def _asked(ticker: str, checked: pd.DataFrame, start: str | None, end: str | None) -> Finding:
+    """What was asked for, and where the answer ends if that is earlier."""
+    last = f"{checked['session'].max():%Y-%m-%d}"
+    capped = f"; ends {last}, the last session that has closed" if end and last < end else ""
+    detail = f"{start or 'the first'} to {end or 'the last'}{capped}"
+    logger.info("  %-10s %6d sessions, asked for %s", ticker, len(checked), detail)
+    return Finding(ticker, "asked", len(checked), len(checked), len(checked), detail)
 
 
-def tabulate_quality(arrivals: Arrivals) -> pd.DataFrame:
+def merge_prices(
+    fetched: DataFrame, stored_prices: DataFrame | None, arrivals: Arrivals
+) -> tuple[DataFrame, list[Finding]]:
+    """The sessions to store of the tickers that arrived, one row a ticker and session.
+
+    See `candlecast.history.merge_history`; the findings are its, none when nothing is stored yet.
+    """
+    arrived = fetched.where(F.col("ticker").isin(arrivals.tickers))
+    return (arrived, []) if stored_prices is None else merge_history(arrived, stored_prices)
+
+
+def tabulate_quality(arrivals: Arrivals, history: list[Finding]) -> pd.DataFrame:
     """What was found in the prices.
 
     Returns:
         One row a ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows or sessions that the
         rule is about) and ``detail``. A ticker that did not arrive has the one rule ``missing``.
     """
-    rows = [asdict(finding) for finding in arrivals.findings] + [
-        {"ticker": ticker, "rule": "missing", "rows_in": 0, "rows_kept": 0, "found": 0, "detail": why}
+    rows = [asdict(finding) for finding in [*arrivals.findings, *history]] + [
+        {
+            "ticker": ticker,
+            "rule": "missing",
+            "rows_in": 0,
+            "rows_kept": 0,
+            "found": 0,
+            "detail": why,
+        }
         for ticker, why in arrivals.failed.items()
     ]
     table = pd.DataFrame(rows)
@@ -117,7 +155,7 @@ def require_tickers(arrivals: Arrivals, prices: DataFrame, allow_missing_tickers
         raise MissingTickersError(arrivals.failed, of=len(arrivals.failed) + len(arrivals.tickers))
 
 
-def make_windows(  # noqa: PLR0913
+def make_windows(
     prices: DataFrame,
     tickers: list[str],
     start: str | None,

@@ -1,13 +1,13 @@
-"""source → fetched → prices, quality → windows → train, test."""
+"""Source → fetched → prices, quality → windows → train, test."""
 
 from kedro.pipeline import Pipeline, node
 
 from candlecast.pipelines.data_engineering.nodes import (
     fetch_sessions,
     make_windows,
+    merge_prices,
     require_tickers,
     split_by_date,
-    store_prices,
     tabulate_quality,
 )
 
@@ -33,8 +33,13 @@ def create_pipeline() -> Pipeline:
             ["fetched@pandas", "arrivals"],
             name="fetch_sessions",
         ),
-        node(store_prices, ["fetched@spark", "arrivals"], "prices", name="store_prices"),
-        node(tabulate_quality, "arrivals", "quality", name="tabulate_quality"),
+        node(
+            merge_prices,
+            ["fetched@spark", "stored_prices", "arrivals"],
+            ["prices", "history"],
+            name="merge_prices",
+        ),
+        node(tabulate_quality, ["arrivals", "history"], "quality", name="tabulate_quality"),
         node(
             require_tickers,
             ["arrivals", "prices", "params:allow_missing_tickers"],
@@ -45,7 +50,14 @@ def create_pipeline() -> Pipeline:
     preprocess = [
         node(
             make_windows,
-            ["prices", "params:tickers", "params:start", "params:end", "params:window", "params:feature"],
+            [
+                "prices",
+                "params:tickers",
+                "params:start",
+                "params:end",
+                "params:window",
+                "params:feature",
+            ],
             "windows",
             name="make_windows",
         ),

@@ -1,4 +1,7 @@
-"""Functions of the data_science pipeline. Frames of windows are as `candlecast.windows.add_windows` makes them."""
+"""Functions of the data_science pipeline.
+
+Frames of windows are as `candlecast.windows.add_windows` makes them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from candlecast.forests import features, first_trees, grow, probabilities_by_size, walk_forward
 
 
-def try_candidates(  # noqa: PLR0913
+def try_candidates(
     train: pd.DataFrame,
     candidate_trees: list[int],
     min_weight_fraction_leaf: float,
@@ -51,7 +54,8 @@ def try_candidates(  # noqa: PLR0913
 
 
 def _row_losses(up: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Log loss of each row; a probability of exactly 0 or 1 counts as one double away from it, as in scikit-learn."""
+    """Log loss of each row; a probability of exactly 0 or 1 counts as one double away from it, as
+    in scikit-learn."""
     epsilon = np.finfo(np.float64).eps
     right = np.clip(np.where(up == 1, probability, 1 - probability), epsilon, 1 - epsilon)
     return -np.log(right)
@@ -77,7 +81,8 @@ def grow_forest(
 def choose_candidate(
     fold_scores: pd.DataFrame, training_f1: dict[int, float]
 ) -> tuple[list[dict[str, float | bool]], int]:
-    """Choose by the one-standard-error rule: the fewest trees whose mean log loss is within one of the best's.
+    """Choose by the one-standard-error rule: the fewest trees whose mean log loss is within one of
+    the best's.
 
     Args:
         fold_scores: one row a fold and size, from `try_candidates`.
@@ -114,7 +119,8 @@ def choose_candidate(
 def cut_forest(
     forest: RandomForestClassifier, chosen_trees: int, train: pd.DataFrame
 ) -> tuple[RandomForestClassifier, pd.DataFrame]:
-    """The model: the chosen number of trees of the forest grown on all of `train`; and five rows of its input."""
+    """The model: the chosen number of trees of the forest grown on all of `train`; and five rows of
+    its input."""
     return first_trees(forest, chosen_trees), features(train.head(5))
 
 
@@ -124,7 +130,7 @@ def score_test(
     """Score the test set, once, by the model and by every baseline.
 
     Returns:
-        One row a ticker and session of `test`: ``ticker``, ``session``, ``body``, ``up``, ``probability`` (the
+        One row a ticker and session of `test`: ``ticker``, ``session``, ``body``, ``return_``, ``up``, ``probability`` (the
         model's P(up)) and a P(up) of each baseline: ``always_up``, ``majority`` (of the training labels),
         ``previous_day`` (the direction of the session before), ``base_rate`` (the training share of ups) and
         ``logistic`` (a logistic regression on the same features). It is up that is predicted where P(up) > 0.5.
@@ -132,7 +138,7 @@ def score_test(
     classes = list(model.classes_)
     probability = model.predict_proba(features(test))
     base_rate = float(train["up"].mean())
-    return test[["ticker", "session", "body", "up"]].assign(
+    return test[["ticker", "session", "body", "return_", "up"]].assign(
         probability=probability[:, classes.index(1)] if 1 in classes else 0.0,
         always_up=1.0,
         majority=float(base_rate > 0.5),

@@ -1,4 +1,4 @@
-"""train → candidates → model; model, test → test_scores."""
+"""Train → candidates → model; model, test → test_scores."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -34,8 +34,15 @@ def create_pipeline() -> Pipeline:
                 ["candidates", "chosen_trees"],
                 name="choose_candidate",
             ),
-            node(cut_forest, ["forest", "chosen_trees", "train@pandas"], "model", name="cut_forest"),
-            node(score_test, ["model", "train@pandas", "test@pandas"], "test_scores", name="score_test"),
+            node(
+                cut_forest, ["forest", "chosen_trees", "train@pandas"], "model", name="cut_forest"
+            ),
+            node(
+                score_test,
+                ["model", "train@pandas", "test@pandas"],
+                "test_scores",
+                name="score_test",
+            ),
         ],
         tags="train",
     )

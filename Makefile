@@ -1,0 +1,47 @@
+# Thin: each target sets up the environment once, then types one plain command in it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help run test lint viz bench package lock clean
+help: ## what there is to type
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(READY) ## the three pipelines on the committed sample (RUN="--params window=10" adds to it)
+	$(BIN)/kedro run $(RUN)
+
+test: $(READY) ## every test (TEST="-k windows" adds to it)
+	$(BIN)/pytest $(TEST)
+
+lint: $(READY) ## the linter, the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+viz: $(READY) ## the pipelines as a graph, in a browser
+	$(BIN)/kedro viz run
+
+bench: $(READY) ## speed against peers, in this same environment
+	$(BIN)/python benchmarks/bench.py
+
+package: $(READY) ## the wheel, in dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	  --extra local --extra dev --quiet pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and what runs wrote; the sample stays
+	rm -rf $(VENV) build dist data/fetched data/mlflow data/reporting data/spark data/tables data/training
+
+# The environment: the locked packages, this project, a Java for Spark, Delta's two jars.
+$(READY): requirements.lock pyproject.toml scripts/install_java.sh
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@sh scripts/install_java.sh
+	$(BIN)/python -m candlecast.spark
+	@touch $@
