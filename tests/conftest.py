@@ -1,4 +1,4 @@
-"""Fixtures of the tests: one Spark session, runs in this process, and a copy of the project for the real command.
+"""Fixtures: one Spark session, runs in this process, a copy of the project for real commands.
 
 Nothing is written into the checkout: every run has a data root of its own in a temporary folder.
 """
@@ -7,7 +7,6 @@ import logging
 import shutil
 import subprocess
 import sys
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

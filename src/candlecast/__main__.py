@@ -1,6 +1,4 @@
-"""The console script ``candlecast`` and ``python -m candlecast``: what ``kedro run`` does, from an
-installed wheel.
-"""
+"""What ``kedro run`` does, from an installed wheel: ``candlecast``, ``python -m candlecast``."""
 
 import sys
 from collections.abc import Sequence
@@ -18,10 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Returns on success, so that a job's task is not marked failed by a SystemExit.
 
     Args:
-            arguments: the options of ``kedro run`` (also ``--conf-source``); those of the command line when None.
+        arguments: the options of ``kedro run``, also ``--conf-source``; the command line's when
+            None.
 
     Raises:
-            SystemExit: the run failed or an option was wrong; its code is not 0.
+        SystemExit: the run failed or an option was wrong; its code is not 0.
     """
     quiet()
     package = Path(__file__).parent.name

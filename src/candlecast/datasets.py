@@ -1,6 +1,4 @@
-"""Kedro datasets of the project: Delta tables, the sample, and what is logged to the candidate's
-MLflow run.
-"""
+"""Kedro datasets: sources of prices, Delta tables, and what a candidate's MLflow run holds."""
 
 import datetime as dt
 import importlib.metadata
@@ -34,8 +32,8 @@ class SampleSource(AbstractDataset[None, Source]):
 
     Args:
         filepath: a CSV file, one row a ticker and session.
-        ingested_at: when the file was made (UTC). It stands for the time of ingestion, so that two runs on the same
-            file give the same table.
+        ingested_at: when the file was made (UTC). It stands for the time of ingestion, so that two
+            runs on the same file give the same table.
     """
 
     def __init__(self, *, filepath: str, ingested_at: str, metadata: dict[str, Any] | None = None):
@@ -53,7 +51,8 @@ class SampleSource(AbstractDataset[None, Source]):
         absent = [name for name in ("ticker", "session") if name not in table]
         if absent:
             raise DatasetError(
-                f"The sample {self._filepath}: expected the columns ticker and session, got {list(table)}."
+                f"The sample {self._filepath}: expected the columns ticker and session, "
+                f"got {list(table)}."
             )
         table["session"] = pd.to_datetime(table["session"])
         table["source"] = "sample"
@@ -116,22 +115,23 @@ class YahooSource(AbstractDataset[None, Source]):
 
 
 class DeltaDataset(AbstractDataset[Any, Any]):
-    """A Delta table, by path on a laptop and by three-level name on Databricks; every save is one
-    commit.
+    """A Delta table, a path on a laptop and a three-level name on Databricks; a save is a commit.
 
-    No dataset of kedro-datasets does both places, dynamic replacement and commit stamps: SparkDatasetV2 knows paths
-    only, ManagedTableDataset names only.
+    No dataset of kedro-datasets does both places, replacement by value and commit stamps:
+    SparkDatasetV2 knows paths only, ManagedTableDataset names only.
 
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
-        schema: the columns in DDL. What is saved is refused unless it has exactly these; types are cast.
-        replace_by: a column; a save replaces the rows of the values that it brings and keeps the others. Without it
-            a save replaces the table.
-        keys: the columns that Delta keeps statistics for (the others are wide and never filtered on).
+        schema: the columns in DDL. What is saved is refused unless it has exactly these; types are
+            cast.
+        replace_by: a column; a save replaces the rows of the values that it brings and keeps the
+            others. Without it a save replaces the table.
+        keys: the columns that Delta keeps statistics for (the others are wide, never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
 
-    ``version`` and ``rows`` tell what was last loaded or saved; ``stamp`` is stored with the next commits.
+    ``version`` and ``rows`` (those that its commit wrote) tell what was last loaded or saved;
+    ``stamp`` is stored with the next commits.
     """
 
     _SINGLE_PROCESS = True
@@ -214,18 +214,21 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         from pyspark.sql import functions as F
         from pyspark.sql.types import StructType
 
-        fields = StructType.fromDDL(self._schema).fields
+        schema = StructType.fromDDL(self._schema)
+        assert isinstance(schema, StructType)  # a list of columns is never another type
+        fields = schema.fields
         expected, got = [field.name for field in fields], list(data.columns)
         if set(expected) != set(got):
             raise DatasetError(f"Table {self._table}: expected the columns {expected}, got {got}.")
         if isinstance(data, pd.DataFrame):
-            return self._spark.createDataFrame(data[expected], schema=StructType(fields))
+            return self._spark.createDataFrame(data[expected], schema=schema)
         return data.select(*(F.col(field.name).cast(field.dataType) for field in fields))
 
     def _note_last_commit(self) -> None:
         if not self._exists():
             raise DatasetError(
-                f"There is no table {self._table} yet. To go on, run the pipeline that writes it: kedro run"
+                f"There is no table {self._table} yet. To go on, run the pipeline that writes it: "
+                "kedro run"
             )
         commit = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").first()
         if commit is None:
@@ -234,7 +237,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             )
         self.version = int(commit["version"])
         rows = commit["operationMetrics"].get("numOutputRows")
-        self.rows = None if rows is None or self._replace_by else int(rows)
+        self.rows = None if rows is None else int(rows)
 
     def _exists(self) -> bool:
         if "/" in self._table:
@@ -245,12 +248,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         return {"table": self._table, "replace_by": self._replace_by}
 
 
-class LoggedJSON(JSONDataset):
-    """A JSON file that is also logged to the run: the file as an artifact, its numbers as metrics
-    in one batch.
+class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no types
+    """A JSON file that is logged to the run: as an artifact, its numbers as metrics in one batch.
 
-    A flat mapping gives one metric a number. A list of rows gives, for each number of a row, a history: the metric
-    ``<prefix>.<name>`` over the steps that the column `step` holds.
+    A flat mapping gives one metric a number. A list of rows gives a history for each number of a
+    row: the metric ``<prefix>.<name>`` over the steps that the column `step` holds.
 
     Args:
         filepath: the file.
@@ -303,7 +305,7 @@ def _metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
-class ForestDataset(MlflowModelTrackingDataset):
+class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor kedro-mlflow
     """The chosen forest as a logged model of the candidate's run.
 
     Saved with its signature, an example of its input, and the pinned versions of what it needs; its
@@ -347,8 +349,8 @@ class ForestDataset(MlflowModelTrackingDataset):
         )
         if not models:
             raise DatasetError(
-                f"The MLflow run {run.info.run_id} has no model. To go on, train one: kedro run --tags train "
-                "with the same candidate."
+                f"The MLflow run {run.info.run_id} has no model. To go on, train one: "
+                "kedro run --tags train, with the same candidate."
             )
         return mlflow.sklearn.load_model(models[0].model_uri)
 
@@ -356,9 +358,9 @@ class ForestDataset(MlflowModelTrackingDataset):
 class LineageDataset(AbstractDataset[None, dict[str, Any]]):
     """What the candidate's MLflow run knows of itself, for the report; loads a plain mapping.
 
-    Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``, ``candlecast`` (the package's
-    version), ``packages`` (name to version), ``versions`` (Delta table to the version read or written),
-    ``parameters`` (name to text).
+    Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``,
+    ``candlecast`` (the package's version), ``packages`` (name to version), ``versions`` (Delta
+    table to the version read or written), ``parameters`` (name to text).
     """
 
     def __init__(self, *, metadata: dict[str, Any] | None = None):
@@ -379,7 +381,7 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
             "candidate": tags["candidate"],
             "run_id": run.info.run_id,
             "experiment": mlflow.get_experiment(run.info.experiment_id).name,
-            "started": f"{pd.Timestamp(run.info.start_time, unit='ms', tz='UTC'):%Y-%m-%d %H:%M} UTC",
+            "started": f"{pd.Timestamp(run.info.start_time, unit='ms'):%Y-%m-%d %H:%M} UTC",
             "git_commit": tags["git_commit"],
             "candlecast": tags["candlecast"],
             "packages": json.loads(tags["packages"]),

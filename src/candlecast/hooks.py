@@ -1,25 +1,28 @@
-"""The effects around a run: checked parameters, one MLflow run a candidate, the Spark session,
-lineage, a short log.
+"""The effects around a run, of which nodes know nothing.
+
+Checked parameters, one MLflow run a candidate, a lock, the Spark session, lineage, a short log.
 """
 
+import fcntl
 import importlib.metadata
 import json
 import logging
 import logging.config
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import mlflow
 import yaml
-from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol, DatasetError
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
 from mlflow.tracking import MlflowClient
@@ -35,42 +38,52 @@ logger = logging.getLogger("candlecast")
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
 
 
-class ProjectHooks:
-    """What happens around nodes.
+class BusyError(CandlecastError):
+    """Another run is at work in the same data root."""
 
-    Nodes know nothing of it.
-    """
+    def __init__(self, data_root: Path, holder: str):
+        super().__init__(
+            f"Another run is at work in {data_root}: {holder}. Wait for its end, or choose another "
+            "folder with --params data_root=…"
+        )
+
+
+class ProjectHooks:
+    """What happens around the nodes of a run."""
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self._candidate = ""
-        self._data_root = Path()
-        self._project_path = Path()
-        self._session: dict[str, Any] = {}
-        self._catalog: CatalogProtocol | None = None
+        self._project_path = self._data_root = Path()
+        self._spark: dict[str, Any] = {}
+        self._started = False
+        self._lock: TextIO | None = None
+        self._catalog: DataCatalog | None = None
         self._versions: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._node: Node | None = None
-        self._node_started = 0.0
+        self._since = 0.0
 
     @hook_impl(wrapper=True, tryfirst=True)
-    def after_context_created(self, context: KedroContext) -> Generator[None, None, None]:
-        """Before the other hooks: check the parameters and make them known to all configuration
-        files.
+    def after_context_created(self, context: KedroContext) -> Generator[None]:
+        """Check the parameters, make them known to all configuration, join the candidate's run.
 
-        After them: join the candidate's MLflow run, if there is one.
+        All but the last before the other packages' hooks, which read the configuration.
         """
+        self._reset()
         loader = context.config_loader
-        logging.config.dictConfig(
-            yaml.safe_load(Path(loader.conf_source, "logging.yml").read_text())
-        )
+        log_configuration = Path(loader.conf_source, "logging.yml")
+        if log_configuration.is_file():
+            logging.config.dictConfig(yaml.safe_load(log_configuration.read_text()))
         logging.captureWarnings(True)
         sys.excepthook = _say
         parameters = check_parameters(loader["parameters"])
         self._project_path = context.project_path
         self._data_root = Path(context.project_path, parameters["data_root"]).resolve()
-        self._candidate = (
-            parameters["candidate"] or f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        )
+        made = f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+        self._candidate = parameters["candidate"] or made
         loader.runtime_params = {
             **(loader.runtime_params or {}),
             "data_root": str(self._data_root),
@@ -79,13 +92,11 @@ class ProjectHooks:
         }
         # Interpolated from data_root, so read again now that this is absolute.
         loader.runtime_params["tables"] = loader["parameters"]["tables"]
-        try:
-            self._session = loader["spark"].get("session") or {}
-        except MissingConfigException:
-            self._session = {}
-        (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
+        self._spark = loader["spark"].get("session") or {}
+        if self._spark:
+            (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
         yield
-        tracking = context.mlflow.tracking  # type: ignore[attr-defined] # set by kedro-mlflow's hook
+        tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow put it there
         tracking.run.name = self._candidate
         found = MlflowClient().search_runs(
             [tracking.experiment._experiment.experiment_id],
@@ -96,17 +107,34 @@ class ProjectHooks:
             tracking.run.id = found[0].info.run_id
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol) -> None:
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Keep the catalog, to ask its tables for their versions."""
         self._catalog = catalog
 
-    @hook_impl(trylast=True)
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Say what runs, and tag the MLflow run, which is active by now."""
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> Generator[None]:
+        """Take the lock, let kedro-mlflow start the run, then tag it."""
+        if self._spark:
+            self._take_lock()
+        yield
         mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
-        logger.info(
-            "candidate %s, environment %s", self._candidate, run_params.get("env") or "local"
-        )
+        environment = run_params.get("env") or "base"
+        logger.info("candidate %s, environment %s", self._candidate, environment)
+
+    def _take_lock(self) -> None:
+        """Hold a file of the data root until this process ends, however it ends."""
+        self._lock = (self._data_root / "run.lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip()
+            self._lock.close()
+            raise BusyError(self._data_root, holder or "it has not said which") from None
+        self._lock.truncate(0)
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._lock.write(f"candidate {self._candidate}, process {os.getpid()}, since {now}\n")
+        self._lock.flush()
 
     def _provenance(self) -> dict[str, str]:
         git = subprocess.run(
@@ -119,7 +147,7 @@ class ProjectHooks:
         for name in PACKAGES:
             try:
                 packages[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:  # the platform's own pyspark
+            except importlib.metadata.PackageNotFoundError:  # the platform brings its own
                 continue
         return {
             "git_commit": git.stdout.strip() or "unknown",
@@ -127,38 +155,22 @@ class ProjectHooks:
             "packages": json.dumps(packages),
         }
 
-    def _table(self, name: str) -> DeltaDataset | None:
-        dataset = self._catalog[name] if self._catalog and name in self._catalog else None
-        return dataset if isinstance(dataset, DeltaDataset) else None
-
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; a node that begins to load ends the line of
-        the one before.
-        """
+        """Start Spark when the first dataset needs it; a new node ends the last one's line."""
         if node is not self._node:
             self._end_line()
-            self._node, self._node_started = node, time.monotonic()
+            self._node, self._since = node, time.monotonic()
         self._ensure_spark(dataset_name)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; stamp a table with the candidate and its
-        sources' versions.
-        """
+        """Start Spark when needed; stamp a table's commit with candidate and sources' versions."""
         self._ensure_spark(dataset_name)
         if table := self._table(dataset_name):
             inputs = [_plain(name) for name in node.inputs]
             sources = {name: self._versions[name] for name in inputs if name in self._versions}
             table.stamp = json.dumps({"candidate": self._candidate, "sources": sources})
-
-    def _ensure_spark(self, dataset_name: str) -> None:
-        dataset = (
-            self._catalog[dataset_name] if self._catalog and dataset_name in self._catalog else None
-        )
-        if self._session and isinstance(dataset, DeltaDataset | SparkDatasetV2):
-            start_session(self._session, self._data_root / "spark")
-            self._session = {}
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
@@ -170,45 +182,69 @@ class ProjectHooks:
         """Remember which version of a table was written."""
         self._note(dataset_name)
 
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Say where the report is, and let the next run in."""
+        self._end_line()
+        if "report" in pipeline.all_outputs():
+            logger.info("report: %s", self._data_root / "reporting" / "report.html")
+        self._release()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let the next run in; kedro-mlflow marks the run as failed."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.truncate(0)
+            self._lock.close()
+            self._lock = None
+
+    def _dataset(self, name: str) -> object:
+        return self._catalog[name] if self._catalog is not None and name in self._catalog else None
+
+    def _table(self, name: str) -> DeltaDataset | None:
+        dataset = self._dataset(name)
+        return dataset if isinstance(dataset, DeltaDataset) else None
+
+    def _ensure_spark(self, dataset_name: str) -> None:
+        needs_it = isinstance(self._dataset(dataset_name), DeltaDataset | SparkDatasetV2)
+        if needs_it and self._spark and not self._started:
+            start_session(self._spark, self._data_root / "spark")
+            self._started = True
+
     def _note(self, dataset_name: str) -> None:
-        if (table := self._table(dataset_name)) and table.version is not None:
-            name = _plain(dataset_name)
-            if self._versions.get(name) != table.version:
-                self._versions[name] = table.version
-                mlflow.set_tag(f"version.{name}", table.version)
-            if table.rows is not None:
-                self._rows[name] = table.rows
+        table, name = self._table(dataset_name), _plain(dataset_name)
+        if table is None or table.version is None:
+            return
+        if table.rows is not None:
+            self._rows[name] = table.rows
+        if self._versions.get(name) != table.version:
+            self._versions[name] = table.version
+            mlflow.set_tag(f"version.{name}", table.version)
 
     def _end_line(self) -> None:
-        """One line a node: its name, its seconds, and the versions and rows of the tables that it
-        read and wrote.
-        """
+        """Log one line a node: its seconds, and the tables that it read and wrote."""
         if self._node is None:
             return
         read, written = (
             ", ".join(self._described(_plain(name)) for name in names if self._table(name))
             for names in (self._node.inputs, self._node.outputs)
         )
-        tables = " -> ".join(part for part in (read, written) if part) if written else read
-        logger.info(
-            "%-18s %6.1f s  %s", self._node.name, time.monotonic() - self._node_started, tables
-        )
+        tables = " -> ".join(part for part in (read, written) if part)
+        logger.info("%-18s %5.1f s  %s", self._node.name, time.monotonic() - self._since, tables)
         self._node = None
 
     def _described(self, name: str) -> str:
+        if name not in self._versions:
+            return f"{name} (none yet)"
         rows = f" ({self._rows[name]:,} rows)" if name in self._rows else ""
-        return f"{name} v{self._versions[name]}{rows}" if name in self._versions else name
-
-    @hook_impl(tryfirst=True)
-    def after_pipeline_run(self) -> None:
-        """Say where the report is."""
-        self._end_line()
-        report = self._data_root / "reporting" / "report.html"
-        logger.info("report: %s", report)
+        return f"{name} v{self._versions[name]}{rows}"
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End a run that the user can mend with its message alone; anything else keeps its traceback."""
+    """End a run that the user can mend with its message alone; others keep their traceback."""
     if isinstance(error, CandlecastError | DatasetError):
         logger.error("%s", error)
     else:

@@ -1,5 +1,4 @@
-"""The local Spark session: a Java that is new enough, the two Delta jars, and the configuration of
-``spark.yml``.
+"""The local Spark session: a Java that is new enough, Delta's two jars, and ``spark.yml``.
 
 On Databricks none of this runs: the session is the one that is there. ``python -m
 candlecast.spark`` fetches the jars ahead of the first run, so that runs need no network.
@@ -48,8 +47,8 @@ def java_version() -> int:
     """
     wanted = f"candlecast needs Java {JAVA_VERSIONS[0]} or later (for Spark)"
     remedy = (
-        "install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17) "
-        "or point JAVA_HOME at one"
+        "install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
+        "install openjdk@17) or point JAVA_HOME at one"
     )
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
@@ -120,7 +119,8 @@ def ensure_jars() -> Path:
             )
             raise SparkUnavailableError(
                 f"candlecast needs {' and '.join(missing)} in {folder}; Maven did not bring them "
-                f"({said or resolved.stderr.strip()[-300:]}). To go on, reach Maven Central or a mirror once and type: "
+                f"({said or resolved.stderr.strip()[-300:]}). To go on, reach Maven Central or a "
+                "mirror of it once and type: "
                 f"{sys.executable} -m candlecast.spark"
             )
         for name in wanted:
@@ -164,9 +164,7 @@ def start_session(configuration: Mapping[str, object], scratch: Path) -> "SparkS
 
 @contextmanager
 def _stderr_to(file: Path) -> Iterator[None]:
-    """Lend this process's standard error to what is started meanwhile: the JVM's own lines go to a
-    file.
-    """
+    """Lend this process's standard error to what starts meanwhile: the JVM's lines go to a file."""
     kept = os.dup(2)
     try:
         with file.open("a") as log:
