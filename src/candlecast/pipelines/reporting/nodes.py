@@ -1,13 +1,358 @@
-"""Functions of the reporting pipeline."""
+"""Functions of the reporting pipeline. Scores frames are as `candlecast.metrics` has them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import pandas as pd
-from candlecast.metrics import score
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from sklearn.metrics import roc_curve
+
+from candlecast import inference
+from candlecast.inference import superior_ability, ticker_tests
+from candlecast.metrics import (
+    HARD_BASELINES,
+    SOFT_BASELINES,
+    by_group,
+    classification_table,
+    confusion,
+    decide,
+    reliability,
+    verdict,
+)
+from candlecast.pipelines.reporting import figures
+from candlecast.trading import equity_curve
+
+BASELINES = (*HARD_BASELINES, *SOFT_BASELINES)
+
+LABELS = {
+    "accuracy_minus_best_baseline": "Accuracy less best baseline",
+    "roc_auc": "ROC AUC",
+    "matthews_corrcoef": "Matthews correlation",
+    "f1": "F1",
+    "brier_score_loss": "Brier score",
+    "ece": "Calibration error",
+}
+"""Names that are more than the key in words."""
 
 
-def evaluate(test_scores: pd.DataFrame) -> dict[str, float]:
-    return score(test_scores)
+def evaluate(
+    test_scores: pd.DataFrame,
+    validation_losses: pd.DataFrame,
+    evaluation: dict[str, Any],
+    seed: int,
+) -> dict[str, float]:
+    """Give every figure of the scores, intervals and tests among them, as flat numbers.
 
-def write_report(metrics, candidates) -> str:
-    return "<html>" + str(metrics)
+    Args:
+        test_scores: one row a ticker and session.
+        validation_losses: one row a validated session date: ``session``, ``base_rate`` and a
+            column ``trees_<size>`` a candidate.
+        evaluation: ``repetitions`` of the bootstrap, ``cost_bps`` of one side of a trade.
+        seed: of the bootstrap.
 
-def write_card(metrics) -> str:
-    return "# card"
+    Returns:
+        The numbers of `candlecast.inference.evaluate` and `superior_ability`; what is undefined is
+        left out.
+    """
+    losses = validation_losses.set_index("session")
+    tried = losses.filter(like="trees_")
+    repetitions = evaluation["repetitions"]
+    return {
+        **inference.evaluate(test_scores, **evaluation, seed=seed, trials=tried.shape[1]),
+        **superior_ability(tried, losses["base_rate"], repetitions=repetitions, seed=seed),
+    }
+
+
+def judge(metrics: dict[str, float], gate: dict[str, Any]) -> dict[str, Any]:
+    """Decide by the gate; returns its parameters with ``passed`` and ``reasons`` (sentences)."""
+    return {**gate, **decide(metrics, gate)}
+
+
+def break_down(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str, pd.DataFrame]:
+    """Give the tables behind the report's figures.
+
+    Returns:
+        ``accuracy`` (a row a rule), ``classes``, ``confusion``, ``roc`` (101 points),
+        ``calibration``, ``ticker``, ``year``, ``volatility`` and ``equity`` (a row a session). A
+        table of what is undefined is empty.
+    """
+    tests = ticker_tests(test_scores).drop(columns="sessions")
+    return {
+        "accuracy": _accuracies(metrics),
+        "classes": pd.DataFrame(classification_table(test_scores)).T.rename_axis("class"),
+        "confusion": confusion(test_scores),
+        "roc": _roc(test_scores),
+        "calibration": _with_chance(reliability(test_scores)),
+        "ticker": by_group(test_scores, "ticker").merge(tests, on="ticker"),
+        "year": by_group(test_scores, "year"),
+        "volatility": by_group(test_scores, "volatility"),
+        "equity": equity_curve(test_scores, cost_bps=metrics["trading_cost_bps"]),
+    }
+
+
+def _accuracies(metrics: Mapping[str, float]) -> pd.DataFrame:
+    names = {"accuracy": "model", **{f"{name}.accuracy": words(name) for name in BASELINES}}
+    return pd.DataFrame(
+        {
+            "name": name,
+            "accuracy": metrics[key],
+            "low": metrics.get(f"{key}.low", np.nan),
+            "high": metrics.get(f"{key}.high", np.nan),
+        }
+        for key, name in names.items()
+    )
+
+
+def _with_chance(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``low`` and ``high``: the share up, less and plus 1.96 binomial standard errors."""
+    error = 1.96 * (table["share_up"] * (1 - table["share_up"]) / table["rows"]) ** 0.5
+    return table.assign(low=table["share_up"] - error, high=table["share_up"] + error)
+
+
+def _roc(scores: pd.DataFrame) -> pd.DataFrame:
+    if scores["up"].nunique() < 2:
+        return pd.DataFrame()
+    false_up, true_up, _ = roc_curve(scores["up"], scores["probability"])
+    grid = np.linspace(0, 1, 101)
+    curve = pd.DataFrame({"false_up": grid, "true_up": np.interp(grid, false_up, true_up)})
+    curve.loc[0, "true_up"] = 0.0
+    return curve
+
+
+def draw_figures(
+    breakdown: dict[str, pd.DataFrame], candidates: list[dict[str, Any]], metrics: dict[str, float]
+) -> tuple[dict[str, str], Any, Any, Any]:
+    """Draw the figures.
+
+    Returns:
+        All of them as SVG for the report, by name; and the ROC curve, the calibration curve and
+        the equity curve as matplotlib's figures.
+    """
+    accuracy, calibration, equity = (
+        breakdown[name] for name in ("accuracy", "calibration", "equity")
+    )
+    roc_figure = figures.draw_roc(breakdown["roc"])
+    calibration_figure = figures.draw_calibration(calibration)
+    equity_figure = figures.draw_equity(equity)
+    rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in accuracy.itertuples(index=False))
+    sizes = "; ".join(f"{row['trees']} trees {row['log_loss']:.4f}" for row in candidates)
+    low, high = calibration.iloc[0], calibration.iloc[-1]
+    grown = (
+        f"1 grew to {equity['strategy'].iloc[-1]:.2f} with the strategy, net of costs, "
+        f"and to {equity['holding'].iloc[-1]:.2f} by holding."
+    )
+    drawings = {
+        "accuracy": (
+            figures.draw_accuracy(accuracy, metrics["best_baseline.accuracy"]),
+            "Accuracy of the model and of every baseline",
+            f"Accuracy on the test set: {rules}. Model with interval: "
+            f"{score_text(metrics, 'accuracy')}.",
+        ),
+        "roc": (roc_figure, "ROC curve", f"ROC AUC: {score_text(metrics, 'roc_auc')}."),
+        "calibration": (
+            calibration_figure,
+            "Calibration",
+            f"From probability {low['probability']:.3f}, share up {low['share_up']:.3f}, "
+            f"to probability {high['probability']:.3f}, share up {high['share_up']:.3f}.",
+        ),
+        "validation": (
+            figures.draw_validation(candidates),
+            "Walk-forward log loss of every candidate",
+            f"Mean log loss: {sizes}.",
+        ),
+        "equity": (equity_figure, "Equity curve, illustrative", grown),
+    }
+    texts = {
+        name: figures.svg_text(figure, name, title, description)
+        for name, (figure, title, description) in drawings.items()
+    }
+    return texts, roc_figure, calibration_figure, equity_figure
+
+
+def gather_facts(
+    metrics: dict[str, float],
+    gate: dict[str, Any],
+    train: pd.DataFrame,
+    test_scores: pd.DataFrame,
+    candidates: list[dict[str, Any]],
+    lineage: dict[str, Any],
+    window: int,
+    feature: str,
+) -> dict[str, Any]:
+    """Gather what report, card and summary all begin with: verdict, gate, and what was trained."""
+    headline, _, numbers = verdict(metrics).partition(": ")
+    return {
+        "headline": f"{headline}.",
+        "plain": _in_plain_words(headline, metrics),
+        "numbers": _typeset(numbers[:1].upper() + numbers[1:]),
+        "gate": {**gate, "reasons": [_typeset(reason) for reason in gate["reasons"]]},
+        "trained": _extent(train),
+        "tested": _extent(test_scores),
+        "new": ", ".join(sorted(set(test_scores["ticker"]) - set(train["ticker"]))),
+        "window": window,
+        "body": "close / open - 1" if feature == "return" else "close - open",
+        "trees": next(row["trees"] for row in candidates if row["chosen"]),
+        "original_trees": next(row["trees"] for row in candidates if row["original_rule"]),
+        "sizes": len(candidates),
+        "lineage": lineage,
+    }
+
+
+MEANING = {
+    "Evidence of skill": "It beat that rule by more than chance explains.",
+    "Evidence of ranking only": "Its probabilities rank sessions better than chance does, but "
+    "following its calls was not shown to beat that rule.",
+    "No evidence": "It was not shown to beat that rule.",
+}
+"""What each beginning of a verdict means to who decides."""
+
+
+def _in_plain_words(headline: str, metrics: Mapping[str, float]) -> str:
+    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
+    meaning = next(text for start, text in MEANING.items() if headline.startswith(start))
+    return (
+        f"In {metrics['sessions']:,.0f} sessions that it had not seen, the model called "
+        f"{percent(metrics['accuracy'])} of the candles right; the best simple rule, "
+        f"\N{LEFT DOUBLE QUOTATION MARK}{words(best)}\N{RIGHT DOUBLE QUOTATION MARK}, "
+        f"{percent(metrics['best_baseline.accuracy'])}. {meaning}"
+    )
+
+
+def _typeset(text: str) -> str:
+    """With typographic apostrophes, which no template needs to escape."""
+    return text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
+
+
+def _extent(frame: pd.DataFrame) -> dict[str, Any]:
+    tickers = sorted(frame["ticker"].unique())
+    more = f" and {len(tickers) - 12} more" if len(tickers) > 12 else ""
+    return {
+        "tickers": ", ".join(tickers[:12]) + more,
+        "first": f"{frame['session'].min():%Y-%m-%d}",
+        "last": f"{frame['session'].max():%Y-%m-%d}",
+        "sessions": frame["session"].nunique(),
+        "rows": len(frame),
+        "share_up": float(frame["up"].mean()),
+    }
+
+
+def write_report(
+    facts: dict[str, Any],
+    metrics: dict[str, float],
+    breakdown: dict[str, pd.DataFrame],
+    drawings: dict[str, str],
+    candidates: list[dict[str, Any]],
+    validation_losses: pd.DataFrame,
+    quality: pd.DataFrame,
+) -> str:
+    """Write the report: one HTML page that needs nothing else."""
+    losses = validation_losses.drop(columns="session").mean()
+    return render(
+        "report.html.j2",
+        metrics,
+        facts=facts,
+        tables={name: table.reset_index().to_dict("records") for name, table in breakdown.items()},
+        drawings={name: Markup(text) for name, text in drawings.items()},
+        candidates=candidates,
+        gains={
+            row["trees"]: losses["base_rate"] - losses[f"trees_{row['trees']}"]
+            for row in candidates
+        },
+        quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
+        found=_found(quality),
+    )
+
+
+def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
+    """One row a ticker: rows in, kept and dropped, and how much each other rule found."""
+    rows = quality.groupby("ticker").agg(
+        rows_in=("rows_in", "max"),
+        rows_kept=("rows_kept", "min"),
+        rows_dropped=("rows_dropped", "max"),
+    )
+    rules = quality[~quality["rule"].isin(["asked", "stored"])]
+    found = rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
+    return rows.join(found).reset_index().to_dict("records")
+
+
+def write_card(facts: dict[str, Any], metrics: dict[str, float]) -> str:
+    """Write the model card: Markdown, the description of a registered version."""
+    return render("model_card.md.j2", metrics, facts=facts)
+
+
+def write_summary(facts: dict[str, Any], metrics: dict[str, float]) -> str:
+    """Write a summary of some 15 lines of Markdown."""
+    return render("summary.md.j2", metrics, facts=facts)
+
+
+def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
+    """Fill in a template; what it names and is not given is an error, and values are escaped."""
+    environment = Environment(
+        loader=PackageLoader("candlecast.pipelines.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        f.__name__: f for f in (words, sentence, number, percent, p_value, cell)
+    }
+    return environment.get_template(template).render(
+        metrics=metrics,
+        score=lambda name: score_text(metrics, name),
+        baselines=BASELINES,
+        **content,
+    )
+
+
+def words(name: str) -> str:
+    """A key in words: ``roc_auc`` is ROC AUC, ``always_up`` is always up."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def sentence(name: str) -> str:
+    """A key in words, with a capital."""
+    text = words(name)
+    return text[:1].upper() + text[1:]
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+def number(value: float, digits: int = 3, signed: bool = False) -> str:
+    """A number with so many digits; never a negative zero."""
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share in percent."""
+    return f"{number(100 * value, digits)}%"
+
+
+def p_value(value: float) -> str:
+    """A p-value; a tiny one is never 0."""
+    return number(value) if value >= 0.001 else "<0.001"
+
+
+def score_text(metrics: Mapping[str, float], name: str) -> str:
+    """A figure with its interval, ``0.518 [0.497, 0.538]``; in words when it is undefined.
+
+    >>> score_text({"accuracy": 0.5176, "accuracy.low": 0.497, "accuracy.high": 0.538}, "accuracy")
+    '0.518 [0.497, 0.538]'
+    >>> score_text({"classes": 1.0}, "roc_auc")
+    'undefined: only one class occurred'
+    """
+    if name not in metrics:
+        return "undefined: only one class occurred" if metrics["classes"] == 1 else "undefined"
+    signed = "_minus_" in name or name.endswith("_skill")
+    value, *ends = (
+        number(metrics[key], signed=signed)
+        for key in (name, f"{name}.low", f"{name}.high")
+        if key in metrics
+    )
+    return f"{value} [{', '.join(ends)}]" if ends else value
