@@ -83,18 +83,23 @@ def run(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     logging.captureWarnings(False)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project as a newcomer would have it, for tests that type the real command."""
-    copy = tmp_path / "candlecast"
-    copy.mkdir()
+def copy_project(folder: Path) -> Path:
+    """Copy the project as a newcomer would have it, for tests that type the real command."""
+    folder.mkdir()
     for name in ("conf", "data/sample", "src", "pyproject.toml", ".telemetry"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, folder / name, ignore=ignore)
         else:
-            shutil.copy(source, copy / name)
-    return copy
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project in the test's own folder."""
+    return copy_project(tmp_path / "candlecast")
 
 
 def kedro(

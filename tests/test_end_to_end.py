@@ -1,11 +1,177 @@
-"""The real command and the whole default pipeline, on the committed sample."""
+"""The default pipeline on the committed sample: by the real command, and in this process."""
 
 import json
+import os
+from pathlib import Path
 
-from conftest import SMALL
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+import candlecast
+from candlecast.forests import features
+from conftest import SMALL, copy_project, kedro
+
+TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
 
 
-def test_small_run(run, tmp_path):
-    run(**SMALL)
+def files(folder):
+    """Every file below a folder, as paths relative to it."""
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """A newcomer's `kedro run` in a fresh copy of the project, with a home that is not there."""
+    base = tmp_path_factory.mktemp("newcomer")
+    project = copy_project(base / "candlecast")
+    (base / "no-home").write_text("a file where a folder would be")
+    before = files(project)
+    home = {"HOME": str(base / "no-home" / "me"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
+    done = kedro(project, "run", env={**os.environ, **home})
+    return project, done, before
+
+
+@pytest.fixture(scope="module")
+def tracked(first_run):
+    """The MLflow run of the first run, from its own store."""
+    mlflow.set_tracking_uri(f"sqlite:///{first_run[0] / 'data/mlflow/mlflow.db'}")
+    [run] = MlflowClient().search_runs(["1"])
+    return run
+
+
+def table(spark, data_root, name):
+    frame = spark.read.format("delta").load(f"{data_root}/tables/{name}").toPandas()
+    keys = [key for key in ("ticker", "session", "rule") if key in frame]
+    return frame.sort_values(keys, ignore_index=True)
+
+
+def test_it_succeeds_and_says_where_the_report_is(first_run):
+    project, done, _ = first_run
+    assert done.returncode == 0, done.stderr
+    report = project / "data/reporting/report.html"
+    assert done.stderr.splitlines()[-1].endswith(f"INFO    report: {report}")
+    assert report.read_text().startswith("<!doctype html>")
+
+
+def test_its_log_is_its_own_lines_only(first_run):
+    lines = first_run[1].stderr.splitlines()
+    assert all("  INFO    " in line for line in lines), first_run[1].stderr
+    assert first_run[1].stdout == ""
+    node_lines = [line.split("INFO    ")[1] for line in lines if " s  " in line]
+    assert len(node_lines) == 19
+    assert next(line for line in node_lines if line.startswith("split_by_date")).endswith(
+        "windows v0 (12,084 rows) -> train v0 (9,238 rows), test v0 (2,790 rows)"
+    )
+
+
+def test_it_writes_below_its_data_root_only(first_run):
+    project, _, before = first_run
+    written = files(project) - before
+    assert written
+    elsewhere = [
+        name for name in written if not name.startswith("data/") and "__pycache__" not in name
+    ]
+    assert elsewhere == []
+    assert before <= files(project)
+
+
+def test_its_mlflow_run_holds_everything(first_run, tracked):
+    project = first_run[0]
+    assert tracked.info.status == "FINISHED"
+    assert tracked.info.run_name == tracked.data.tags["candidate"]
+    parameters = tracked.data.params
+    assert parameters["window"] == "14"
+    assert parameters["candidate_trees"] == "[50, 100, 200, 500, 1000]"
+    metrics = json.loads((project / "data/reporting/metrics.json").read_text())
+    assert {name: tracked.data.metrics[name] for name in metrics} == metrics
+    history = MlflowClient().get_metric_history(tracked.info.run_id, "candidates.log_loss")
+    assert [point.step for point in history] == [50, 100, 200, 500, 1000]
+    tags = tracked.data.tags
+    assert {name: tags[f"version.{name}"] for name in TABLES} == dict.fromkeys(TABLES, "0")
+    assert tags["candlecast"] == candlecast.__version__
+    assert json.loads(tags["packages"])["scikit-learn"] == "1.9.1"
+    assert "git_commit" in tags
+    artifacts = {file.path for file in MlflowClient().list_artifacts(tracked.info.run_id)}
+    assert {"report.html", "model_card.md", "metrics.json", "candidates.json"} <= artifacts
+
+
+def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
+    first_run, tracked, spark
+):
+    [logged] = mlflow.search_logged_models(
+        experiment_ids=["1"],
+        filter_string=f"source_run_id='{tracked.info.run_id}'",
+        output_format="list",
+    )
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    assert [column.name for column in model.metadata.signature.inputs] == [
+        f"lag_{lag:02d}" for lag in range(1, 15)
+    ]
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{logged.model_id}"))
+    assert len(model.metadata.load_input_example(folder)) == 5
+    requirements = (folder / "requirements.txt").read_text()
+    assert "scikit-learn==1.9.1" in requirements
+    assert all("==" in line for line in requirements.split())
+    data_root = first_run[0] / "data"
+    test = table(spark, data_root, "test")
+    scores = table(spark, data_root, "test_scores")
+    np.testing.assert_array_equal(model.predict(features(test))[:, 1], scores["probability"])
+    with pytest.raises(mlflow.exceptions.MlflowException, match="lag_07"):
+        model.predict(features(test).drop(columns="lag_07"))
+
+
+def test_a_second_run_gives_identical_tables_and_metrics(first_run, run, spark, tmp_path):
+    """Elsewhere, in another process, with another candidate: the same to the last bit."""
+    run()
+    one, other = first_run[0] / "data", tmp_path / "data"
+    for name in TABLES:
+        pd.testing.assert_frame_equal(table(spark, one, name), table(spark, other, name))
+    for name in ("reporting/metrics.json", "training/candidates.json", "reporting/gate.json"):
+        assert (one / name).read_text() == (other / name).read_text()
+
+
+def test_four_runs_by_tag_give_what_one_run_gives(run, spark, tmp_path):
+    """Ingest, preprocess, train, evaluate: one candidate, one MLflow run, the same figures."""
+    whole, sliced = tmp_path / "whole", tmp_path / "sliced"
+    run(**SMALL, data_root=str(whole))
+    for tag in ("ingest", "preprocess", "train", "evaluate"):
+        run(**SMALL, data_root=str(sliced), tags=[tag], candidate="sliced")
+    for name in TABLES:
+        pd.testing.assert_frame_equal(table(spark, whole, name), table(spark, sliced, name))
+    metrics = "reporting/metrics.json"
+    assert (whole / metrics).read_text() == (sliced / metrics).read_text()
+    [tracked] = MlflowClient(f"sqlite:///{sliced}/mlflow/mlflow.db").search_runs(["1"])
+    assert tracked.data.tags["candidate"] == "sliced"
+    assert tracked.data.tags["version.test_scores"] == "0"
+
+
+def test_data_root_moves_everything(run, tmp_path):
+    elsewhere = tmp_path / "else where"
+    run(**SMALL, data_root=str(elsewhere))
+    names = {path.name for path in elsewhere.iterdir()}
+    assert {"fetched", "mlflow", "reporting", "tables", "training"} <= names
+    assert not (tmp_path / "data").exists()
+
+
+def test_delta_bodies_run_as_well(run, tmp_path):
+    run(**SMALL, feature="delta", window=5)
     metrics = json.loads((tmp_path / "data/reporting/metrics.json").read_text())
-    assert metrics["rows"] > 100
+    assert metrics["tickers"] == 2
+
+
+def test_kedro_viz_shows_layers_and_previews(first_run):
+    """The graph that `kedro viz run` serves: built from the same project, after a run."""
+    project = first_run[0]
+    built = kedro(project, "viz", "build", "--include-previews")
+    assert built.returncode == 0, built.stderr
+    graph = json.loads((project / "build/api/main").read_text())
+    assert graph["layers"] == ["source", "prices", "windows", "model", "report"]
+    by_name = {node["name"]: node for node in graph["nodes"]}
+    assert "split_by_date" in by_name
+    for name in ("metrics", "candidates", "roc_curve"):
+        details = json.loads((project / "build/api/nodes" / by_name[name]["id"]).read_text())
+        assert details["preview"], name
+    assert "Warning" not in built.stderr + built.stdout

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import tenacity.nap
 
-from candlecast import yahoo
+from candlecast import errors, yahoo
 from yahoo_server import (
     BROKEN,
     CRYPTO,
@@ -110,11 +110,11 @@ def test_fault_01_unknown_ticker_is_final_and_the_next_ticker_arrives(
 ) -> None:
     server.script("APPL", UNKNOWN)
     server.script("AAPL", GOOD)
-    with pytest.raises(yahoo.UnknownTicker) as caught:
+    with pytest.raises(errors.UnknownTickerError) as caught:
         fetch("APPL")
     assert str(caught.value) == (
         "asked Yahoo for APPL, sessions 2022-01-03 to 2022-01-06 (1 try): HTTP 404, no such "
-        "ticker. Look the ticker up at finance.yahoo.com and correct it."
+        "ticker. Look it up there and correct it."
     )
     assert server.requests["APPL"] == 2
     assert len(fetch("AAPL")) == 4
@@ -133,7 +133,7 @@ def test_fault_03_start_after_the_last_closed_session_brings_none(
 ) -> None:
     at_noon = datetime(2022, 1, 5, 12, tzinfo=ZoneInfo(NEW_YORK))
     server.script("AAPL", GOOD)
-    with pytest.raises(yahoo.NoSessions, match="what is over by now ends with 2022-01-04"):
+    with pytest.raises(errors.NoSessionsError, match="what is over by now ends with 2022-01-04"):
         fetch(start=date(2022, 1, 5), now=at_noon)
 
 
@@ -146,7 +146,7 @@ def test_fault_04_no_sessions_in_the_range_is_final(
     server: YahooServer, fetch: Fetch, reply: Reply, requests: int
 ) -> None:
     server.script("AAPL", reply)
-    with pytest.raises(yahoo.NoSessions) as caught:
+    with pytest.raises(errors.NoSessionsError) as caught:
         fetch(start=date(2022, 1, 1), end=date(2022, 1, 2))
     assert "no sessions between 2022-01-01 and 2022-01-02" in str(caught.value)
     assert caught.value.attempts == 1
@@ -283,10 +283,10 @@ def test_fault_09_missing_or_renamed_column_is_refused_with_the_version(
     server: YahooServer, fetch: Fetch, edit: Callable[[dict[str, Any]], None], words: str
 ) -> None:
     server.script("AAPL", prices(WEEK, edit=edit))
-    with pytest.raises(yahoo.UnexpectedAnswer) as caught:
+    with pytest.raises(errors.UnexpectedAnswerError) as caught:
         fetch()
     assert words in str(caught.value)
-    assert f"yfinance ({yahoo.yfinance.__version__})" in str(caught.value)
+    assert f"(yfinance {yahoo.yfinance.__version__})" in str(caught.value)
     assert server.requests["AAPL"] == 1
 
 
@@ -355,11 +355,11 @@ def test_fault_13_too_many_requests_for_ever_ends_with_an_error_for_all_tickers(
     pauses: list[float] = []
     monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=pauses.append))
     server.script("AAPL", TOO_MANY)
-    with pytest.raises(yahoo.RateLimited) as caught:
+    with pytest.raises(errors.RateLimitedError) as caught:
         fetch()
     assert str(caught.value) == (
         "asked Yahoo for AAPL, sessions 2022-01-03 to 2022-01-06 (4 tries): HTTP 429, too many "
-        "requests. Stop all tickers, wait an hour, then run again for fewer tickers at a time."
+        "requests. Wait an hour, then run again, for fewer tickers at a time."
     )
     assert server.requests["AAPL"] == 8
     first, second, third = pauses
@@ -388,7 +388,7 @@ def test_fault_14_source_unavailable_is_asked_again_and_the_cause_is_named(
     if fault == "timeout":
         monkeypatch.setattr(yahoo, "TIMEOUT", 0.15)
     server.script("AAPL", reply)
-    with pytest.raises(yahoo.SourceUnavailable) as caught:
+    with pytest.raises(errors.SourceUnavailableError) as caught:
         fetch()
     assert words in caught.value.cause
     assert "delisted" not in str(caught.value)
@@ -411,7 +411,7 @@ def test_fault_14_the_last_request_names_the_cause(
 ) -> None:
     monkeypatch.setattr(yahoo, "TRIES", 1)
     server.script("AAPL", TOO_MANY, RESET)
-    with pytest.raises(yahoo.SourceUnavailable, match="reset by peer"):
+    with pytest.raises(errors.SourceUnavailableError, match="reset by peer"):
         fetch()
     assert server.requests["AAPL"] == 2
 
@@ -419,7 +419,7 @@ def test_fault_14_the_last_request_names_the_cause(
 def test_fault_14_unknown_host_is_named(fetch: Fetch) -> None:
     with (
         redirected("http://yahoo.invalid", pace=0),
-        pytest.raises(yahoo.SourceUnavailable) as caught,
+        pytest.raises(errors.SourceUnavailableError) as caught,
     ):
         fetch()
     assert "DNSError" in caught.value.cause

@@ -78,7 +78,7 @@ def cut(reply: Reply, *, share: float = 0.5) -> Reply:
     return replace(reply, body=lambda *period: body(*period)[: int(len(body(*period)) * share)])
 
 
-def prices(  # noqa: PLR0913
+def prices(
     rows: list[tuple[Any, ...]],
     *,
     zone: str = NEW_YORK,
@@ -298,8 +298,8 @@ def redirected(url: str, *, pace: float = 1.0) -> Iterator[None]:
         url: the server's address.
         pace: the factor on tenacity's pauses.
     """
-    import tenacity.nap  # noqa: PLC0415
-    from curl_cffi import requests  # noqa: PLC0415
+    import tenacity.nap
+    from curl_cffi import requests
 
     send, clock = requests.Session.request, tenacity.nap.time
 

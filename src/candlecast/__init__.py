@@ -1,15 +1,33 @@
 """candlecast: will the next daily candle close above its open?"""
 
 import importlib
+import os
+import re
 import warnings
 
 __version__ = "0.1.0"
 
+FOREIGN = (
+    # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 renamed; gone when they don't.
+    "register_new_resolver() is deprecated",
+    # kedro-viz 12.5 uses a response class that fastapi deprecates.
+    "ORJSONResponse is deprecated",
+)
+"""How warnings begin that packages have for each other and nobody here can mend."""
+
 
 def quiet() -> None:
-    """Silence what other packages say to each other. Kedro calls it before it loads its plugins."""
-    # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 renamed; gone when they don't.
-    warnings.filterwarnings("ignore", r"register_new_resolver\(\) is deprecated", UserWarning)
+    """Silence what other packages say to each other and to their makers, also in child processes.
+
+    Kedro calls it before it loads its plugins (the entry point ``kedro.init``).
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # kedro-telemetry and others
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for message in FOREIGN:
+        warnings.filterwarnings("ignore", re.escape(message), UserWarning)
+    given = os.environ.get("PYTHONWARNINGS", "").split(",")
+    wanted = [f"ignore:{message}:UserWarning" for message in FOREIGN]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, dict.fromkeys([*given, *wanted])))
     # mlflow 3.17 asks kedro-mlflow 2.0 for type hints, and puts its own filter before any other.
     with warnings.catch_warnings(action="ignore"):
         warnings.showwarning = lambda *_args, **_kwargs: None

@@ -8,15 +8,12 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from candlecast.errors import CandlecastError
-
-if TYPE_CHECKING:
-    from exchange_calendars import ExchangeCalendar
+from candlecast.errors import CandlecastError, SourceError
 
 Source = Callable[[str, pd.Timestamp | None, pd.Timestamp | None], pd.DataFrame]
 """Where sessions come from: ticker, first and last session in (None: all there is), one row a
@@ -28,8 +25,7 @@ COLUMNS = [
     *("source", "ingested_at"),
 ]
 TOLERANCE = 1e-6
-"""How far, relative to the price, a close may lie outside [low, high]: quotes come as rounded
-floats."""
+"""How far, relative to itself, a price may lie outside [low, high]: quotes are rounded floats."""
 
 CALENDARS = {
     "": "XNYS",
@@ -51,10 +47,10 @@ class ContractError(CandlecastError):
 
     def __init__(self, ticker: str, rule: str, rows: pd.DataFrame, of: int, remedy: str):
         self.ticker, self.rule, self.rows = ticker, rule, rows
-        shown = rows[[name for name in ("session", *PRICES) if name in rows]].head(3)
+        shown = rows.drop(columns=["ticker", "source", "ingested_at"]).head(3)
         super().__init__(
-            f"{ticker}: {len(rows)} of {of} rows of prices break the rule '{rule}', so nothing of this run is stored. "
-            f"To go on, {remedy}. The first:\n{shown.to_string(index=False)}"
+            f"{ticker}: {len(rows)} of {of} rows of prices break the rule '{rule}', so they are "
+            f"not stored. To go on, {remedy}. The first:\n{shown.to_string(index=False)}"
         )
 
 
@@ -77,22 +73,28 @@ def check_sessions(
 
     Args:
         ticker: as it was asked for.
-        sessions: one row a session, in any order.
+        sessions: one row a session, in any order, with the columns of `COLUMNS` and maybe others:
+            prices in the quote's currency, NaN where the source had none.
         max_missing_share: share of the rows that may lack an open or a close.
 
     Returns:
-        The rows to store, one a session and in order, with the columns of `COLUMNS`; and the findings, one a rule.
+        The rows to store, one a session and sorted by it, with the columns of `COLUMNS`; and the
+        findings, one a rule.
 
     Raises:
         ContractError: a price that can't be, two values for one session, or too many missing.
-        ValueError: a column is missing.
+        SourceError: there are no rows.
+        CandlecastError: a column is missing.
     """
-    if absent := [name for name in COLUMNS if name not in sessions]:
-        raise ValueError(
-            f"{ticker}: expected the columns {', '.join(COLUMNS)}; got {', '.join(map(str, sessions.columns))}. "
-            f"Missing: {', '.join(absent)}."
+    if absent_columns := [name for name in COLUMNS if name not in sessions]:
+        raise CandlecastError(
+            f"{ticker}: expected the columns {', '.join(COLUMNS)}; got "
+            f"{', '.join(map(str, sessions.columns))}. Missing: {', '.join(absent_columns)}. To go "
+            "on, give the source these columns."
         )
-    ordered = sessions[COLUMNS].sort_values("session", kind="stable", ignore_index=True)
+    if sessions.empty:
+        raise SourceError(f"{ticker}: the source answered without a session. Ask for other dates.")
+    ordered = sessions[COLUMNS].sort_values(["session", "ingested_at"], ignore_index=True)
     once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
     kept = len(once)
 
@@ -100,18 +102,22 @@ def check_sessions(
         if broken.any():
             raise ContractError(ticker, rule, once[broken], kept, remedy)
 
+    def outside(name: str) -> "pd.Series[bool]":
+        price = once[name]
+        slack = TOLERANCE * price
+        return (price > once["high"] + slack) | (price < once["low"] - slack)
+
+    look = "look at the rows at the source; leave the ticker out, or move start or end past them"
+    refuse("a session is a date", _no_date(once["session"]), look)
     refuse(
         "one row a session",
         once.duplicated("session", keep=False),
         "ask the source which row is right, or leave the ticker out",
     )
-    look = "look at the rows at the source; leave the ticker out, or move start or end past them"
     refuse("prices are positive", (once[PRICES] <= 0).any(axis=1), look)
-    refuse("prices are finite", np.isinf(once[PRICES]).any(axis=1), look)
+    refuse("prices are finite", once[PRICES].isin([np.inf, -np.inf]).any(axis=1), look)
     refuse("high >= low", once["high"] < once["low"], look)
-    slack = TOLERANCE * once["close"]
-    outside = (once["close"] > once["high"] + slack) | (once["close"] < once["low"] - slack)
-    refuse("close within [low, high]", outside, look)
+    refuse("close within [low, high]", outside("close"), look)
     missing = once[["open", "close"]].isna().any(axis=1)
     if missing.mean() > max_missing_share:
         refuse(
@@ -119,66 +125,61 @@ def check_sessions(
             missing,
             "raise max_missing_share, or choose a range in which the source has prices",
         )
-    odd_open = (once["open"] > once["high"] + slack) | (once["open"] < once["low"] - slack)
     stale = once["open"] == once["close"].shift()
     absent, calendar = _absent_sessions(ticker, once["session"])
     span = f"{once['session'].min():%Y-%m-%d} to {once['session'].max():%Y-%m-%d}"
-    findings = [
-        Finding(ticker, "stored", len(ordered), kept, kept, span),
-        Finding(
-            ticker,
-            "duplicate sessions",
-            len(ordered),
-            kept,
-            len(ordered) - kept,
-            "same values, collapsed",
-        ),
-        Finding(
-            ticker,
-            "no open or close",
-            kept,
-            kept,
-            int(missing.sum()),
-            "kept; every window that touches it is void",
-        ),
-        Finding(ticker, "open outside [low, high]", kept, kept, int(odd_open.sum()), "kept"),
-        Finding(
-            ticker,
-            "open equals previous close",
-            kept,
-            kept,
-            int(stale.sum()),
-            f"{stale.mean():.1%}, kept",
-        ),
-        Finding(ticker, "sessions absent", kept, kept, absent, calendar),
+
+    def found(rule: str, rows: int, detail: str, rows_in: int = kept) -> Finding:
+        return Finding(ticker, rule, rows_in, kept, rows, detail)
+
+    doubles, voids = len(ordered) - kept, "kept; every window that touches it is void"
+    return once.reset_index(drop=True), [
+        found("stored", kept, span, rows_in=len(ordered)),
+        found("duplicate sessions", doubles, "same values, collapsed", rows_in=len(ordered)),
+        found("no open or close", int(missing.sum()), voids),
+        found("open outside [low, high]", int(outside("open").sum()), "kept"),
+        found("open equals previous close", int(stale.sum()), f"{stale.mean():.1%}, kept"),
+        found("sessions absent", absent, calendar),
     ]
-    return once.reset_index(drop=True), findings
 
 
-@lru_cache(maxsize=16)
-def _calendar(name: str) -> "ExchangeCalendar":
-    import exchange_calendars
-
-    first = max(
-        pd.Timestamp("1962-01-01"),
-        exchange_calendars.get_calendar(name).bound_min() or pd.Timestamp(0),
-    )
-    return exchange_calendars.get_calendar(name, start=first)
+def _no_date(sessions: "pd.Series[Any]") -> "pd.Series[bool]":
+    """Find sessions that are no date: missing, with a time of day, or with a zone."""
+    if not pd.api.types.is_datetime64_dtype(sessions):
+        return pd.Series(True, index=sessions.index)
+    midnight: pd.Series[Any] = sessions.dt.normalize()
+    return sessions.ne(midnight)  # also where it is missing: NaT equals nothing
 
 
 def calendar_of(ticker: str) -> str | None:
-    """The exchange calendar of a Yahoo ticker, by its ending; None where it is not known.
+    """Name the exchange calendar of a Yahoo ticker, by its ending; None where it is not known.
+
+    Indices, currencies and futures (``^N225``, ``EURUSD=X``, ``GC=F``) do not tell their exchange.
 
     >>> calendar_of("AAPL"), calendar_of("BTC-USD"), calendar_of("7203.T"), calendar_of("XYZ.QQ")
     ('XNYS', '24/7', 'XTKS', None)
     """
     ending = next((end for end in CALENDARS if end and ticker.upper().endswith(end)), "")
-    return None if not ending and "." in ticker else CALENDARS[ending]
+    return None if not ending and set(ticker) & set(".^=") else CALENDARS[ending]
+
+
+@lru_cache(maxsize=16)
+def _trading_days(name: str) -> tuple[pd.offsets.CustomBusinessDay, pd.Timestamp]:
+    """The days on which an exchange trades, and the first one that its calendar knows.
+
+    Only the rule for days is wanted, so the calendar is made for a month: hours are the slow part.
+    """
+    import exchange_calendars
+
+    calendar = exchange_calendars.get_calendar(name, start="2020-01-01", end="2020-01-31")
+    return calendar.day, calendar.bound_min() or pd.Timestamp("1900-01-01")
 
 
 def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]:
-    """How many sessions the exchange held between the first and the last one here that are not
-    here.
+    """Count the sessions that the exchange held between the first and the last, but are not here.
+
+    Returns:
+        The count, and by which calendar; 0 and the reason when there is no calendar.
     """
     name = calendar_of(ticker)
     if name is None:
@@ -187,15 +188,13 @@ def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]
     if name == "24/7":
         held = pd.date_range(first, last, freq="D")
     else:
-        calendar = _calendar(name)
-        held = calendar.sessions
-        held = held[(held >= first) & (held <= last)]
+        day, earliest = _trading_days(name)
+        held = pd.date_range(max(first, earliest), last, freq=day)
     absent = held.difference(pd.DatetimeIndex(sessions))
-    return len(absent), f"calendar {name}" + (
-        f"; the first: {absent[0]:%Y-%m-%d}" if len(absent) else ""
-    )
+    known = f"calendar {name}"
+    return len(absent), f"{known}; the first: {absent[0]:%Y-%m-%d}" if len(absent) else known
 
 
 def as_date(value: str | None) -> pd.Timestamp | None:
-    """An ISO date as a session, midnight without a zone."""
+    """Read an ISO date as a session, midnight without a zone; None stays None."""
     return None if value is None else pd.Timestamp(dt.date.fromisoformat(value))

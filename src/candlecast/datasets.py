@@ -4,6 +4,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mlflow.entities import Metric
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
-from candlecast.checks import Source
+from candlecast.checks import COLUMNS, Source
 from candlecast.errors import NoSessionsError, UnknownTickerError
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class SampleSource(AbstractDataset[None, Source]):
                 f"The sample {self._filepath} is not there. To go on, clone the project whole."
             )
         table = pd.read_csv(self._filepath, dtype={"ticker": str})
-        absent = [name for name in ("ticker", "session") if name not in table]
-        if absent:
+        expected = [name for name in COLUMNS if name not in ("source", "ingested_at")]
+        if not set(expected) <= set(table):
             raise DatasetError(
-                f"The sample {self._filepath}: expected the columns ticker and session, "
-                f"got {list(table)}."
+                f"The sample {self._filepath}: expected the columns {', '.join(expected)}; "
+                f"got {', '.join(map(str, table))}."
             )
         table["session"] = pd.to_datetime(table["session"])
         table["source"] = "sample"
@@ -62,15 +63,22 @@ class SampleSource(AbstractDataset[None, Source]):
         def sessions(
             ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None
         ) -> pd.DataFrame:
+            name = f"the sample {self._filepath.name}"
+            asked = (name, ticker, start and start.date(), end and end.date(), 1)
             whole = table[table["ticker"] == ticker]
             if whole.empty:
-                raise UnknownTickerError(ticker, f"the sample {self._filepath.name}", known)
+                error = UnknownTickerError(*asked, "no such ticker")
+                error.known = known
+                raise error
             first, last = whole["session"].min(), whole["session"].max()
-            asked = whole[whole["session"].between(start or first, end or last)]
-            if asked.empty:
-                there = f"it has {ticker} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-                raise NoSessionsError(ticker, start, end, there)
-            return asked.reset_index(drop=True)
+            rows = whole[whole["session"].between(start or first, end or last)]
+            if rows.empty:
+                raise NoSessionsError(
+                    *asked,
+                    f"no sessions between {asked[2] or 'the first'} and {asked[3] or 'the last'} "
+                    f"(it has those of {first:%Y-%m-%d} to {last:%Y-%m-%d})",
+                )
+            return rows.reset_index(drop=True)
 
         return sessions
 
@@ -87,10 +95,14 @@ class YahooSource(AbstractDataset[None, Source]):
 
     Args:
         filepath: the folder for the client's own caches.
+        known: tickers that an unknown one is compared with, to suggest the one that was meant.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+    def __init__(
+        self, *, filepath: str, known: Sequence[str] = (), metadata: dict[str, Any] | None = None
+    ):
         self._filepath = PurePosixPath(filepath)
+        self._known = known
         self.metadata = metadata
 
     def load(self) -> Source:
@@ -102,7 +114,11 @@ class YahooSource(AbstractDataset[None, Source]):
         ) -> pd.DataFrame:
             first = start.date() if start is not None else FIRST_SESSION
             last = end.date() if end is not None else dt.datetime.now(dt.UTC).date()
-            return fetch_sessions(ticker, first, last, cache_dir=Path(self._filepath))
+            try:
+                return fetch_sessions(ticker, first, last, cache_dir=Path(self._filepath))
+            except UnknownTickerError as error:
+                error.known = self._known
+                raise
 
         return sessions
 
@@ -130,8 +146,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
 
-    ``version`` and ``rows`` (those that its commit wrote) tell what was last loaded or saved;
-    ``stamp`` is stored with the next commits.
+    ``version``, ``rows`` (those that its commit wrote) and ``sources`` (the versions of the tables
+    known to the run that wrote it) tell what was last loaded or saved; ``stamp`` is stored with the
+    next commits.
     """
 
     _SINGLE_PROCESS = True
@@ -152,10 +169,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._replace_by = replace_by
         self._keys = keys
         self._as_pandas = as_pandas
-        self._missing_ok = missing_ok
+        self.optional = missing_ok
         self.metadata = metadata
         self.version: int | None = None
         self.rows: int | None = None
+        self.sources: dict[str, int] = {}
         self.stamp: str | None = None
 
     @property
@@ -174,7 +192,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: there is no such table.
         """
-        if self._missing_ok and not self._exists():
+        if self.optional and not self._exists():
             return None
         self._note_last_commit()
         frame = self._spark.read.option("versionAsOf", str(self.version)).table(self._sql_name)
@@ -238,6 +256,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self.version = int(commit["version"])
         rows = commit["operationMetrics"].get("numOutputRows")
         self.rows = None if rows is None else int(rows)
+        self.sources = json.loads(commit["userMetadata"] or "{}").get("sources", {})
 
     def _exists(self) -> bool:
         if "/" in self._table:

@@ -1,55 +1,108 @@
-"""What can go wrong with a source of prices.
+"""What can go wrong and a user can mend. Each error holds the facts and words itself.
 
-Each error holds the facts and words itself: asked, came, to do.
+A message says what was asked, what came and what to do.
 """
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-
-import pandas as pd
 
 
 class CandlecastError(Exception):
     """Something that the user can mend: its message says what was asked, what came, what to do."""
 
+    refuses = True
+    """Whether, when it is about one of many tickers, nothing of the others is stored either."""
+    patience: int | None = None
+    """After how many in a row no further ticker is asked for; None: asking on does no harm."""
+
 
 class SourceError(CandlecastError):
-    """A ticker's sessions could not be had."""
+    """A ticker's sessions could not be had. The ticker is missing then; the others are kept."""
 
-    stops_all = False
-    """Whether asking for further tickers would make it worse."""
+    refuses = False
 
 
-class UnknownTickerError(SourceError):
-    """The source does not know the ticker.
+class AnswerError(SourceError):
+    """A source was asked and did not bring sessions. Its kinds follow.
 
-    Final: asking again does not help.
+    Attributes:
+        source: who was asked, in words.
+        ticker: the ticker asked for.
+        start: the first session asked for; None: the first there is.
+        end: the last session asked for; None: the last there is.
+        attempts: how often it was asked for.
+        cause: what came instead, in words.
     """
 
-    def __init__(self, ticker: str, source: str, known: Sequence[str]):
-        self.ticker = ticker
-        near = get_close_matches(ticker, known, n=1)
-        hint = (
-            f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}." if known else ""
-        )
-        super().__init__(f"{ticker}: {source} does not know this ticker. {hint}".strip())
-
-
-class NoSessionsError(SourceError):
-    """The source knows the ticker but has no session in the range.
-
-    Final.
-    """
+    advice = "Try again later."
 
     def __init__(
-        self, ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None, there: str
+        self,
+        source: str,
+        ticker: str,
+        start: dt.date | None,
+        end: dt.date | None,
+        attempts: int,
+        cause: str,
     ):
-        self.ticker, self.start, self.end = ticker, start, end
-        begin = f"{start:%Y-%m-%d}" if start is not None else "the first"
-        stop = f"{end:%Y-%m-%d}" if end is not None else "the last"
-        super().__init__(
-            f"{ticker}: no sessions between {begin} and {stop}; {there}. Ask for a wider range."
+        super().__init__(source, ticker, start, end, attempts, cause)
+        self.source, self.ticker, self.start, self.end = source, ticker, start, end
+        self.attempts, self.cause = attempts, cause
+
+    def __str__(self) -> str:
+        """Say what was asked, what came and what to do."""
+        first, last = self.start or "the first", self.end or "the last"
+        tries = "1 try" if self.attempts == 1 else f"{self.attempts} tries"
+        return (
+            f"asked {self.source} for {self.ticker}, sessions {first} to {last} ({tries}): "
+            f"{self.cause}. {self.advice}"
         )
+
+
+class UnknownTickerError(AnswerError):
+    """The source does not know the ticker. Final: it is not asked for again.
+
+    Attributes:
+        known: names that may have been meant.
+    """
+
+    known: Collection[str] = ()
+
+    @property
+    def advice(self) -> str:  # type: ignore[override] # a constant of the other kinds
+        """The nearest known name, if any."""
+        others = {name.upper(): name for name in self.known if name != self.ticker}
+        near = get_close_matches(self.ticker.upper(), others, n=1)
+        return f"Did you mean {others[near[0]]}?" if near else "Look it up there and correct it."
+
+
+class NoSessionsError(AnswerError):
+    """The range holds no session that is over. Final: it is not asked for again."""
+
+    advice = "Ask for a range that holds a session that is over."
+
+
+class RateLimitedError(AnswerError):
+    """The source had too many requests (HTTP 429), also at the last try."""
+
+    patience = 1
+    advice = "Wait an hour, then run again, for fewer tickers at a time."
+
+
+class SourceUnavailableError(AnswerError):
+    """No usable answer after the last try: time-out, reset, HTTP 5xx, HTML or half an answer."""
+
+    patience = 3
+    advice = "Check the network and the source's state, then run again."
+
+
+class UnexpectedAnswerError(AnswerError):
+    """The answer has another form than expected. Final: it is not asked for again."""
+
+    refuses = True
+    patience = 3
+    advice = "Its answers changed, or the client that reads them did: look for a newer release."
 
 
 class TooLittleHistoryError(CandlecastError):
@@ -67,29 +120,49 @@ class TooLittleHistoryError(CandlecastError):
     ):
         self.sessions, self.needed = sessions, needed
         super().__init__(
-            f"There are {sessions} sessions in all and {needed} are needed: {window} before the first window, "
-            f"{test_fraction:.0%} of the rest for the test, a purge of {purge}, and {folds} walk-forward folds of which "
-            f"the first trains on {min_training_sessions}. Ask for an earlier start or more tickers, or lower window, "
+            f"There are {sessions} session dates in all and {needed} are needed: {window} before "
+            f"the first window, {test_fraction:.0%} of the rest for the test, a purge of {purge}, "
+            f"and {folds} walk-forward folds, the first of which trains on at least "
+            f"{min_training_sessions}. Nothing is stored. Ask for a longer range, or lower window, "
             "purge, folds or min_training_sessions."
         )
 
 
 class MissingTickersError(CandlecastError):
-    """Tickers that were asked for did not arrive; those that did are stored."""
+    """Tickers that were asked for did not arrive; those that did are stored.
 
-    def __init__(self, failed: Mapping[str, str], of: int):
+    Attributes:
+        failed: why, by ticker.
+    """
+
+    def __init__(self, failed: Mapping[str, Exception], of: int):
         self.failed = dict(failed)
-        reasons = "\n  ".join(failed.values())
-        kept = of - len(failed)
+        arrived = of - len(failed)
+        reasons: dict[str, list[str]] = {}
+        for ticker, why in failed.items():
+            reasons.setdefault(str(why), []).append(ticker)
+        kept = f"What arrived ({arrived}) is stored" if arrived else "Nothing new is stored"
         super().__init__(
-            f"{len(failed)} of {of} tickers did not arrive ({', '.join(failed)}); {kept} are stored. To go on, ask "
-            f"again, leave them out of tickers, or set allow_missing_tickers=true.\n  {reasons}"
+            f"{len(failed)} of {of} tickers did not arrive. {kept}, and what earlier runs stored "
+            "stays. To go on, run again (these alone: --tags ingest --params "
+            f'"tickers={" ".join(failed)}"), leave them out of tickers, or set '
+            "allow_missing_tickers=true."
+            + "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
         )
 
 
 class RefusedError(CandlecastError):
-    """The prices of one or more tickers break a contract; nothing of the run is stored."""
+    """What came for one or more tickers breaks a contract; nothing of the run is stored.
 
-    def __init__(self, refused: Sequence[Exception]):
+    Attributes:
+        refused: the errors, one a ticker.
+    """
+
+    def __init__(self, refused: Sequence[Exception], of: int):
         self.refused = list(refused)
-        super().__init__("\n".join(str(error) for error in refused))
+        super().__init__(
+            f"The answers for {len(refused)} of {of} tickers are refused; nothing of this run is "
+            "stored. To go on, leave these tickers out, or set allow_missing_tickers=true to store "
+            "the others."
+            + "".join("\n  " + str(error).replace("\n", "\n    ") for error in refused)
+        )

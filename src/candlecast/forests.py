@@ -1,5 +1,4 @@
-"""Forests of several sizes from one: the first trees of a large forest are the small forest, to the
-bit.
+"""Forests of several sizes from one: its first trees are the small forest, to the bit.
 
 scikit-learn draws the seeds of a forest's trees one after the other from ``random_state``, so a
 forest of 50 trees is the first 50 of the forest of 1000 with the same seed. One fit gives all
@@ -7,7 +6,10 @@ candidates, and one pass over its trees scores them all.
 """
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,39 +17,67 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import TimeSeriesSplit
 
+from candlecast.errors import CandlecastError
 from candlecast.windows import purge_before
 
 PARALLEL_ROWS = 3000
 """Below this many rows one thread is faster than two (measured)."""
 
+Floats = npt.NDArray[np.float64]
+
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lags of a windows frame, by name and in order, newest first; float32, one row a ticker
-    and session.
+    """Take the lags of a windows frame by name, newest first.
+
+    >>> list(features(pd.DataFrame({"lag_02": [0.1], "up": [1], "lag_01": [0.2]})))
+    ['lag_01', 'lag_02']
+
+    Returns:
+        One row a ticker and session, in the order of `frame`: ``lag_01`` … ``lag_NN``, float32.
     """
-    names = sorted(name for name in frame if str(name).startswith("lag_"))
+    names = sorted(str(name) for name in frame if str(name).startswith("lag_"))
     return frame[names].astype(np.float32)
+
+
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort by session and ticker, so that no result depends on the order in which rows came."""
+    return frame.sort_values(["session", "ticker"], ignore_index=True)
 
 
 def grow(
     frame: pd.DataFrame, trees: int, min_weight_fraction_leaf: float, seed: int
 ) -> RandomForestClassifier:
-    """Fit a forest (gini, bootstrap) on the windows of `frame`, in the order of their sessions
-    whatever order they are in.
+    """Fit a forest (gini, bootstrap) on windows.
+
+    It is fitted on all cores when that is worth it, which changes nothing, but predicts on one:
+    scikit-learn's threads add the trees' votes in whatever order they end, and the last bit of a
+    probability with it.
+
+    Args:
+        frame: windows with ``up``, one row a ticker and session, in any order.
+        trees: how many.
+        min_weight_fraction_leaf: smallest share of the rows in a leaf.
+        seed: of the bootstrap and of the features tried.
+
+    Returns:
+        The fitted forest; the same to the bit for the same rows and seed.
     """
-    frame = frame.sort_values(["session", "ticker"])
+    frame = in_order(frame)
     forest = RandomForestClassifier(
         n_estimators=trees,
         min_weight_fraction_leaf=min_weight_fraction_leaf,
         random_state=seed,
         n_jobs=-1 if len(frame) >= PARALLEL_ROWS else 1,
     )
-    return forest.fit(features(frame), frame["up"].astype(int))
+    return forest.fit(features(frame), frame["up"].astype(int)).set_params(n_jobs=1)
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:
-    """The forest of the first `trees` trees, equal to one grown with that size and the same
-    seed.
+    """Cut a forest down to its first `trees` trees.
+
+    Returns:
+        A forest equal to one grown with that size and the same seed. It shares its trees with
+        `forest`, which is unchanged.
     """
     small = copy.copy(forest)
     small.n_estimators, small.estimators_ = trees, forest.estimators_[:trees]
@@ -56,8 +86,8 @@ def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClass
 
 def probabilities_by_size(
     forest: RandomForestClassifier, frame: pd.DataFrame, sizes: Sequence[int]
-) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """Score all sizes in one pass over the trees.
+) -> Iterator[tuple[int, Floats]]:
+    """Score all sizes in one pass over the trees, large frames on all cores.
 
     Args:
         forest: a forest of at least ``max(sizes)`` trees.
@@ -65,31 +95,72 @@ def probabilities_by_size(
         sizes: forest sizes, ascending.
 
     Yields:
-        A size, and P(up) of each row by the forest of that size.
+        A size, and P(up) of each row by the forest of that size: equal to the bit to its
+        ``predict_proba`` on one thread. It is 0 when the forest never saw an up.
     """
     lags = np.ascontiguousarray(features(frame).to_numpy())
     classes = list(forest.classes_)
-    total = np.zeros((len(lags), len(classes)))
-    for count, tree in enumerate(forest.estimators_[: max(sizes)], start=1):
-        total += tree.predict_proba(lags, check_input=False)
-        if count in sizes:
-            yield (
-                count,
-                (total / count)[:, classes.index(1)] if 1 in classes else np.zeros(len(lags)),
-            )
+    if 1 not in classes:
+        yield from ((size, np.zeros(len(lags))) for size in sizes)
+        return
+    trees = [tree.tree_ for tree in forest.estimators_[: max(sizes)]]
+    votes = [(tree, tree.value[:, 0, classes.index(1)]) for tree in trees]
+    parts = np.array_split(lags, (os.cpu_count() or 1) if len(lags) >= PARALLEL_ROWS else 1)
+    with ThreadPoolExecutor(len(parts)) as pool:
+        scored = list(pool.map(partial(_up_by_size, votes, sizes), parts))
+    yield from zip(sizes, np.concatenate(scored, axis=1), strict=True)
+
+
+def _up_by_size(
+    votes: Sequence[tuple[object, Floats]], sizes: Sequence[int], lags: npt.NDArray[np.float32]
+) -> Floats:
+    """P(up) by the first trees, one row a size; `votes` are trees and the share of ups a leaf."""
+    total, by_size = np.zeros(len(lags)), []
+    for trees, (tree, up) in enumerate(votes, start=1):
+        total += up.take(tree.apply(lags))  # type: ignore[attr-defined] # compiled, without types
+        if trees in sizes:
+            by_size.append(total / trees)
+    return np.stack(by_size)
 
 
 def walk_forward(
     frame: pd.DataFrame, folds: int, purge: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Expanding walk-forward folds on the distinct session dates, mapped back to rows.
+    """Make expanding walk-forward folds on the distinct session dates, mapped back to rows.
 
-    scikit-learn's ``gap`` would count rows, wrong with several tickers; the purge here is that of the split.
+    scikit-learn's ``gap`` would count rows, wrong with several tickers; the purge here is that of
+    the split.
+
+    >>> days = pd.DataFrame({"ticker": "A", "session": range(1, 8)})
+    >>> for past, scored in walk_forward(days, folds=2, purge=1):
+    ...     print(past["session"].tolist(), scored["session"].tolist())
+    [1, 2] [4, 5]
+    [1, 2, 3, 4] [6, 7]
+
+    Args:
+        frame: windows, one row a ticker and session, in any order.
+        folds: how many, all of the same number of dates.
+        purge: sessions of each ticker that are left out before the first date scored.
 
     Yields:
-        What a fold trains on and what it scores, both with the grain of `frame`.
+        What a fold trains on and what it scores, both with the grain of `frame`, sorted by session
+        and ticker.
+
+    Raises:
+        CandlecastError: there are too few session dates.
     """
-    dates = np.sort(frame["session"].unique())
+    frame = in_order(frame)
+    dates = frame["session"].unique()
+    too_few = CandlecastError(
+        f"The training set has {len(dates)} session dates with a whole window, too few for {folds} "
+        f"walk-forward folds with a purge of {purge}. Ask for an earlier start, or lower window, "
+        "purge or folds."
+    )
+    if len(dates) <= folds:
+        raise too_few
     for _, scored in TimeSeriesSplit(n_splits=folds).split(dates):
         first, last = dates[scored[0]], dates[scored[-1]]
-        yield purge_before(frame, first, purge), frame[frame["session"].between(first, last)]
+        past = purge_before(frame, first, purge)
+        if past.empty:
+            raise too_few
+        yield past, frame[frame["session"].between(first, last)]

@@ -1,6 +1,6 @@
 """Bring newly fetched sessions and the stored ones together, ticker by ticker."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -9,27 +9,38 @@ from candlecast.checks import COLUMNS, PRICES, Finding
 
 MOVED = 1e-6
 """A price has moved when it differs by more than this, relative to the stored one."""
+RESCALED = 0.005
+"""A history is on another scale when its typical price moved by more than this, relative to one."""
+
+_VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
 
 
-def merge_history(fetched: DataFrame, stored: DataFrame) -> tuple[DataFrame, list[Finding]]:
+def merge_history(
+    fetched: DataFrame, stored: DataFrame, start: str | None, end: str | None
+) -> tuple[DataFrame, list[Finding]]:
     """Let fetched sessions replace stored ones, and keep stored ones that were not fetched.
 
-    A price that moved is replaced and counted. When more than half of the sessions that both have
-    moved, the source has rewritten its history (a split): the stored sessions that were not fetched
-    are on the old scale then, and are dropped. Nothing is lost: the older version of the table
-    stays readable.
+    A price that moved is replaced and counted. The stored history of a ticker is replaced whole
+    when it does not go with the new one: it came from another source, or more than half of the
+    sessions that both have moved, by a common factor (a split between two fetches rescales all
+    prices before it). The stored sessions that were not fetched are dropped then. Nothing is lost:
+    the older version of the table stays readable.
 
     Args:
         fetched: one row a ticker and session, the columns of `candlecast.checks.COLUMNS`.
-        stored: the same, from earlier runs.
+        stored: the same of the same tickers, from earlier runs.
+        start: the first session that was asked for; None is the first there is.
+        end: the last one that was asked for; None is the last there is.
 
     Returns:
-        The rows of the fetched tickers, one a ticker and session; one that did not move keeps its
-        ``ingested_at``. And a finding ``history`` a ticker that was stored: what happened to it.
+        One row a ticker and session; one that did not move keeps its ``ingested_at``. And the
+        findings, of tickers that were stored: ``history replaced``
+        (`found` counts stored sessions that are dropped) or ``history kept`` (`found` counts stored
+        sessions that are kept though the answer lacks them inside the range asked for), and
+        ``history moved`` (`found` counts sessions with another price).
     """
     new, old = fetched.alias("new"), stored.alias("old")
-    tickers = new.select("ticker").distinct()
-    both = new.join(old.join(tickers, "ticker", "left_semi"), ["ticker", "session"], "full_outer")
+    both = new.join(old, ["ticker", "session"], "full_outer")
     is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()
     joined = both.select(
         "ticker",
@@ -40,20 +51,9 @@ def merge_history(fetched: DataFrame, stored: DataFrame) -> tuple[DataFrame, lis
         F.struct(*(F.col(f"new.{name}") for name in _VALUES)).alias("new"),
         F.struct(*(F.col(f"old.{name}") for name in _VALUES)).alias("old"),
     )
-    counted = joined.groupBy("ticker").agg(
-        *(
-            F.count(F.when(condition, 1)).alias(name)
-            for name, condition in {
-                "fetched": F.col("is_new"),
-                "both": F.col("is_new") & F.col("is_old"),
-                "moved": F.col("moved"),
-                "only_stored": ~F.col("is_new"),
-            }.items()
-        )
-    )
-    facts = counted.orderBy("ticker").collect()
-    rewritten = [row["ticker"] for row in facts if row["moved"] > row["both"] / 2]
-    kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(rewritten))
+    facts = [row.asDict() for row in _facts(joined, start, end).orderBy("ticker").collect()]
+    replaced = [row["ticker"] for row in facts if _why_replaced(row)]
+    kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
     values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
     first_seen = F.when(F.col("is_old") & ~F.col("moved"), F.col("old.ingested_at"))
     merged = kept.select(
@@ -64,15 +64,7 @@ def merge_history(fetched: DataFrame, stored: DataFrame) -> tuple[DataFrame, lis
         *(F.col(f"values.{name}").alias(name) for name in _VALUES if name != "ingested_at"),
         F.coalesce("first_seen", "values.ingested_at").alias("ingested_at"),
     )
-    findings = [
-        _finding(row.asDict(), rewritten)
-        for row in facts
-        if row["both"] + row["only_stored"] > 0
-    ]
-    return merged.select(COLUMNS), findings
-
-
-_VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
+    return merged.select(COLUMNS), [finding for row in facts for finding in _findings(row)]
 
 
 def _moved() -> Column:
@@ -85,18 +77,50 @@ def _moved() -> Column:
     return condition
 
 
-def _finding(facts: dict[str, int], rewritten: Sequence[str]) -> Finding:
-    ticker = str(facts["ticker"])
-    fetched, moved, only_stored = facts["fetched"], facts["moved"], facts["only_stored"]
-    if ticker in rewritten:
-        detail = (
-            f"rewritten: {moved} of {facts['both']} stored sessions moved (a split?); the history is "
-            f"replaced whole and {only_stored} stored sessions outside the answer are dropped"
-        )
-        return Finding(ticker, "history", fetched + only_stored, fetched, moved, detail)
-    parts = [f"{fetched - facts['both']} new", f"{moved} moved and updated"]
-    if only_stored:
-        parts.append(f"{only_stored} stored sessions that the answer lacks are kept")
-    return Finding(
-        ticker, "history", fetched + only_stored, fetched + only_stored, moved, ", ".join(parts)
+def _facts(joined: DataFrame, start: str | None, end: str | None) -> DataFrame:
+    """Count, one row a ticker, what there is on the two sides."""
+    first, last = start or "0001-01-01", end or "9999-12-31"
+    asked_for = F.col("session").between(F.lit(first).cast("date"), F.lit(last).cast("date"))
+    conditions = {
+        "fetched": F.col("is_new"),
+        "both": F.col("is_new") & F.col("is_old"),
+        "moved": F.col("moved"),
+        "only_stored": ~F.col("is_new"),
+        "lacking": ~F.col("is_new") & asked_for,
+    }
+    return joined.groupBy("ticker").agg(
+        *(F.count(F.when(condition, 1)).alias(name) for name, condition in conditions.items()),
+        F.median(F.col("new.close") / F.col("old.close")).alias("factor"),
+        F.max("new.source").alias("source"),
+        F.collect_set("old.source").alias("sources"),
     )
+
+
+def _why_replaced(facts: dict[str, Any]) -> str:
+    """Why the stored history of a ticker does not go with the new one; empty when it does."""
+    if others := sorted(set(facts["sources"]) - {facts["source"]}):
+        return f"the stored history came from {', '.join(others)}"
+    moved, both, factor = facts["moved"], facts["both"], facts["factor"]
+    if moved > both / 2 and factor is not None and abs(factor - 1) > RESCALED:
+        return f"{moved} of {both} sessions moved by a factor of {factor:.4g} (a split?)"
+    return ""
+
+
+def _findings(facts: dict[str, Any]) -> list[Finding]:
+    if not facts["sources"]:
+        return []
+    ticker, only_stored, moved = facts["ticker"], facts["only_stored"], facts["moved"]
+    rows = facts["fetched"] + only_stored
+    if why := _why_replaced(facts):
+        detail = f"{why}; replaced whole, {only_stored} stored sessions are dropped"
+        return [Finding(ticker, "history replaced", rows, facts["fetched"], only_stored, detail)]
+    lacking, outside = facts["lacking"], only_stored - facts["lacking"]
+    kept = f"{facts['fetched'] - facts['both']} new; kept {outside} outside the range asked for"
+    if lacking:
+        kept += f" and {lacking} inside it that the answer lacks"
+    if not facts["both"]:
+        kept += "; none in common, so that the scale of the two could not be compared"
+    return [
+        Finding(ticker, "history kept", rows, rows, lacking, kept),
+        Finding(ticker, "history moved", rows, rows, moved, "another price than stored, updated"),
+    ]

@@ -9,6 +9,7 @@ import json
 import logging
 import logging.config
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ logger = logging.getLogger("candlecast")
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
 
+FULL = 1_000_000
+"""A disk with fewer bytes free than this is full, for what a run writes."""
+
 
 class BusyError(CandlecastError):
     """Another run is at work in the same data root."""
@@ -45,6 +49,17 @@ class BusyError(CandlecastError):
         super().__init__(
             f"Another run is at work in {data_root}: {holder}. Wait for its end, or choose another "
             "folder with --params data_root=…"
+        )
+
+
+class MixedTablesError(CandlecastError):
+    """Tables that were made from different versions of a third: an earlier run ended half-way."""
+
+    def __init__(self, table: str, source: str, made_from: int, others: int):
+        super().__init__(
+            f"Table {table} was made from {source} v{made_from}, the others here from v{others}: "
+            "an earlier run ended half-way. To finish its job, type: "
+            "kedro run --tags preprocess,train,evaluate (with the same --env and --params)"
         )
 
 
@@ -92,6 +107,8 @@ class ProjectHooks:
         }
         # Interpolated from data_root, so read again now that this is absolute.
         loader.runtime_params["tables"] = loader["parameters"]["tables"]
+        if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
+            os.environ.setdefault("MPLCONFIGDIR", str(self._data_root / "matplotlib"))
         self._spark = loader["spark"].get("session") or {}
         if self._spark:
             (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
@@ -117,7 +134,9 @@ class ProjectHooks:
         if self._spark:
             self._take_lock()
         yield
-        mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
+        active = mlflow.active_run()
+        if active and "candidate" not in active.data.tags:  # else an earlier process has said it
+            mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
         environment = run_params.get("env") or "base"
         logger.info("candidate %s, environment %s", self._candidate, environment)
 
@@ -164,17 +183,16 @@ class ProjectHooks:
         self._ensure_spark(dataset_name)
 
     @hook_impl
-    def before_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when needed; stamp a table's commit with candidate and sources' versions."""
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Start Spark when needed; stamp a commit with the candidate and the versions so far."""
         self._ensure_spark(dataset_name)
         if table := self._table(dataset_name):
-            inputs = [_plain(name) for name in node.inputs]
-            sources = {name: self._versions[name] for name in inputs if name in self._versions}
-            table.stamp = json.dumps({"candidate": self._candidate, "sources": sources})
+            table.stamp = json.dumps({"candidate": self._candidate, "sources": self._versions})
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
-        """Remember which version of a table was read."""
+        """Remember which version of a table was read, and refuse one that does not fit."""
+        self._check_sources(dataset_name)
         self._note(dataset_name)
 
     @hook_impl
@@ -192,7 +210,10 @@ class ProjectHooks:
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Let the next run in; kedro-mlflow marks the run as failed."""
+        """Say so when the disk is full, and let the next run in; kedro-mlflow marks the failure."""
+        free = shutil.disk_usage(self._data_root).free
+        if free < FULL:
+            logger.error("the disk of %s is full: %d KiB are free", self._data_root, free // 1024)
         self._release()
 
     def _release(self) -> None:
@@ -214,15 +235,23 @@ class ProjectHooks:
             start_session(self._spark, self._data_root / "spark")
             self._started = True
 
+    def _check_sources(self, dataset_name: str) -> None:
+        """Demand that all tables read in this run come from the same versions of their sources."""
+        table, name = self._table(dataset_name), _plain(dataset_name)
+        if table is None or table.version is None or table.optional:
+            return
+        for source, version in {**table.sources, name: table.version}.items():
+            if self._versions.setdefault(source, version) != version:
+                raise MixedTablesError(name, source, version, self._versions[source])
+
     def _note(self, dataset_name: str) -> None:
         table, name = self._table(dataset_name), _plain(dataset_name)
-        if table is None or table.version is None:
+        if table is None or table.version is None or table.optional:
             return
         if table.rows is not None:
             self._rows[name] = table.rows
-        if self._versions.get(name) != table.version:
-            self._versions[name] = table.version
-            mlflow.set_tag(f"version.{name}", table.version)
+        self._versions[name] = table.version
+        mlflow.set_tag(f"version.{name}", table.version)
 
     def _end_line(self) -> None:
         """Log one line a node: its seconds, and the tables that it read and wrote."""
@@ -238,7 +267,7 @@ class ProjectHooks:
 
     def _described(self, name: str) -> str:
         if name not in self._versions:
-            return f"{name} (none yet)"
+            return name
         rows = f" ({self._rows[name]:,} rows)" if name in self._rows else ""
         return f"{name} v{self._versions[name]}{rows}"
 

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -11,8 +11,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from candlecast.errors import CandlecastError
@@ -23,16 +23,22 @@ class ParameterError(CandlecastError):
 
 
 def _split(value: object) -> object:
-    return value.split() if isinstance(value, str) else value
+    """Split texts at spaces and semicolons: a command line can't hold the commas of a list."""
+    items: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in items):
+        return value
+    return [part for item in items for part in item.replace(";", " ").split()]
 
 
 def _date(value: object) -> object:
-    if value is None:
-        return None
+    """Take dates as YYYY-MM-DD only: nodes and the configuration see the text as it came."""
     try:
-        return dt.date.fromisoformat(str(value)).isoformat()
-    except ValueError as error:
-        raise ValueError("must be a date written YYYY-MM-DD") from error
+        iso = value is None or dt.date.fromisoformat(str(value)).isoformat() == value
+    except ValueError:
+        iso = False
+    if not iso:
+        raise ValueError("must be a date written YYYY-MM-DD")
+    return value
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -50,13 +56,28 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Evaluation(Group):
+    """How the test scores are evaluated."""
+
+    repetitions: Annotated[int, Field(ge=1000)]
+    cost_bps: Annotated[float, Field(ge=0)]
+
+
+class Gate(Group):
+    """What a candidate must show."""
+
+    metric: Literal["accuracy", "roc_auc"]
+    threshold: Annotated[float, Field(ge=0, lt=1)]
+    min_sessions: Count
+
+
 class Parameters(Group):
     """Every parameter of the project; ``conf/base/parameters.yml`` says what each one is for."""
 
     candidate: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
     data_root: Annotated[str, Field(min_length=1)]
     tables: Annotated[str, Field(min_length=1)]
-    tickers: Annotated[list[Ticker], BeforeValidator(_split), Field(min_length=1)]
+    tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
     end: Date
     allow_missing_tickers: bool
@@ -70,17 +91,20 @@ class Parameters(Group):
     seed: Annotated[int, Field(ge=0)]
     folds: Annotated[int, Field(ge=2)]
     min_training_sessions: Count
+    evaluation: Evaluation
+    gate: Gate
 
     @field_validator("candidate", mode="before")
     @classmethod
     def _text(cls, value: object) -> object:
-        return (
-            str(value) if isinstance(value, int) else value
-        )  # --params candidate=123 arrives as an int
+        # --params candidate=123 arrives as an int.
+        return str(value) if type(value) is int else value
 
     @field_validator("tickers")
     @classmethod
     def _once(cls, value: list[str]) -> list[str]:
+        if not value:
+            raise ValueError("must name at least one ticker")
         if twice := sorted({ticker for ticker in value if value.count(ticker) > 1}):
             raise ValueError(f"names {', '.join(twice)} more than once")
         return value
@@ -92,17 +116,22 @@ class Parameters(Group):
             raise ValueError("must be ascending, each size once")
         return value
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    @field_validator("start")
+    @classmethod
+    def _not_in_the_future(cls, value: str | None) -> str | None:
         # ISO dates sort as text.
         today = dt.datetime.now(dt.UTC).date().isoformat()
-        if self.start and self.start > today:
-            raise ValueError(f"start ({self.start}) lies in the future; today is {today} (UTC)")
-        if self.start and self.end and self.start >= self.end:
-            raise ValueError(
-                f"start ({self.start}) must be before end ({self.end}); end is inclusive"
-            )
-        return self
+        if value and value > today:
+            raise ValueError(f"lies in the future, today is {today} (UTC)")
+        return value
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, value: str | None, info: ValidationInfo) -> str | None:
+        start = info.data.get("start")
+        if value and start and value <= start:
+            raise ValueError("must be later than start")
+        return value
 
 
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,24 +141,38 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         given: the merged parameters of configuration and command line.
 
     Returns:
-        The same parameters; ``tickers`` is a list even when they came as one string, separated by spaces.
+        The same parameters: ``tickers`` is a list even when they came as one text, separated by
+        spaces or semicolons, and dates are ISO texts.
 
     Raises:
-        ParameterError: one line a fault: what was asked, what came, and the near match of an unknown key.
+        ParameterError: one line a fault: what was asked, what came, and the near match of an
+            unknown key.
     """
     try:
         return Parameters.model_validate(dict(given)).model_dump()
     except ValidationError as error:
-        lines = [_line(fault) for fault in error.errors()]
+        lines = [_line(fault, given) for fault in error.errors()]
         raise ParameterError("The parameters are not usable:\n  " + "\n  ".join(lines)) from None
 
 
-def _line(fault: Any) -> str:
+def _line(fault: Any, given: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = get_close_matches(key, Parameters.model_fields, n=1, cutoff=0.5)
+        near = get_close_matches(key, _keys(Parameters), n=1, cutoff=0.5)
         return f"{key}: unknown parameter" + (f"; did you mean {near[0]}?" if near else "")
     if fault["type"] == "missing":
         return f"{key}: is missing"
     words = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return words if not key else f"{key}: {words}; it is {fault['input']!r}"
+    if key in ("start", "end"):
+        return f"{key}: {words}; start is {given.get('start')!r}, end is {given.get('end')!r}"
+    return f"{key}: {words}; it is {fault['input']!r}"
+
+
+def _keys(group: type[BaseModel], prefix: str = "") -> list[str]:
+    """Name the keys of a group and of the groups in it as a command line does: ``gate.metric``."""
+    keys = []
+    for name, field in group.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys.extend(_keys(field.annotation, f"{prefix}{name}."))
+    return keys

@@ -9,8 +9,9 @@ from candlecast.pipelines import data_engineering, data_science, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Map each pipeline's name to the pipeline; ``__default__`` is what a plain ``kedro run``
-    does.
+    """Map each pipeline's name to the pipeline.
+
+    ``__default__`` is what a plain ``kedro run`` does.
     """
     default = {
         "data_engineering": data_engineering.create_pipeline(),

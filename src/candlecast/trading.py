@@ -13,6 +13,10 @@ from candlecast.metrics import MODEL, THRESHOLD, check_scores, probability_of
 SESSIONS_A_YEAR = 252
 
 
+CONSTANT = 1e-12
+"""Daily returns that deviate by less are one number, rounded differently; ratios are undefined."""
+
+
 def strategy_returns(scores: pd.DataFrame, *, cost_bps: float) -> pd.DataFrame:
     """Trade the predictions: long at the open where up is predicted, out at the close.
 
@@ -96,7 +100,7 @@ def _summary(returns: "pd.Series[float]", turnover: float, trials: int) -> dict[
     periods = len(returns)
     deviation = float(returns.std()) if periods > 1 else 0.0
     sharpe = deflated = np.nan
-    if deviation > 0:
+    if deviation > CONSTANT:
         sharpe = float(returns.mean()) / deviation
         deflated = deflated_sharpe_ratio(
             sharpe,

@@ -6,6 +6,7 @@ The window arithmetic of the project exists here once: training and forecast bot
 
 import math
 from collections.abc import Sequence
+from itertools import count
 from typing import Literal, TypeVar
 
 import pandas as pd
@@ -13,12 +14,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
+from candlecast.errors import CandlecastError
+
 Feature = Literal["return", "delta"]
 T = TypeVar("T")
 
 
 def lag_columns(window: int) -> list[str]:
-    """The names of the features, newest body first.
+    """Name the features, newest body first.
 
     >>> lag_columns(3)
     ['lag_01', 'lag_02', 'lag_03']
@@ -28,9 +31,14 @@ def lag_columns(window: int) -> list[str]:
 
 
 def body(feature: Feature) -> Column:
-    """The body of a candle: ``close / open - 1`` (no unit) or ``close - open`` (the quote's currency).
+    """Give the body of a candle as a column of ``open`` and ``close``.
 
-    Null where the open or the close is missing; it is never filled.
+    Args:
+        feature: ``return`` is ``close / open - 1`` (no unit), ``delta`` is ``close - open`` (in the
+            quote's currency).
+
+    Returns:
+        The body, float64; null where the open or the close is missing. It is never filled.
     """
     value = (
         F.col("close") / F.col("open") - 1
@@ -43,19 +51,37 @@ def body(feature: Feature) -> Column:
 def add_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
     """Turn sessions into windows: what was known before a session, and what became of it.
 
+    A window never crosses a ticker and runs over the sessions there are. A session without an open
+    or a close voids every window that touches it: those rows are not there, and neither are the
+    first `window` sessions of a ticker.
+
+    >>> gains = [1.0, -1.0, 2.0, 0.0, 3.0]
+    >>> prices = spark.createDataFrame(
+    ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
+    ...     "ticker string, session int, open double, close double",
+    ... )
+    >>> windows = add_windows(prices, window=2, feature="delta")
+    >>> windows.select("session", "lag_01", "lag_02", "up", "body").show()
+    +-------+------+------+---+----+
+    |session|lag_01|lag_02| up|body|
+    +-------+------+------+---+----+
+    |      3|  -1.0|   1.0|  1| 2.0|
+    |      4|   2.0|  -1.0|  0| 0.0|
+    |      5|   0.0|   2.0|  1| 3.0|
+    +-------+------+------+---+----+
+    <BLANKLINE>
+
     Args:
-        prices: one row a ticker and session, with ``open`` and ``close``.
+        prices: one row a ticker and session, in any order, with ``open`` and ``close`` in the
+            quote's currency. Columns are taken by name; others are ignored.
         window: candle bodies before the session.
-        feature: see `body`.
+        feature: what a body is, see `body`.
 
     Returns:
-        One row a ticker and session: ``ticker``, ``session``, ``lag_01`` … ``lag_NN`` (the bodies of the sessions
-        before, newest first, float32), ``up`` (1 when close > open, else 0), ``body`` and ``return_`` (close / open - 1). A window never crosses a
-        ticker and runs over the sessions there are; a session without an open or a close leaves a gap that voids
-        every window that touches it, so those rows and the first `window` of a ticker are not there.
-
-    With closes that lie 1, -1, 2, 3 above opens of 10 on four days and a window of 2, ``feature="delta"`` gives two
-    rows: ``lag_01, lag_02, up, body`` = ``-1, 1, 1, 2`` and ``2, -1, 1, 3``.
+        One row a ticker and session: ``ticker``, ``session``, ``lag_01`` … ``lag_NN`` (the bodies
+        of the `window` sessions before, newest first, float32), ``up`` (1 when close > open, else
+        0, so an equal close is not up), ``body`` (of the session itself, float64) and ``return_``
+        (close / open - 1, float64, whatever the feature).
     """
     by_session = Window.partitionBy("ticker").orderBy("session")
     names = lag_columns(window)
@@ -75,8 +101,9 @@ def add_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
 
 
 def first_test_position(dates: Sequence[T], test_fraction: float) -> int:
-    """Where the test set begins among the sorted session dates: the last ``ceil(test_fraction *
-    dates)`` are tested on.
+    """Find where the test set begins among the sorted session dates.
+
+    The last ``ceil(test_fraction * dates)`` are tested on.
 
     >>> first_test_position(range(10), 0.25)
     7
@@ -89,51 +116,94 @@ def split_windows(
 ) -> tuple[DataFrame, DataFrame]:
     """Split windows by session date, across all tickers at once.
 
+    >>> days = [("A", day) for day in range(1, 6)]
+    >>> windows = spark.createDataFrame(days, "ticker string, session int")
+    >>> train, test = split_windows(windows, test_fraction=0.4, purge=1)
+    >>> [sorted(row.session for row in part.collect()) for part in (train, test)]
+    [[1, 2], [4, 5]]
+
     Args:
         windows: one row a ticker and session.
         test_fraction: share of the distinct session dates that are tested on, the last ones.
-        purge: rows of each ticker that are left out before the first test date, so that at least as many of its own
-            sessions lie between anything trained on and anything scored, whatever calendar the other tickers keep.
+        purge: rows of each ticker that are left out before the first test date, so that at least as
+            many of its own sessions lie between anything trained on and anything scored, whatever
+            calendar the other tickers keep.
 
     Returns:
-        ``(train, test)``, both with the columns and the grain of `windows`.
+        ``(train, test)``, both with the columns and the grain of `windows`. A ticker that has no
+        session before the first test date is in the test set only.
+
+    Raises:
+        CandlecastError: there are no windows.
     """
     dates = sorted(row["session"] for row in windows.select("session").distinct().collect())
-    first_test = dates[first_test_position(dates, test_fraction)]
+    if not dates:
+        raise CandlecastError(
+            "There are no windows to split: no ticker has enough sessions in a row, with an open "
+            "and a close, to fill one. Ask for an earlier start or other tickers, or lower window."
+        )
+    first_test = F.lit(dates[first_test_position(dates, test_fraction)])
     latest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
     train = (
-        windows.where(F.col("session") < F.lit(first_test))
+        windows.where(F.col("session") < first_test)
         .withColumn("_age", F.row_number().over(latest_first))
         .where(F.col("_age") > purge)
         .drop("_age")
     )
-    return train, windows.where(F.col("session") >= F.lit(first_test))
+    return train, windows.where(F.col("session") >= first_test)
 
 
 def purge_before(frame: pd.DataFrame, first_scored: object, purge: int) -> pd.DataFrame:
-    """The rows of a pandas frame that may be trained on when `first_scored` is the first session scored.
+    """Keep the rows that may be trained on when `first_scored` is the first session scored.
 
-    The same rule as in `split_windows`: of each ticker, all rows before that session but the last `purge`.
+    The rule of `split_windows`, in pandas: of each ticker, all rows before that session but the
+    last `purge`.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": [1, 2, 3, 4, 5]})
     >>> purge_before(days, first_scored=4, purge=1)["session"].tolist()
     [1, 2]
+
+    Args:
+        frame: windows, one row a ticker and session, in any order.
+        first_scored: a session, of the type of ``frame["session"]``.
+        purge: rows of each ticker.
+
+    Returns:
+        The rows of `frame` that are kept, in its order.
     """
-    before = frame[frame["session"] < first_scored].sort_values(["ticker", "session"])
-    age = before.groupby("ticker").cumcount(ascending=False)
-    return before[age >= purge]
+    before = frame[frame["session"] < first_scored]
+    age = before.groupby("ticker")["session"].rank(method="first", ascending=False)
+    return before[age > purge]
 
 
 def sessions_needed(
     window: int, purge: int, folds: int, test_fraction: float, min_training_sessions: int
 ) -> int:
-    """The fewest sessions of history that a window, the split and the walk-forward folds leave
-    something to learn from.
+    """Count the sessions from which every walk-forward fold has enough to learn from.
 
-    Folds are equal blocks of dates, the first of which (less the purge) must keep `min_training_sessions`.
+    It is exact where the tickers keep one calendar and miss no price: with one session less the
+    first fold trains on less than `min_training_sessions`, with more sessions it never does. The
+    dates before a fold are ``dates - folds * (dates // (folds + 1))`` at least, as scikit-learn's
+    ``TimeSeriesSplit`` makes them.
 
     >>> sessions_needed(window=14, purge=14, folds=5, test_fraction=0.2, min_training_sessions=20)
-    287
+    281
+
+    Args:
+        window: candle bodies before a session.
+        purge: sessions between training and anything scored.
+        folds: walk-forward folds inside the training period.
+        test_fraction: share of the window dates that are tested on.
+        min_training_sessions: sessions that the first fold trains on, after its purge.
+
+    Returns:
+        The number of distinct session dates of the prices.
     """
-    training = (folds + 1) * (purge + min_training_sessions)
-    return math.ceil((training + purge) / (1 - test_fraction)) + window
+    training = max((folds + 1) * (purge + min_training_sessions - 1) + 1, folds + 1)
+    before_test = training + purge
+    fewest = max(1, math.floor(before_test / (1 - test_fraction)) - 1)
+    return window + next(
+        dates
+        for dates in count(fewest)
+        if first_test_position(range(dates), test_fraction) >= before_test
+    )

@@ -9,14 +9,14 @@ told from that answer too: yfinance calls most failures "possibly delisted".
 from __future__ import annotations
 
 import functools
-import json
 from datetime import UTC, date, datetime, time, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yfinance  # type: ignore[import-untyped]
+import yfinance
 from curl_cffi import requests
 from tenacity import (
     Retrying,
@@ -25,9 +25,15 @@ from tenacity import (
     wait_exponential,
     wait_random,
 )
-from yfinance.data import YfData  # type: ignore[import-untyped]
+from yfinance.data import YfData
 
-from candlecast.errors import SourceError
+from candlecast.errors import (
+    NoSessionsError,
+    RateLimitedError,
+    SourceUnavailableError,
+    UnexpectedAnswerError,
+    UnknownTickerError,
+)
 
 TRIES = 4
 """How often a ticker is asked for at most."""
@@ -35,6 +41,9 @@ PAUSE = 2.0
 """Seconds before the second try, doubled for each further one; up to as many again by chance."""
 TIMEOUT = 20.0
 """Seconds a request may take."""
+
+Asked = tuple[str, str, date, date, int]
+"""The source, the ticker, the first and the last session asked for, and the how many-th try."""
 
 COLUMNS = {
     "open": "open",
@@ -63,65 +72,6 @@ DELAY = timedelta(minutes=30)
 """How late some exchanges' prices reach Yahoo."""
 ROUND_THE_CLOCK = timedelta(hours=23)
 """A trading period longer than this is a whole day: it closes at midnight."""
-
-
-class YahooError(SourceError):
-    """No sessions came back, and why. Its text says what was asked, what came and what to do.
-
-    Attributes:
-        ticker: the ticker asked for.
-        start: the first session asked for.
-        end: the last session asked for.
-        attempts: how often it was asked for.
-        cause: what came instead, in words.
-    """
-
-    advice = "Try again later."
-
-    def __init__(self, ticker: str, start: date, end: date, attempts: int, cause: str) -> None:
-        """Keep the facts."""
-        super().__init__(ticker, start, end, attempts, cause)
-        self.ticker, self.start, self.end = ticker, start, end
-        self.attempts, self.cause = attempts, cause
-
-    def __str__(self) -> str:
-        """Say what was asked, what came and what to do."""
-        tries = "1 try" if self.attempts == 1 else f"{self.attempts} tries"
-        return (
-            f"asked Yahoo for {self.ticker}, sessions {self.start} to {self.end} ({tries}): "
-            f"{self.cause}. {self.advice}"
-        )
-
-
-class UnknownTicker(YahooError):
-    """Yahoo does not know the ticker. Final: it is not asked for again."""
-
-    advice = "Look the ticker up at finance.yahoo.com and correct it."
-
-
-class NoSessions(YahooError):
-    """No session of the range is over, or the answer is empty. Final: it is not asked for again."""
-
-    advice = "Ask for a range that holds a trading day that is over."
-
-
-class RateLimited(YahooError):
-    """Yahoo answered 429 to the last try. The caller stops asking for all tickers."""
-
-    stops_all = True
-    advice = "Stop all tickers, wait an hour, then run again for fewer tickers at a time."
-
-
-class SourceUnavailable(YahooError):
-    """No usable answer after the last try: time-out, reset, HTTP 5xx, HTML or half an answer."""
-
-    advice = "Check the network and Yahoo's state, then run again."
-
-
-class UnexpectedAnswer(YahooError):
-    """The answer has another form than expected here. Final: it is not asked for again."""
-
-    advice = f"Yahoo changed, or yfinance ({yfinance.__version__}) did: look for a newer release."
 
 
 def fetch_sessions(
@@ -155,33 +105,33 @@ def fetch_sessions(
         (dividends and splits 0.0 if none), source ("yahoo"), ingested_at (UTC).
 
     Raises:
-        UnknownTicker: Yahoo does not know the ticker.
-        NoSessions: no session of the range is over, or the answer is empty.
-        RateLimited: 429 to the last try; the caller stops all tickers.
-        SourceUnavailable: no usable answer to the last try.
-        UnexpectedAnswer: columns are missing or renamed, or the answer is of another form.
+        UnknownTickerError: Yahoo does not know the ticker.
+        NoSessionsError: no session of the range is over, or the answer is empty.
+        RateLimitedError: 429 to the last try; the caller stops all tickers.
+        SourceUnavailableError: no usable answer to the last try.
+        UnexpectedAnswerError: columns are missing or renamed, or the answer is of another form.
     """
     now = now or datetime.now(UTC)
     _settle(cache_dir)
     tries = Retrying(
         stop=stop_after_attempt(TRIES),
         wait=wait_exponential(multiplier=PAUSE, max=60) + wait_random(0, PAUSE),
-        retry=retry_if_exception_type((RateLimited, SourceUnavailable)),
+        retry=retry_if_exception_type((RateLimitedError, SourceUnavailableError)),
         reraise=True,
     )
     for attempt in tries:
         with attempt:
-            asked = (ticker, start, end, attempt.retry_state.attempt_number)
+            asked = ("Yahoo", ticker, start, end, attempt.retry_state.attempt_number)
             answer, history, failure = _ask(ticker, start, end)
             result = _result(asked, answer, failure)
     try:
         rows = _join(_quotes(result), history)
         last = _last_closed(result["meta"], now)
     except (KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswer(*asked, _named(error)) from error
+        raise _unexpected(asked, _named(error)) from error
     rows = rows[rows["session"].between(pd.Timestamp(start), pd.Timestamp(min(end, last)))]
     if rows.empty:
-        raise NoSessions(*asked, f"{_none(start, end)} (what is over by now ends with {last})")
+        raise NoSessionsError(*asked, f"{_none(asked)} (what is over by now ends with {last})")
     ingested_at = pd.Timestamp(now).tz_convert("UTC").as_unit("ns")
     rows = rows.assign(ticker=ticker, source="yahoo", ingested_at=ingested_at)
     return rows[list(SESSIONS)].reset_index(drop=True)
@@ -248,7 +198,7 @@ def _ask(
 
 
 def _result(
-    asked: tuple[str, date, date, int],
+    asked: Asked,
     answer: requests.Response | None,
     failure: Exception | None,
 ) -> dict[str, Any]:
@@ -256,49 +206,49 @@ def _result(
     if answer is None:
         if isinstance(failure, requests.exceptions.Timeout):
             words = f"timeout, no whole answer within {TIMEOUT:g} s"
-            raise SourceUnavailable(*asked, words) from failure
+            raise SourceUnavailableError(*asked, words) from failure
         if isinstance(failure, requests.exceptions.RequestException):
-            raise SourceUnavailable(*asked, _named(failure)) from failure
-        raise UnexpectedAnswer(*asked, _named(failure)) from failure
+            raise SourceUnavailableError(*asked, _named(failure)) from failure
+        raise _unexpected(asked, _named(failure)) from failure
     chart = _chart(asked, answer)
     result: dict[str, Any] = (chart.get("result") or [{}])[0]
     if not result.get("timestamp"):
-        raise NoSessions(*asked, f"{_none(asked[1], asked[2])} (an empty answer)")
+        raise NoSessionsError(*asked, f"{_none(asked)} (an empty answer)")
     got = [*_columns(result), *result.get("meta", [])]
     for expected in (list(COLUMNS), ["exchangeTimezoneName"]):
         if not set(expected) <= set(got):
             words = f"expected {', '.join(expected)}, got {', '.join(got)}"
-            raise UnexpectedAnswer(*asked, words) from failure
+            raise _unexpected(asked, words) from failure
     if failure is not None:
-        raise UnexpectedAnswer(*asked, _named(failure)) from failure
+        raise _unexpected(asked, _named(failure)) from failure
     return result
 
 
-def _chart(asked: tuple[str, date, date, int], answer: requests.Response) -> dict[str, Any]:
+def _chart(asked: Asked, answer: requests.Response) -> dict[str, Any]:
     """The body of an answer that is neither an error nor broken."""
     status = answer.status_code
     said = f"HTTP {status}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimited(*asked, f"{said}, too many requests")
+        raise RateLimitedError(*asked, f"{said}, too many requests")
     try:
-        chart: dict[str, Any] = json.loads(answer.content)["chart"]
+        chart: dict[str, Any] = answer.json()["chart"]  # type: ignore[no-untyped-call]
         error = chart.get("error") or {}
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         text = answer.text.strip()
         form = f"JSON cut off or broken after {len(text)} characters"
         if text.startswith("<"):
             form = "HTML instead of JSON"
-        raise SourceUnavailable(*asked, f"{said}, {form}") from fault
+        raise SourceUnavailableError(*asked, f"{said}, {form}") from fault
     if status == HTTPStatus.NOT_FOUND or error.get("code") == "Not Found":
         # Yahoo's own description says "may be delisted", which it does not know.
-        raise UnknownTicker(*asked, f"{said}, no such ticker")
+        raise UnknownTickerError(*asked, f"{said}, no such ticker")
     if status == HTTPStatus.BAD_REQUEST:
         words = error.get("description", "Bad Request")
-        raise NoSessions(*asked, f"{_none(asked[1], asked[2])} ({said}, {words})")
+        raise NoSessionsError(*asked, f"{_none(asked)} ({said}, {words})")
     if status != HTTPStatus.OK:
-        raise SourceUnavailable(*asked, said)
+        raise SourceUnavailableError(*asked, said)
     if error:
-        raise UnexpectedAnswer(*asked, f"{error.get('code')}, {error.get('description')}")
+        raise _unexpected(asked, f"{error.get('code')}, {error.get('description')}")
     return chart
 
 
@@ -313,14 +263,19 @@ def _columns(result: dict[str, Any]) -> dict[str, list[float | None]]:
 def _quotes(result: dict[str, Any]) -> pd.DataFrame:
     """Yahoo's rows, oldest first, each with its session date in the exchange's zone."""
     meta, columns = result["meta"], _columns(result)
-    rows = pd.DataFrame({ours: columns[theirs] for theirs, ours in COLUMNS.items()}, dtype=float)
-    rows["stamp"] = result["timestamp"]
-    rows = rows.sort_values("stamp", kind="stable", ignore_index=True)
-    local = pd.to_datetime(rows["stamp"], unit="s", utc=True)
-    local = local.dt.tz_convert(meta["exchangeTimezoneName"]).dt.tz_localize(None)
+    stamps = np.array(result["timestamp"], dtype="datetime64[s]")
+    local = pd.DatetimeIndex(stamps, tz="UTC").tz_convert(meta["exchangeTimezoneName"])
+    local = local.tz_localize(None).as_unit("ns")
     # Where summer time moves midnight, Yahoo stamps days at 22:00 or 23:00 of the day before.
-    early = (local.dt.hour >= 22) & (local.dt.minute == 0)
-    rows["session"] = local.where(~early, local + pd.Timedelta(hours=2)).dt.normalize()
+    early = (local.hour >= 22) & (local.minute == 0)
+    rows = pd.DataFrame(
+        {ours: np.array(columns[theirs], dtype=float) for theirs, ours in COLUMNS.items()}
+        | {
+            "stamp": stamps.astype("int64"),
+            "session": (local + early * np.timedelta64(2, "h")).normalize(),
+        }
+    )
+    rows = rows.sort_values("stamp", kind="stable", ignore_index=True)
     before, newest = rows.iloc[-2:].iloc[0], rows.iloc[-1]
     live = before["session"] == newest["session"] and before["stamp"] < newest["stamp"]
     if live and newest["stamp"] == meta.get("regularMarketTime"):
@@ -330,8 +285,9 @@ def _quotes(result: dict[str, Any]) -> pd.DataFrame:
 
 def _join(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The rows with dividends and splits; one on a date of its own is a row without prices."""
-    actions = history[list(ACTIONS)].rename(columns=ACTIONS)
-    actions["session"] = pd.DatetimeIndex(history.index).tz_localize(None).normalize()
+    actions = history.loc[(history[list(ACTIONS)] != 0).any(axis=1), list(ACTIONS)]
+    actions = actions.rename(columns=ACTIONS)
+    actions["session"] = pd.DatetimeIndex(actions.index).tz_localize(None).normalize()
     joined = rows.merge(actions, on="session", how="outer", sort=True)
     return joined.fillna({name: 0.0 for name in ACTIONS.values()})
 
@@ -357,8 +313,12 @@ def _last_closed(meta: dict[str, Any], now: datetime) -> date:
     return today if over else yesterday
 
 
-def _none(start: date, end: date) -> str:
-    return f"no sessions between {start} and {end}"
+def _none(asked: Asked) -> str:
+    return f"no sessions between {asked[2]} and {asked[3]}"
+
+
+def _unexpected(asked: Asked, words: str) -> UnexpectedAnswerError:
+    return UnexpectedAnswerError(*asked, f"{words} (yfinance {yfinance.__version__})")
 
 
 def _named(error: Exception | None) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 from urllib.parse import quote
@@ -10,14 +10,17 @@ from urllib.parse import quote
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from rich.console import Console
 from rich.progress import track
 
-from candlecast.checks import ContractError, Finding, Source, as_date, check_sessions
+from candlecast.checks import Finding, Source, as_date, check_sessions
 from candlecast.errors import (
+    CandlecastError,
     MissingTickersError,
     RefusedError,
     SourceError,
     TooLittleHistoryError,
+    UnknownTickerError,
 )
 from candlecast.history import merge_history
 from candlecast.windows import add_windows, sessions_needed, split_windows
@@ -27,18 +30,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Arrivals:
-    """What became of the tickers asked for: findings of those that arrived, and why the others did
-    not.
+    """What became of the tickers asked for, so far.
+
+    Attributes:
+        findings: of each ticker that arrived and passed its checks, by ticker.
+        failed: why, of each ticker that did not, by ticker.
+        dates: the distinct session dates that arrived, sorted.
     """
 
-    findings: list[Finding] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    dates: set[pd.Timestamp] = field(default_factory=set)
-
-    @property
-    def tickers(self) -> list[str]:
-        """The tickers that arrived and passed their checks."""
-        return list(dict.fromkeys(finding.ticker for finding in self.findings))
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    failed: dict[str, CandlecastError] = field(default_factory=dict)
+    dates: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([]))
 
 
 def fetch_sessions(
@@ -56,45 +58,49 @@ def fetch_sessions(
 ) -> Iterator[tuple[dict[str, pd.DataFrame], Arrivals]]:
     """Fetch and check one ticker after the other, so that only one is in memory.
 
+    A bar shows the progress on a terminal, else a line a ticker. No further ticker is asked for
+    when the source has had too many requests, or did not answer for three tickers in a row.
+
     Yields:
-        The checked sessions of a ticker under a file name of its own, and what has arrived so far.
+        For each ticker that passed: its sessions (see `candlecast.checks.check_sessions`; the
+        session a date) under a file name of its own, and what has arrived so far.
 
     Raises:
-        RefusedError: the prices of a ticker break a contract, unless missing tickers are allowed.
+        RefusedError: an answer breaks a contract, and missing tickers are not allowed.
         MissingTickersError: no ticker arrived.
         TooLittleHistoryError: the sessions are too few to window, split and validate.
     """
-    arrivals, refused = Arrivals(), list[ContractError]()
-    stopped = ""
-    for ticker in track(tickers, "Fetching", disable=not sys.stderr.isatty()):
-        if stopped:
-            arrivals.failed[ticker] = f"{ticker}: not asked for, since {stopped}"
-            continue
+    arrivals, in_a_row, stopped = Arrivals(), list[str](), ""
+    bar = sys.stderr.isatty()
+    for ticker in track(tickers, "Fetching", console=Console(stderr=True), disable=not bar):
         try:
+            if stopped:
+                raise SourceError(stopped)
             sessions = source(ticker, as_date(start), as_date(end))
             checked, findings = check_sessions(ticker, sessions, max_missing_share)
-        except SourceError as error:
-            arrivals.failed[ticker] = str(error)
-            logger.warning("%s", error)
-            if error.stops_all:
-                stopped = f"the source had enough at {ticker}"
-            continue
-        except ContractError as error:
-            arrivals.failed[ticker] = str(error)
-            refused.append(error)
-            continue
-        arrivals.findings.append(_asked(ticker, checked, start, end))
-        arrivals.findings.extend(findings)
-        arrivals.dates.update(checked["session"])
-        stored = checked.assign(
-            session=checked["session"].dt.date,
-            ingested_at=checked["ingested_at"].dt.as_unit("us"),
-        )
-        yield {quote(ticker, safe="").replace("%", "_"): stored}, arrivals
+        except CandlecastError as error:
+            if isinstance(error, UnknownTickerError):
+                error.known = {*error.known, *tickers}
+            arrivals.failed[ticker] = error.with_traceback(None)  # which would keep its frames
+            in_a_row = [*in_a_row, ticker] if error.patience else []
+            if error.patience and len(in_a_row) >= error.patience:
+                stopped = f"not asked for, since {', '.join(in_a_row)} failed"
+        else:
+            in_a_row = []
+            arrivals.findings[ticker] = [_asked(ticker, checked, start, end), *findings]
+            arrivals.dates = arrivals.dates.union(pd.DatetimeIndex(checked["session"]))
+            yield {quote(ticker, safe=""): _for_spark(checked)}, arrivals
+        if not bar:
+            _tell(arrivals, [ticker])
+    if bar:
+        _tell(arrivals, tickers)
+    refused = [error for error in arrivals.failed.values() if error.refuses]
     if refused and not allow_missing_tickers:
-        raise RefusedError(refused)
+        raise RefusedError(refused, of=len(tickers))
     if not arrivals.findings:
         raise MissingTickersError(arrivals.failed, of=len(tickers))
+    if arrivals.failed and not allow_missing_tickers:
+        return  # what came is stored, then tabulate_quality ends the run
     needed = sessions_needed(window, purge, folds, test_fraction, min_training_sessions)
     if len(arrivals.dates) < needed:
         raise TooLittleHistoryError(
@@ -103,68 +109,103 @@ def fetch_sessions(
 
 
 def _asked(ticker: str, checked: pd.DataFrame, start: str | None, end: str | None) -> Finding:
-    """What was asked for, and where the answer ends if that is earlier."""
-    last = f"{checked['session'].max():%Y-%m-%d}"
-    capped = f"; ends {last}, the last session that has closed" if end and last < end else ""
-    detail = f"{start or 'the first'} to {end or 'the last'}{capped}"
-    logger.info("  %-10s %6d sessions, asked for %s", ticker, len(checked), detail)
+    """What was asked for, and where the answer ends if the end lies in the future."""
+    last, today = (f"{checked[name].max():%Y-%m-%d}" for name in ("session", "ingested_at"))
+    detail = f"{start or 'the first'} to {end or 'the last'}"
+    if end and last < end and today <= end:
+        detail += f", capped at {last}, the last session that has closed"
     return Finding(ticker, "asked", len(checked), len(checked), len(checked), detail)
 
 
+def _for_spark(checked: pd.DataFrame) -> pd.DataFrame:
+    """The same rows in types that Spark reads: sessions as dates, times in microseconds."""
+    days = checked["session"].astype("datetime64[s]").astype("date32[pyarrow]")
+    return checked.assign(session=days, ingested_at=checked["ingested_at"].dt.as_unit("us"))
+
+
+def _tell(arrivals: Arrivals, tickers: Iterable[str]) -> None:
+    """Log a line a ticker: what was asked, what came, what is missing."""
+    for ticker in tickers:
+        if ticker in arrivals.failed:
+            logger.warning("  %-10s missing: %s", ticker, arrivals.failed[ticker])
+            continue
+        rules = {finding.rule: finding for finding in arrivals.findings[ticker]}
+        logger.info(
+            "  %-10s %6d sessions, %s, %d absent; asked for %s",
+            ticker,
+            rules["stored"].found,
+            rules["stored"].detail,
+            rules["sessions absent"].found,
+            rules["asked"].detail,
+        )
+
+
 def merge_prices(
-    fetched: DataFrame, stored_prices: DataFrame | None, arrivals: Arrivals
+    fetched: DataFrame,
+    stored_prices: DataFrame | None,
+    arrivals: Arrivals,
+    start: str | None,
+    end: str | None,
 ) -> tuple[DataFrame, list[Finding]]:
-    """The sessions to store of the tickers that arrived, one row a ticker and session.
-
-    See `candlecast.history.merge_history`; the findings are its, none when nothing is stored yet.
-    """
-    arrived = fetched.where(F.col("ticker").isin(arrivals.tickers))
-    return (arrived, []) if stored_prices is None else merge_history(arrived, stored_prices)
-
-
-def tabulate_quality(arrivals: Arrivals, history: list[Finding]) -> pd.DataFrame:
-    """What was found in the prices.
+    """Bring what arrived and what is stored together; see `candlecast.history.merge_history`.
 
     Returns:
-        One row a ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows or sessions that the
-        rule is about) and ``detail``. A ticker that did not arrive has the one rule ``missing``.
+        The sessions to store of the tickers that arrived in this run, one row a ticker and session
+        (`fetched` may hold files of earlier runs); and what happened to the stored ones.
     """
-    rows = [asdict(finding) for finding in [*arrivals.findings, *history]] + [
-        {
-            "ticker": ticker,
-            "rule": "missing",
-            "rows_in": 0,
-            "rows_kept": 0,
-            "found": 0,
-            "detail": why,
-        }
-        for ticker, why in arrivals.failed.items()
-    ]
-    table = pd.DataFrame(rows)
-    return table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
+    arrived = F.col("ticker").isin(list(arrivals.findings))
+    if stored_prices is None:
+        return fetched.where(arrived), []
+    merged, findings = merge_history(
+        fetched.where(arrived), stored_prices.where(arrived), start, end
+    )
+    for finding in findings:
+        if finding.found:
+            logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
+    return merged, findings
 
 
-def require_tickers(arrivals: Arrivals, prices: DataFrame, allow_missing_tickers: bool) -> None:
-    """End the run, now that `prices` holds what did arrive, if a ticker is missing.
+def tabulate_quality(
+    arrivals: Arrivals, history: list[Finding], allow_missing_tickers: bool
+) -> Iterator[pd.DataFrame]:
+    """Tabulate what was found in the prices; then end the run if a ticker is missing.
+
+    Yields:
+        One row a ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows or
+        sessions that the rule is about) and ``detail``. A ticker that did not arrive has the one
+        rule ``missing``.
 
     Raises:
-        MissingTickersError: a ticker did not arrive and missing ones are not allowed.
+        MissingTickersError: a ticker did not arrive, and missing ones are not allowed. Prices and
+            quality are stored by then.
     """
-    del prices  # asked for so that this runs after the prices are stored
+    arrived = [finding for findings in arrivals.findings.values() for finding in findings]
+    missing = [
+        Finding(ticker, "missing", 0, 0, 0, str(error)) for ticker, error in arrivals.failed.items()
+    ]
+    table = pd.DataFrame([asdict(finding) for finding in [*arrived, *history, *missing]])
+    yield table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
     if arrivals.failed and not allow_missing_tickers:
-        raise MissingTickersError(arrivals.failed, of=len(arrivals.failed) + len(arrivals.tickers))
+        raise MissingTickersError(arrivals.failed, of=len(arrivals.failed) + len(arrivals.findings))
 
 
 def make_windows(
     prices: DataFrame,
+    quality: pd.DataFrame,
     tickers: list[str],
     start: str | None,
     end: str | None,
     window: int,
     feature: Literal["return", "delta"],
 ) -> DataFrame:
-    """Windows of the tickers and the range asked for; see `candlecast.windows.add_windows`."""
-    asked = prices.where(F.col("ticker").isin(tickers))
+    """Make windows of the range asked for, of the tickers that arrived.
+
+    See `candlecast.windows.add_windows`. A ticker that `quality` calls missing takes no part, also
+    when earlier runs stored sessions of it.
+    """
+    missing = set(quality.loc[quality["rule"] == "missing", "ticker"])
+    arrived = [ticker for ticker in tickers if ticker not in missing]
+    asked = prices.where(F.col("ticker").isin(arrived))
     if start:
         asked = asked.where(F.col("session") >= F.lit(start).cast("date"))
     if end:

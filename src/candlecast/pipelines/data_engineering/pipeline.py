@@ -6,7 +6,6 @@ from candlecast.pipelines.data_engineering.nodes import (
     fetch_sessions,
     make_windows,
     merge_prices,
-    require_tickers,
     split_by_date,
     tabulate_quality,
 )
@@ -35,16 +34,15 @@ def create_pipeline() -> Pipeline:
         ),
         node(
             merge_prices,
-            ["fetched@spark", "stored_prices", "arrivals"],
+            ["fetched@spark", "stored_prices", "arrivals", "params:start", "params:end"],
             ["prices", "history"],
             name="merge_prices",
         ),
-        node(tabulate_quality, ["arrivals", "history"], "quality", name="tabulate_quality"),
         node(
-            require_tickers,
-            ["arrivals", "prices", "params:allow_missing_tickers"],
-            None,
-            name="require_tickers",
+            tabulate_quality,
+            ["arrivals", "history", "params:allow_missing_tickers"],
+            "quality",
+            name="tabulate_quality",
         ),
     ]
     preprocess = [
@@ -52,6 +50,7 @@ def create_pipeline() -> Pipeline:
             make_windows,
             [
                 "prices",
+                "quality",
                 "params:tickers",
                 "params:start",
                 "params:end",

@@ -1,5 +1,4 @@
-"""Candidates tried by walk-forward validation, one chosen, refitted and scored once on the test
-set."""
+"""Candidates are tried by walk-forward validation; one is chosen, refitted and tested once."""
 
 from candlecast.pipelines.data_science.pipeline import create_pipeline
 

@@ -1,6 +1,6 @@
 """Functions of the data_science pipeline.
 
-Frames of windows are as `candlecast.windows.add_windows` makes them.
+Frames of windows are as `candlecast.windows.add_windows` makes them, in any order of their rows.
 """
 
 import numpy as np
@@ -11,7 +11,15 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from candlecast.forests import features, first_trees, grow, probabilities_by_size, walk_forward
+from candlecast.forests import (
+    Floats,
+    features,
+    first_trees,
+    grow,
+    in_order,
+    probabilities_by_size,
+    walk_forward,
+)
 
 
 def try_candidates(
@@ -25,10 +33,11 @@ def try_candidates(
     """Score every forest size by walk-forward validation inside the training period.
 
     Returns:
-        Scores, one row a fold and size: ``fold``, ``trees``, ``log_loss``, ``accuracy``, ``roc_auc`` (NaN where the
-        fold saw one class), ``first_session``, ``last_session``, ``rows`` of what was scored.
-        Losses, one row a validated session date: the mean log loss of each size (columns ``trees_<size>``) and of the
-        fold's training base rate (``base_rate``).
+        Scores, one row a fold and size: ``fold`` (from 1), ``trees``, ``log_loss``, ``accuracy``,
+        ``roc_auc`` (NaN where the fold saw one class), and ``first_session``, ``last_session`` and
+        ``rows`` of what was scored.
+        Losses, one row a validated session date: ``session``, the mean log loss of the fold's
+        training base rate (``base_rate``) and of each size (``trees_<size>``).
     """
     scores, losses = [], []
     for fold, (past, scored) in enumerate(walk_forward(train, folds, purge), start=1):
@@ -53,12 +62,15 @@ def try_candidates(
     return pd.DataFrame(scores), pd.concat(losses).rename_axis("session").reset_index()
 
 
-def _row_losses(up: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Log loss of each row; a probability of exactly 0 or 1 counts as one double away from it, as
-    in scikit-learn."""
+def _row_losses(up: np.ndarray, probability: Floats) -> Floats:
+    """Log loss of each row.
+
+    A probability of exactly 0 or 1 counts as one double away from it, as in scikit-learn.
+    """
     epsilon = np.finfo(np.float64).eps
-    right = np.clip(np.where(up == 1, probability, 1 - probability), epsilon, 1 - epsilon)
-    return -np.log(right)
+    right = np.where(up == 1, probability, 1 - probability).clip(epsilon, 1 - epsilon)
+    losses: Floats = -np.log(right)
+    return losses
 
 
 def grow_forest(
@@ -67,8 +79,8 @@ def grow_forest(
     """Grow the largest candidate on the whole training set; the others are its first trees.
 
     Returns:
-        The forest, and the weighted F1 of each size on the rows that it was trained on: what the original project
-        chose by, shown and never used.
+        The forest, and the weighted F1 of each size on the rows that it was trained on: what the
+        original project chose by, shown and never used.
     """
     forest = grow(train, max(candidate_trees), min_weight_fraction_leaf, seed)
     training_f1 = {
@@ -81,37 +93,43 @@ def grow_forest(
 def choose_candidate(
     fold_scores: pd.DataFrame, training_f1: dict[int, float]
 ) -> tuple[list[dict[str, float | bool]], int]:
-    """Choose by the one-standard-error rule: the fewest trees whose mean log loss is within one of
-    the best's.
+    """Choose by the one-standard-error rule (Breiman et al., Classification and Regression Trees).
+
+    It is the fewest trees whose mean log loss is at most that of the best size and one standard
+    error of it; of equals, too, the fewest.
 
     Args:
         fold_scores: one row a fold and size, from `try_candidates`.
         training_f1: by size, from `grow_forest`.
 
     Returns:
-        One row a size: its mean scores over the folds, the standard error of the mean log loss, the log loss of each
-        fold, ``chosen`` and ``original_rule`` (what the highest training F1 would have chosen; of equals the
-        smaller). And the chosen size.
+        One row a size, ascending: ``trees``, the means over the folds of ``log_loss``, ``accuracy``
+        and ``roc_auc`` (not there when no fold has one), ``log_loss_se`` (the standard error of
+        the mean), ``training_f1``, ``fold_<n>.log_loss``, ``chosen`` and ``original_rule`` (what
+        the highest training F1 would have chosen; of equals the smaller). And the chosen size.
     """
     by_size = fold_scores.groupby("trees")
     means = by_size[["log_loss", "accuracy", "roc_auc"]].mean()
-    errors = by_size["log_loss"].sem().fillna(0.0)
-    best = means["log_loss"].idxmin()
-    limit = means.loc[best, "log_loss"] + errors[best]
-    chosen = int(min(means.index[means["log_loss"] <= limit]))
+    sizes, losses = [int(trees) for trees in means.index], means["log_loss"].to_numpy()
+    errors = by_size["log_loss"].sem().fillna(0.0).to_numpy()
+    best = losses.argmin()
+    limit = losses[best] + errors[best]
+    chosen = min(trees for trees, loss in zip(sizes, losses, strict=True) if loss <= limit)
     original = max(training_f1, key=lambda trees: (training_f1[trees], -trees))
     folds = fold_scores.pivot(index="trees", columns="fold", values="log_loss")
     table = [
         {
-            "trees": int(trees),
-            **{str(name): float(value) for name, value in means.loc[trees].dropna().items()},
-            "log_loss_se": float(errors[trees]),
+            "trees": trees,
+            **{name: value for name, value in mean.items() if not np.isnan(value)},
+            "log_loss_se": float(error),
             "training_f1": training_f1[trees],
-            **{f"fold_{fold}.log_loss": float(value) for fold, value in folds.loc[trees].items()},
-            "chosen": bool(trees == chosen),
-            "original_rule": bool(trees == original),
+            **{f"fold_{fold}.log_loss": loss for fold, loss in by_fold.items()},
+            "chosen": trees == chosen,
+            "original_rule": trees == original,
         }
-        for trees in means.index
+        for trees, mean, error, by_fold in zip(
+            sizes, means.to_dict("records"), errors, folds.to_dict("records"), strict=True
+        )
     ]
     return table, chosen
 
@@ -119,9 +137,12 @@ def choose_candidate(
 def cut_forest(
     forest: RandomForestClassifier, chosen_trees: int, train: pd.DataFrame
 ) -> tuple[RandomForestClassifier, pd.DataFrame]:
-    """The model: the chosen number of trees of the forest grown on all of `train`; and five rows of
-    its input."""
-    return first_trees(forest, chosen_trees), features(train.head(5))
+    """Make the model: the first `chosen_trees` trees of the forest grown on all of `train`.
+
+    Returns:
+        The forest, and its input for the first five rows of `train` by session and ticker.
+    """
+    return first_trees(forest, chosen_trees), features(in_order(train).head(5))
 
 
 def score_test(
@@ -130,27 +151,31 @@ def score_test(
     """Score the test set, once, by the model and by every baseline.
 
     Returns:
-        One row a ticker and session of `test`: ``ticker``, ``session``, ``body``, ``return_``, ``up``, ``probability`` (the
-        model's P(up)) and a P(up) of each baseline: ``always_up``, ``majority`` (of the training labels),
-        ``previous_day`` (the direction of the session before), ``base_rate`` (the training share of ups) and
-        ``logistic`` (a logistic regression on the same features). It is up that is predicted where P(up) > 0.5.
+        One row a ticker and session of `test`, sorted by session and ticker: ``ticker``,
+        ``session``, ``body``, ``return_``, ``up``, ``probability`` (the model's P(up)) and a P(up)
+        of each baseline: ``always_up``, ``majority`` (of the training labels), ``previous_day``
+        (the direction of the session before), ``base_rate`` (the training share of ups) and
+        ``logistic`` (a logistic regression on the same features). It is up that is predicted where
+        P(up) > 0.5.
     """
-    classes = list(model.classes_)
-    probability = model.predict_proba(features(test))
+    train, test = in_order(train), in_order(test)
+    ((_, probability),) = probabilities_by_size(model, test, [model.n_estimators])
     base_rate = float(train["up"].mean())
     return test[["ticker", "session", "body", "return_", "up"]].assign(
-        probability=probability[:, classes.index(1)] if 1 in classes else 0.0,
+        probability=probability,
         always_up=1.0,
         majority=float(base_rate > 0.5),
-        previous_day=(test["lag_01"] > 0).astype(float),
+        previous_day=(features(test).iloc[:, 0] > 0).astype(float),
         base_rate=base_rate,
         logistic=_logistic(train, test),
     )
 
 
-def _logistic(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
+def _logistic(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
+    """P(up) of a logistic regression on the lags; the one class there is, when there is one."""
     if train["up"].nunique() == 1:
         return np.full(len(test), float(train["up"].iloc[0]))
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     regression.fit(features(train).astype(float), train["up"])
-    return regression.predict_proba(features(test).astype(float))[:, 1]
+    probability: Floats = regression.predict_proba(features(test).astype(float))[:, 1]
+    return probability

@@ -1,0 +1,118 @@
+"""What fetching costs beside the client: 500 tickers of twenty years, from a loopback Yahoo.
+
+The real yfinance client, the node that fetches and checks, and the dataset that keeps a file a
+ticker. The server is a process of its own. ``python benchmarks/fetch.py [tickers]``
+"""
+
+import functools
+import logging
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import candlecast
+
+candlecast.quiet()
+
+import pandas as pd  # noqa: E402
+import yaml  # noqa: E402
+import yfinance  # noqa: E402
+from kedro.io import DataCatalog, MemoryDataset  # noqa: E402
+from kedro.runner import SequentialRunner  # noqa: E402
+from kedro_datasets.partitions import PartitionedDataset  # noqa: E402
+
+from candlecast.datasets import YahooSource  # noqa: E402
+from candlecast.pipelines.data_engineering import create_pipeline  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from yahoo_server import redirected  # noqa: E402
+
+NODE = "fetch_sessions"
+
+
+class Clock:
+    """Adds up the seconds spent in a function, and notes the peak memory at some of its calls."""
+
+    def __init__(self, function: Any, at: set[int]) -> None:
+        self.function, self.at = function, at
+        self.seconds, self.calls, self.peaks = 0.0, 0, dict[int, float]()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        if self.calls in self.at:
+            self.peaks[self.calls] = peak()
+        self.calls += 1
+        since = time.perf_counter()
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            self.seconds += time.perf_counter() - since
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB."""
+    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
+    """Fetch so many tickers as a run does: seconds in all, the client's clock, rows stored."""
+    entry = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())["fetched@pandas"]
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())
+    parameters |= {"tickers": [f"T{n:03d}" for n in range(tickers)], "purge": parameters["window"]}
+    node = create_pipeline().filter(node_names=[NODE])
+    entry = {name: entry[name] for name in ("filename_suffix", "dataset")}
+    catalog = DataCatalog(
+        {
+            "source": YahooSource(filepath=str(folder / "yahoo")),
+            "fetched@pandas": PartitionedDataset(path=str(folder / "fetched"), **entry),
+            "arrivals": MemoryDataset(copy_mode="assign"),
+        }
+        | {
+            name: MemoryDataset(parameters[name.removeprefix("params:")])
+            for name in node.inputs()
+            if name.startswith("params:")
+        }
+    )
+    clock = Clock(yfinance.Ticker.history, at={10})
+    yfinance.Ticker.history = functools.partialmethod(clock)
+    since = time.perf_counter()
+    SequentialRunner().run(node, catalog)
+    took = time.perf_counter() - since
+    files = list((folder / "fetched").iterdir())
+    assert len(files) == tickers
+    return took, clock, len(pd.read_parquet(files[0]))
+
+
+def main() -> None:
+    """Print our own time a ticker, and the peak memory after ten tickers and after all."""
+    tickers = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    for name in ("kedro", "candlecast"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    command = [sys.executable, str(ROOT / "tests/yahoo_server.py")]
+    with (
+        TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        try:
+            assert server.stdout
+            with redirected(server.stdout.readline().strip()):
+                took, clock, rows = fetch(tickers, Path(folder))
+        finally:
+            server.terminate()
+    own, client = (1000 * part / tickers for part in (took - clock.seconds, clock.seconds))
+    sys.stdout.write(
+        f"fetching {tickers} tickers of {rows:,} sessions from a loopback Yahoo\n"
+        f"  yfinance itself, a ticker                  {client:6.1f} ms\n"
+        f"  candlecast beside it, a ticker             {own:6.1f} ms\n"
+        f"  peak memory after 10 tickers and after all {clock.peaks[10]:6.0f} MB, {peak():.0f} MB\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

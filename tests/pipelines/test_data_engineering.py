@@ -1,0 +1,521 @@
+"""Faults of the source through the ingest nodes: the real client, a loopback Yahoo, Delta tables.
+
+yfinance 1.7 repeats a request answered with 400 or more once: such a try is two requests.
+"""
+
+import io
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog
+from kedro.runner import SequentialRunner
+from pyspark.sql import SparkSession
+
+from candlecast.checks import COLUMNS
+from candlecast.errors import (
+    MissingTickersError,
+    NoSessionsError,
+    RefusedError,
+    SourceUnavailableError,
+    TooLittleHistoryError,
+)
+from candlecast.parameters import ParameterError, check_parameters
+from candlecast.pipelines.data_engineering import create_pipeline, nodes
+from conftest import ROOT
+from yahoo_server import (
+    CRYPTO,
+    NEW_YORK,
+    RESET,
+    TOKYO,
+    TOO_MANY,
+    Reply,
+    YahooServer,
+    prices,
+    redirected,
+)
+
+FORTNIGHT = [
+    ("2022-01-03", 10.0, 12.0, 9.0, 11.0, 100),
+    ("2022-01-04", 11.0, 12.0, 10.0, 10.5, 200),
+    ("2022-01-05", 10.5, 11.0, 10.0, 10.75, 300),
+    ("2022-01-06", 10.75, 13.0, 10.5, 12.5, 400),
+    ("2022-01-07", 12.5, 13.0, 12.0, 12.25, 500),
+    ("2022-01-10", 12.25, 12.5, 11.0, 11.5, 600),
+    ("2022-01-11", 11.5, 12.0, 11.0, 11.75, 700),
+    ("2022-01-12", 11.75, 12.5, 11.5, 12.0, 800),
+]
+GOOD = prices(FORTNIGHT)
+TINY = {
+    "start": "2022-01-03",
+    "end": "2022-01-12",
+    "window": 1,
+    "purge": 0,
+    "folds": 2,
+    "min_training_sessions": 1,
+}
+"""Parameters with which five sessions are enough."""
+
+
+@pytest.fixture
+def server() -> Iterator[YahooServer]:
+    """A loopback Yahoo in place of the real one, and no pauses."""
+    with YahooServer() as running, redirected(running.url, pace=0):
+        yield running
+
+
+class Project:
+    """The ingest nodes on the catalog of conf/yahoo, with a data root of its own."""
+
+    def __init__(self, root: Path, spark: SparkSession) -> None:
+        self.root, self.spark = root, spark
+        self.read: dict[tuple[str, int], pd.DataFrame] = {}
+
+    def ingest(self, *tickers: str, **parameters: Any) -> None:
+        """Run the ingest nodes."""
+        given = {"data_root": str(self.root), **TINY, "tickers": list(tickers), **parameters}
+        loader = OmegaConfigLoader(
+            str(ROOT / "conf"), env="yahoo", base_env="base", runtime_params=given
+        )
+        checked = check_parameters(loader["parameters"])
+        loader.runtime_params["tables"] = checked["tables"]
+        values = {f"params:{name}": value for name, value in checked.items()}
+        pipeline = create_pipeline().only_nodes_with_tags("ingest")
+        catalog = DataCatalog.from_config(loader["catalog"])
+        for name in pipeline.inputs() & set(values):
+            catalog[name] = values[name]
+        SequentialRunner().run(pipeline, catalog)
+
+    def table(self, name: str, version: int | None = None) -> pd.DataFrame:
+        """A table, or one of its older versions; each is read once."""
+        version = self.versions()[name] if version is None else version
+        if (name, version) not in self.read:
+            reader = self.spark.read.format("delta").option("versionAsOf", str(version))
+            self.read[name, version] = reader.load(str(self.root / "tables" / name)).toPandas()
+        return self.read[name, version]
+
+    def versions(self) -> dict[str, int]:
+        """The newest version of each table that there is."""
+        logs = (self.root / "tables").glob("*/_delta_log")
+        return {log.parent.name: len(list(log.glob("*.json"))) - 1 for log in logs}
+
+    def closes(self, ticker: str, version: int | None = None) -> dict[str, float]:
+        """What is stored of a ticker: its closes by session."""
+        table = self.table("prices", version)
+        rows = table[table["ticker"] == ticker].sort_values("session")
+        return {f"{row.session:%Y-%m-%d}": row.close for row in rows.itertuples()}
+
+    def quality(self, ticker: str) -> dict[str, tuple[int, str]]:
+        """What was found by rule: the number and the words."""
+        table = self.table("quality")
+        rows = table[table["ticker"] == ticker]
+        return {row.rule: (row.found, row.detail) for row in rows.itertuples()}
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, spark: SparkSession) -> Project:
+    """Nothing is stored."""
+    return Project(tmp_path / "data", spark)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
+    """The data root of a run that stored AAPL and IBM."""
+    project = Project(tmp_path_factory.mktemp("first") / "data", spark)
+    with YahooServer(default=GOOD) as running, redirected(running.url, pace=0):
+        project.ingest("AAPL", "IBM")
+    return project.root
+
+
+@pytest.fixture
+def stored(first_run: Path, tmp_path: Path, spark: SparkSession) -> Project:
+    """AAPL and IBM are stored, in version 0 of each table."""
+    shutil.copytree(first_run, tmp_path / "data")
+    return Project(tmp_path / "data", spark)
+
+
+def closes(rows: list[tuple[Any, ...]] = FORTNIGHT) -> dict[str, float]:
+    return {row[0]: row[4] for row in rows}
+
+
+def changed(position: int, *row: Any) -> Reply:
+    rows: list[tuple[Any, ...]] = list(FORTNIGHT)
+    rows[position] = row
+    return prices(rows)
+
+
+def test_fault_01_unknown_ticker_is_named_with_its_near_match_and_the_others_are_kept(
+    server: YahooServer, fresh: Project
+) -> None:
+    server.script("IBM", GOOD)
+    with pytest.raises(MissingTickersError) as caught:
+        fresh.ingest("APPL", "IBM", "IBN")
+    assert str(caught.value) == (
+        "2 of 3 tickers did not arrive. What arrived (1) is stored, and what earlier runs stored "
+        'stays. To go on, run again (these alone: --tags ingest --params "tickers=APPL IBN"), '
+        "leave them out of tickers, or set allow_missing_tickers=true."
+        "\n  APPL: asked Yahoo for APPL, sessions 2022-01-03 to 2022-01-12 (1 try): HTTP 404, "
+        "no such ticker. Did you mean AAPL?"
+        "\n  IBN: asked Yahoo for IBN, sessions 2022-01-03 to 2022-01-12 (1 try): HTTP 404, "
+        "no such ticker. Did you mean IBM?"
+    )
+    assert server.requests == {"APPL": 2, "IBM": 1, "IBN": 2}
+    assert fresh.closes("IBM") == closes()
+    assert fresh.quality("APPL") == {"missing": (0, str(caught.value.failed["APPL"]))}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        ("2022-02-01", "2022-01-01", ["2022-02-01", "2022-01-01"]),
+        ("2022-01-01", "2022-01-01", ["start is '2022-01-01'", "end is '2022-01-01'"]),
+        ("2022-13-01", "soon", ["'2022-13-01'", "'soon'"]),
+    ],
+    ids=["reversed", "equal", "unparsable"],
+)
+def test_fault_02_unusable_dates_are_refused_without_a_request(
+    server: YahooServer, fresh: Project, start: str, end: str, words: list[str]
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        fresh.ingest("AAPL", start=start, end=end)
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert server.requests == {}
+
+
+def test_fault_03_end_in_the_future_is_capped_and_recorded(
+    server: YahooServer, fresh: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script("AAPL", GOOD)
+    with caplog.at_level(logging.INFO, "candlecast"):
+        fresh.ingest("AAPL", end="2099-12-31")
+    asked = "2022-01-03 to 2099-12-31, capped at 2022-01-12, the last session that has closed"
+    assert fresh.quality("AAPL")["asked"] == (8, asked)
+    assert caplog.messages == [
+        f"  AAPL            8 sessions, 2022-01-03 to 2022-01-12, 0 absent; asked for {asked}"
+    ]
+
+
+def test_fault_03_start_in_the_future_is_refused_without_a_request(
+    server: YahooServer, fresh: Project
+) -> None:
+    with pytest.raises(ParameterError, match="2099-01-01"):
+        fresh.ingest("AAPL", start="2099-01-01", end=None)
+    assert server.requests == {}
+
+
+def test_fault_04_weekend_is_an_error_that_changes_nothing(
+    server: YahooServer, stored: Project
+) -> None:
+    server.script("AAPL", GOOD)
+    with pytest.raises(MissingTickersError) as caught:
+        stored.ingest("AAPL", start="2022-01-08", end="2022-01-09")
+    assert "no sessions between 2022-01-08 and 2022-01-09" in str(caught.value)
+    assert "Nothing new is stored" in str(caught.value)
+    assert stored.versions() == {"prices": 0, "quality": 0}
+    assert server.requests["AAPL"] == 1
+
+
+def test_fault_05_session_still_open_is_not_stored(server: YahooServer, fresh: Project) -> None:
+    today = datetime.now(UTC).date()
+    days = [(today - timedelta(days=n)).isoformat() for n in range(8)][::-1]
+    rows = [(day, 10.0, 12.0, 9.0, 11.0, 100) for day in days]
+    server.script("BTC-USD", prices(rows, zone=CRYPTO, opens="00:00", kind="CRYPTOCURRENCY"))
+    fresh.ingest("BTC-USD", start=days[0], end=None)
+    newest = datetime.fromisoformat(max(fresh.closes("BTC-USD"))).date()
+    assert newest < datetime.now(UTC).date()
+    assert newest >= today - timedelta(days=1)
+
+
+def test_fault_06_equal_rows_of_a_date_are_collapsed_and_counted(
+    server: YahooServer, fresh: Project
+) -> None:
+    server.script("AAPL", prices([*FORTNIGHT, FORTNIGHT[3]]))
+    fresh.ingest("AAPL")
+    assert fresh.closes("AAPL") == closes()
+    assert fresh.quality("AAPL")["duplicate sessions"] == (1, "same values, collapsed")
+
+
+def test_fault_06_different_rows_of_a_date_are_refused_and_shown(
+    server: YahooServer, stored: Project
+) -> None:
+    server.script("AAPL", prices([*FORTNIGHT, ("2022-01-06", 10.75, 13.0, 10.5, 12.75, 400)]))
+    server.script("IBM", GOOD)
+    with pytest.raises(RefusedError) as caught:
+        stored.ingest("AAPL", "IBM")
+    assert "AAPL: 2 of 9 rows of prices break the rule 'one row a session'" in str(caught.value)
+    assert "12.50" in str(caught.value)
+    assert "12.75" in str(caught.value)
+    assert server.requests == {"AAPL": 1, "IBM": 1}
+    assert stored.versions() == {"prices": 0, "quality": 0}
+
+
+BAD_ROWS = {
+    "prices are positive": ("2022-01-06", -10.75, 13.0, 10.5, 12.5, 400),
+    "high >= low": ("2022-01-06", 10.75, 10.0, 10.5, 10.25, 400),
+    "close within [low, high]": ("2022-01-06", 10.75, 13.0, 10.5, 1e12, 400),
+}
+
+
+@pytest.mark.parametrize("rule", BAD_ROWS)
+def test_fault_08_impossible_price_is_refused_before_any_write(
+    server: YahooServer, stored: Project, rule: str
+) -> None:
+    server.script("MSFT", GOOD)
+    server.script("AAPL", changed(3, *BAD_ROWS[rule]))
+    with pytest.raises(RefusedError) as caught:
+        stored.ingest("MSFT", "AAPL", "IBM")
+    assert f"AAPL: 1 of 8 rows of prices break the rule '{rule}'" in str(caught.value)
+    assert "2022-01-06" in str(caught.value)
+    assert stored.versions() == {"prices": 0, "quality": 0}
+
+
+def test_fault_08_with_missing_tickers_allowed_the_others_are_stored(
+    server: YahooServer, stored: Project
+) -> None:
+    server.script("MSFT", GOOD)
+    server.script("AAPL", changed(3, *BAD_ROWS["prices are positive"]))
+    stored.ingest("MSFT", "AAPL", allow_missing_tickers=True)
+    assert stored.closes("MSFT") == closes()
+    assert stored.closes("AAPL") == closes()  # as the first run left it
+    assert "prices are positive" in stored.quality("AAPL")["missing"][1]
+    assert stored.versions() == {"prices": 1, "quality": 1}
+
+
+def test_fault_09_renamed_column_is_refused_and_asking_stops_after_three(
+    server: YahooServer, stored: Project
+) -> None:
+    def rename(result: dict[str, Any]) -> None:
+        quote = result["indicators"]["quote"][0]
+        quote["begin"] = quote.pop("open")
+
+    server.default = prices(FORTNIGHT, edit=rename)
+    with pytest.raises(RefusedError) as caught:
+        stored.ingest("AAPL", "IBM", "MSFT", "GOOG", "BTC-USD")
+    assert "expected open, high, low, close, adjclose, volume, got high" in str(caught.value)
+    assert "(yfinance 1." in str(caught.value)
+    assert server.requests == {"AAPL": 1, "IBM": 1, "MSFT": 1}
+    assert stored.versions() == {"prices": 0, "quality": 0}
+
+
+def test_fault_11_sessions_of_three_time_zones_are_stored_as_the_exchange_s_dates(
+    server: YahooServer, fresh: Project
+) -> None:
+    # Summer time begins in New York on 2022-03-13.
+    dates = ["2022-03-09", "2022-03-10", "2022-03-11", "2022-03-14", "2022-03-15", "2022-03-16"]
+    days = ["2022-03-11", "2022-03-12", "2022-03-13", "2022-03-14", "2022-03-15", "2022-03-16"]
+
+    def rows(sessions: list[str]) -> list[tuple[Any, ...]]:
+        return [(day, 10.0, 12.0, 9.0, 11.0, 100) for day in sessions]
+
+    server.script("7203.T", prices(rows(dates), zone=TOKYO, opens="09:00"))
+    server.script("AAPL", prices(rows(dates), zone=NEW_YORK))
+    coin = prices(rows(days), zone=CRYPTO, opens="00:00", kind="CRYPTOCURRENCY")
+    server.script("BTC-USD", coin)
+    fresh.ingest("7203.T", "AAPL", "BTC-USD", start="2022-03-01", end="2022-03-31")
+    assert list(fresh.closes("7203.T")) == dates
+    assert list(fresh.closes("AAPL")) == dates
+    assert list(fresh.closes("BTC-USD")) == days
+    assert fresh.spark.read.load(str(fresh.root / "tables/prices"), format="delta").dtypes[1] == (
+        "session",
+        "date",
+    )
+
+
+def test_fault_12_two_of_three_arrive_and_the_third_keeps_its_rows(
+    server: YahooServer, stored: Project
+) -> None:
+    later = prices([(day, *(price + 0.5 for price in row[:4]), row[4]) for day, *row in FORTNIGHT])
+    server.script("AAPL", later)
+    server.script("MSFT", later)
+    server.script("IBM", RESET)
+    with pytest.raises(MissingTickersError, match="1 of 3 tickers did not arrive"):
+        stored.ingest("AAPL", "IBM", "MSFT")
+    assert stored.closes("AAPL")["2022-01-12"] == 12.5
+    assert stored.closes("MSFT")["2022-01-12"] == 12.5
+    assert stored.closes("IBM") == closes()
+    assert stored.versions()["prices"] == 1  # one commit for both
+
+
+def test_fault_12_shorter_answer_keeps_the_longer_stored_history_and_says_so(
+    server: YahooServer, stored: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script("AAPL", prices(FORTNIGHT[3:]))
+    stored.ingest("AAPL")
+    assert stored.closes("AAPL") == closes()
+    words = "0 new; kept 0 outside the range asked for and 3 inside it that the answer lacks"
+    assert stored.quality("AAPL")["history kept"] == (3, words)
+    assert f"  AAPL       history kept: {words}" in caplog.messages
+    assert stored.closes("IBM") == closes()
+
+
+def test_fault_13_too_many_requests_stop_all_tickers_and_a_rerun_continues(
+    server: YahooServer, fresh: Project
+) -> None:
+    server.default = GOOD
+    server.script("IBM", TOO_MANY)
+    with pytest.raises(MissingTickersError) as caught:
+        fresh.ingest("AAPL", "IBM", "MSFT", "GOOG")
+    assert server.requests == {"AAPL": 1, "IBM": 8}
+    message = str(caught.value)
+    assert "3 of 4 tickers did not arrive. What arrived (1) is stored" in message
+    assert '(these alone: --tags ingest --params "tickers=IBM MSFT GOOG")' in message
+    assert "HTTP 429, too many requests. Wait an hour, then run again" in message
+    assert "\n  MSFT, GOOG: not asked for, since IBM failed" in message
+    assert fresh.closes("AAPL") == closes()
+
+    server.script("IBM", GOOD)
+    fresh.ingest("IBM", "MSFT", "GOOG")
+    assert {ticker: fresh.closes(ticker) for ticker in ("AAPL", "IBM", "MSFT", "GOOG")} == (
+        dict.fromkeys(("AAPL", "IBM", "MSFT", "GOOG"), closes())
+    )
+
+
+def test_fault_14_outage_is_asked_about_three_tickers_and_no_more(
+    server: YahooServer, stored: Project
+) -> None:
+    server.default = RESET
+    with pytest.raises(MissingTickersError) as caught:
+        stored.ingest("AAPL", "IBM", "MSFT", "GOOG", "BTC-USD")
+    assert server.requests == {"AAPL": 4, "IBM": 4, "MSFT": 4}
+    assert "(4 tries): ConnectionError: " in str(caught.value)
+    assert "\n  GOOG, BTC-USD: not asked for, since AAPL, IBM, MSFT failed" in str(caught.value)
+    assert "delisted" not in str(caught.value)
+    assert stored.versions() == {"prices": 0, "quality": 0}
+
+
+def test_fault_15_split_between_two_runs_replaces_the_history_whole_in_one_commit(
+    server: YahooServer, stored: Project
+) -> None:
+    halved = [(day, *(price / 2 for price in row[:4]), row[4] * 2) for day, *row in FORTNIGHT]
+    server.script("AAPL", prices(halved[2:], splits={"2022-01-12": (2, 1)}))
+    stored.ingest("AAPL", start="2022-01-05")
+    assert stored.closes("AAPL") == closes(halved[2:])
+    assert stored.closes("IBM") == closes()
+    assert stored.quality("AAPL")["history replaced"] == (
+        2,
+        "6 of 6 sessions moved by a factor of 0.5 (a split?); replaced whole, "
+        "2 stored sessions are dropped",
+    )
+    assert stored.versions()["prices"] == 1
+    assert stored.closes("AAPL", version=0) == closes()
+
+
+def test_fault_16_changed_row_is_updated_and_counted_and_the_old_version_stays(
+    server: YahooServer, stored: Project
+) -> None:
+    before = stored.table("prices").set_index(["ticker", "session"])["ingested_at"]
+    server.script("AAPL", changed(3, "2022-01-06", 10.75, 13.0, 10.5, 12.51, 400))
+    stored.ingest("AAPL")
+    assert stored.closes("AAPL") == {**closes(), "2022-01-06": 12.51}
+    assert stored.quality("AAPL")["history moved"][0] == 1
+    assert stored.closes("AAPL", version=0) == closes()
+    after = stored.table("prices").set_index(["ticker", "session"])["ingested_at"]
+    assert [f"{day}" for _, day in after.index[after != before.loc[after.index]]] == ["2022-01-06"]
+
+
+def test_fault_20_too_little_history_is_refused_before_anything_is_stored(
+    server: YahooServer, fresh: Project
+) -> None:
+    server.script("AAPL", GOOD)
+    with pytest.raises(TooLittleHistoryError, match="There are 8 session dates in all and 281 "):
+        fresh.ingest("AAPL", window=14, purge=14, folds=5, min_training_sessions=20)
+    assert fresh.versions() == {}
+
+
+def test_files_of_earlier_runs_never_reach_the_prices(server: YahooServer, fresh: Project) -> None:
+    server.script("AAPL", GOOD)
+    server.script("^GSPC", GOOD)
+    server.script("IBM", changed(3, *BAD_ROWS["prices are positive"]), prices(FORTNIGHT[:6]))
+    with pytest.raises(RefusedError):
+        fresh.ingest("AAPL", "^GSPC", "IBM")
+    left = {file.name for file in (fresh.root / "fetched").iterdir()}
+    assert left == {"AAPL.parquet", "%5EGSPC.parquet"}
+    server.script("^GSPC", prices(FORTNIGHT[2:]))
+    fresh.ingest("IBM", "^GSPC")
+    assert set(fresh.table("prices")["ticker"]) == {"IBM", "^GSPC"}
+    assert fresh.closes("IBM") == closes(FORTNIGHT[:6])
+    assert fresh.closes("^GSPC") == closes(FORTNIGHT[2:])
+
+
+def sessions(ticker: str, *_: object) -> pd.DataFrame:
+    """A source that has eight sessions of every ticker whose name is of capitals."""
+    if ticker.islower():
+        raise SourceUnavailableError("a source", ticker, None, None, 4, "no route")
+    frame = pd.DataFrame(FORTNIGHT, columns=["session", "open", "high", "low", "close", "volume"])
+    frame = frame.assign(
+        ticker=ticker,
+        session=pd.to_datetime(frame["session"]),
+        adj_close=frame["close"],
+        dividends=0.0,
+        stock_splits=0.0,
+        source="test",
+        ingested_at=pd.Timestamp("2022-06-01", tz="UTC"),
+    )
+    return frame[COLUMNS]
+
+
+def fetched(
+    source: Callable[..., pd.DataFrame], tickers: list[str], **other: Any
+) -> tuple[list[str], nodes.Arrivals]:
+    limits = {"max_missing_share": 0.05, "allow_missing_tickers": True, "test_fraction": 0.2}
+    named = {**limits, **TINY, **other}
+    answers = list(nodes.fetch_sessions(source, tickers, **named))
+    return [name for files, _ in answers for name in files], answers[-1][1]
+
+
+def test_ticker_that_arrives_ends_a_row_of_failures() -> None:
+    files, arrivals = fetched(sessions, ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"])
+    assert files == ["C", "F"]
+    assert list(arrivals.failed) == ["a", "b", "d", "e", "g", "h", "i", "J"]
+    assert str(arrivals.failed["J"]) == "not asked for, since g, h, i failed"
+
+
+def test_ticker_without_sessions_is_no_outage() -> None:
+    def source(ticker: str, *_: object) -> pd.DataFrame:
+        if ticker.islower():
+            raise NoSessionsError("a source", ticker, None, None, 1, "no sessions")
+        return sessions(ticker)
+
+    files, _ = fetched(source, ["a", "b", "c", "d", "E"])
+    assert files == ["E"]
+
+
+def test_terminal_shows_a_bar_and_the_lines_after_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with caplog.at_level(logging.INFO, "candlecast"):
+        fetched(sessions, ["A", "b", "C"])
+    assert "Fetching" in terminal.getvalue()
+    assert [message.split()[:2] for message in caplog.messages] == [
+        ["A", "8"],
+        ["b", "missing:"],
+        ["C", "8"],
+    ]
+
+
+def test_windows_leave_out_tickers_that_quality_calls_missing(spark: SparkSession) -> None:
+    rows = [
+        (ticker, f"2022-01-{day:02d}", 10.0, 10.0 + day)
+        for ticker in ("AAPL", "IBM", "MSFT")
+        for day in (3, 4, 5, 6)
+    ]
+    table = spark.createDataFrame(rows, "ticker string, session string, open double, close double")
+    table = table.selectExpr("ticker", "cast(session as date) session", "open", "close")
+    quality = pd.DataFrame({"ticker": ["AAPL", "IBM"], "rule": ["stored", "missing"]})
+    windows = nodes.make_windows(
+        table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05", window=1, feature="delta"
+    )
+    found = [(row["ticker"], f"{row['session']}", row["lag_01"]) for row in windows.collect()]
+    assert found == [("AAPL", "2022-01-05", 4.0)]

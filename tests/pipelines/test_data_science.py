@@ -1,0 +1,289 @@
+"""Candidates, the choice among them, and the scores of the test set, on small frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from candlecast.forests import features, first_trees, grow, walk_forward
+from candlecast.pipelines.data_science.nodes import (
+    choose_candidate,
+    cut_forest,
+    grow_forest,
+    score_test,
+    try_candidates,
+)
+
+SIZES, LEAF, SEED = [3, 6, 12], 0.1, 4284
+
+
+def windows(sessions: int, seed: int = 1, lags: int = 3) -> pd.DataFrame:
+    """Random windows of two tickers; the second has no session on the last date."""
+    random = np.random.default_rng(seed)
+    dates = pd.date_range("2020-01-01", periods=sessions, name="session")
+    rows = pd.MultiIndex.from_product([dates, ["A", "B"]], names=["session", "ticker"])
+    frame = rows.to_frame(index=False).iloc[:-1]
+    body = random.normal(0, 0.02, len(frame))
+    width = max(2, len(str(lags)))
+    values = random.normal(0, 0.02, (len(frame), lags)).astype(np.float32)
+    names = [f"lag_{lag:0{width}d}" for lag in range(1, lags + 1)]
+    return frame.assign(up=(body > 0).astype(np.int8), body=body, return_=body).join(
+        pd.DataFrame(values, columns=names)
+    )
+
+
+# --- try_candidates -------------------------------------------------------------------------------
+
+
+def test_candidates_scored_as_scikit_learn_scores_them():
+    train = windows(60)
+    scores, losses = try_candidates(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    assert list(scores) == [
+        *("fold", "trees", "log_loss", "accuracy", "roc_auc"),
+        *("first_session", "last_session", "rows"),
+    ]
+    assert list(zip(scores["fold"], scores["trees"], strict=True)) == [
+        (fold, trees) for fold in (1, 2, 3, 4, 5) for trees in SIZES
+    ]
+    assert list(losses) == ["session", "base_rate", "trees_3", "trees_6", "trees_12"]
+    assert losses["session"].is_monotonic_increasing and losses["session"].is_unique
+    losses = losses.set_index("session")
+    for fold, (past, scored) in enumerate(walk_forward(train, 5, 2), start=1):
+        rows_by_date = scored.groupby("session").size()
+        of_fold = losses.loc[rows_by_date.index]
+        base_rate = np.full(len(scored), past["up"].mean())
+        assert np.average(of_fold["base_rate"], weights=rows_by_date) == pytest.approx(
+            log_loss(scored["up"], base_rate, labels=[0, 1]), rel=1e-12
+        )
+        for trees in SIZES:
+            alone = grow(past, trees, LEAF, SEED).predict_proba(features(scored))[:, 1]
+            (score,) = scores[(scores["fold"] == fold) & (scores["trees"] == trees)].to_dict(
+                "records"
+            )
+            assert score["log_loss"] == log_loss(scored["up"], alone)
+            assert score["accuracy"] == accuracy_score(scored["up"], alone > 0.5)
+            assert score["roc_auc"] == roc_auc_score(scored["up"], alone)
+            assert score["first_session"] == scored["session"].min()
+            assert score["last_session"] == scored["session"].max()
+            assert score["rows"] == len(scored)
+            assert np.average(of_fold[f"trees_{trees}"], weights=rows_by_date) == pytest.approx(
+                score["log_loss"], rel=1e-12
+            )
+    assert len(losses) == 50  # five folds of ten dates
+
+
+def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
+    train = windows(24)
+    early = train["session"] < train["session"].unique()[10]
+    train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
+    scores, losses = try_candidates(train, [3], LEAF, SEED, folds=2, purge=0)
+    past, scored = next(iter(walk_forward(train, 2, 0)))
+    assert past["up"].all() and not scored["up"].all()
+    certain = log_loss(scored["up"], np.ones(len(scored)), labels=[0, 1])
+    assert scores["log_loss"][0] == certain
+    of_fold = losses[losses["session"].isin(scored["session"])]
+    assert of_fold["trees_3"].tolist() == of_fold["base_rate"].tolist()
+    assert of_fold["trees_3"].mean() == pytest.approx(certain, rel=1e-12)
+
+
+def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
+    train = windows(60)
+    train.loc[train["session"] >= train["session"].unique()[50], "up"] = 0
+    scores, losses = try_candidates(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    assert scores["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
+    assert scores[["log_loss", "accuracy"]].notna().all(axis=None)
+    assert losses.notna().all(axis=None)
+    table, _ = choose_candidate(scores, dict.fromkeys(SIZES, 0.5))
+    assert table[0]["roc_auc"] == pytest.approx(scores["roc_auc"][0:12:3].mean())
+
+
+def test_order_of_rows_changes_no_bit():
+    train, test = windows(60), windows(9, seed=2)
+    shuffled, test_shuffled = (part.sample(frac=1, random_state=1) for part in (train, test))
+    for frame, again in zip(
+        try_candidates(train, SIZES, LEAF, SEED, 5, 2),
+        try_candidates(shuffled, SIZES, LEAF, SEED, 5, 2),
+        strict=True,
+    ):
+        pd.testing.assert_frame_equal(frame, again, check_exact=True)
+    forest, training_f1 = grow_forest(train, SIZES, LEAF, SEED)
+    forest_again, training_f1_again = grow_forest(shuffled, SIZES, LEAF, SEED)
+    assert training_f1 == training_f1_again
+    (model, example), (model_again, example_again) = (
+        cut_forest(grown, 6, rows) for grown, rows in ((forest, train), (forest_again, shuffled))
+    )
+    pd.testing.assert_frame_equal(example, example_again)
+    pd.testing.assert_frame_equal(
+        score_test(model, train, test),
+        score_test(model_again, shuffled, test_shuffled),
+        check_exact=True,
+    )
+
+
+# --- choose_candidate -----------------------------------------------------------------------------
+
+
+def fold_scores(losses: dict[int, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"fold": fold, "trees": trees, "log_loss": loss, "accuracy": 0.5, "roc_auc": np.nan}
+            for trees, by_fold in losses.items()
+            for fold, loss in enumerate(by_fold, start=1)
+        ]
+    )
+
+
+def test_choice_by_one_standard_error_written_out():
+    losses = {
+        50: [0.72, 0.74, 0.76],  # 0.74: outside
+        100: [0.69, 0.71, 0.73],  # 0.71: within 0.70 + 0.0115
+        200: [0.68, 0.70, 0.72],  # 0.70: the best
+        500: [0.705, 0.705, 0.705],
+    }
+    training_f1 = {50: 0.90, 100: 0.93, 200: 0.95, 500: 0.95}
+    table, chosen = choose_candidate(fold_scores(losses), training_f1)
+    assert chosen == 100
+    error = 0.02 / np.sqrt(3)  # the standard deviation of three folds 0.02 apart is 0.02
+    assert table == [
+        {
+            "trees": trees,
+            "log_loss": pytest.approx(mean),
+            "accuracy": 0.5,
+            "log_loss_se": pytest.approx(se, abs=1e-15),
+            "training_f1": training_f1[trees],
+            "fold_1.log_loss": losses[trees][0],
+            "fold_2.log_loss": losses[trees][1],
+            "fold_3.log_loss": losses[trees][2],
+            "chosen": trees == 100,
+            "original_rule": trees == 200,  # of equals the smaller
+        }
+        for trees, mean, se in [
+            (50, 0.74, error),
+            (100, 0.71, error),
+            (200, 0.70, error),
+            (500, 0.705, 0.0),
+        ]
+    ]
+    assert {type(value) for row in table for value in row.values()} == {int, float, bool}
+
+
+def test_the_best_is_chosen_when_none_smaller_is_within_its_error():
+    losses = {50: [0.71, 0.73], 100: [0.70, 0.72], 200: [0.699, 0.701], 500: [0.6995, 0.7005]}
+    assert choose_candidate(fold_scores(losses), dict.fromkeys(losses, 0.5))[1] == 200
+
+
+@pytest.mark.parametrize("by_fold", [[0.7], [0.7, 0.7], [0.6, 0.8, 0.7]])
+def test_fault_22_ties_go_to_fewer_trees(by_fold):
+    training_f1 = {500: 0.9, 50: 0.8, 100: 0.9}
+    table, chosen = choose_candidate(
+        fold_scores({500: by_fold, 50: by_fold, 100: by_fold}), training_f1
+    )
+    assert chosen == 50
+    assert [row["trees"] for row in table] == [50, 100, 500]
+    assert [row["chosen"] for row in table] == [True, False, False]
+    assert [row["original_rule"] for row in table] == [False, True, False]
+
+
+def test_training_f1_is_that_of_scikit_learn():
+    train = windows(60)
+    forest, training_f1 = grow_forest(train, SIZES, LEAF, SEED)
+    assert len(forest.estimators_) == 12
+    assert training_f1 == {
+        trees: f1_score(
+            train["up"],
+            first_trees(forest, trees).predict_proba(features(train))[:, 1] > 0.5,
+            average="weighted",
+        )
+        for trees in SIZES
+    }
+
+
+def test_model_is_the_first_trees_and_shows_five_rows():
+    train = windows(60)
+    forest, _ = grow_forest(train, SIZES, LEAF, SEED)
+    model, example = cut_forest(forest, 6, train)
+    assert model.n_estimators == len(model.estimators_) == 6
+    assert model.n_jobs == 1  # so that it predicts the same bits wherever it is loaded
+    pd.testing.assert_frame_equal(example, features(train.head(5)))
+
+
+# --- score_test -----------------------------------------------------------------------------------
+
+TRAIN = pd.DataFrame(
+    {
+        "ticker": "A",
+        "session": pd.date_range("2024-01-01", periods=5),
+        "lag_01": np.float32([0.25, -0.5, 0.5, -0.25, 0.25]),
+        "lag_02": np.float32([0.5, 0.25, -0.5, 0.5, -0.25]),
+        "up": np.int8([1, 0, 1, 0, 1]),
+        "body": [0.1, -0.1, 0.1, 0.0, 0.1],
+        "return_": [0.1, -0.1, 0.1, 0.0, 0.1],
+    }
+)
+TEST = TRAIN.head(4).assign(
+    session=pd.to_datetime(["2024-02-02", "2024-02-01", "2024-02-01", "2024-02-03"]),
+    ticker=["A", "B", "A", "A"],
+    lag_01=np.float32([-0.5, 0.25, 0.0, 0.5]),
+)
+
+
+def test_every_baseline_written_out():
+    model = grow(TRAIN, 4, 0.0, SEED)
+    scores = score_test(model, TRAIN, TEST)
+    assert scores.drop(columns=["probability", "logistic"]).to_dict("list") == {
+        "ticker": ["A", "B", "A", "A"],
+        "session": list(pd.to_datetime(["2024-02-01", "2024-02-01", "2024-02-02", "2024-02-03"])),
+        "body": [0.1, -0.1, 0.1, 0.0],
+        "return_": [0.1, -0.1, 0.1, 0.0],
+        "up": [1, 0, 1, 0],
+        "always_up": [1.0] * 4,
+        "majority": [1.0] * 4,
+        "previous_day": [0.0, 1.0, 0.0, 1.0],  # an unchanged day is not up
+        "base_rate": [0.6] * 4,
+    }
+    lags = TEST.iloc[[2, 1, 0, 3]][["lag_01", "lag_02"]]
+    assert scores["probability"].tolist() == model.predict_proba(lags)[:, 1].tolist()
+    scaler = StandardScaler().fit(TRAIN[["lag_01", "lag_02"]].astype(float))
+    regression = LogisticRegression().fit(
+        scaler.transform(TRAIN[["lag_01", "lag_02"]].astype(float)), TRAIN["up"]
+    )
+    assert scores["logistic"].tolist() == pytest.approx(
+        regression.predict_proba(scaler.transform(lags.astype(float)))[:, 1].tolist(), rel=1e-6
+    )
+    assert list(scores) == [
+        *("ticker", "session", "body", "return_", "up", "probability"),
+        *("always_up", "majority", "previous_day", "base_rate", "logistic"),
+    ]
+
+
+def test_half_ups_have_the_majority_down():
+    train = TRAIN.head(4)
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST)
+    assert set(scores["base_rate"]) == {0.5}
+    assert set(scores["majority"]) == {0.0}
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_fault_21_one_class_in_training(only):
+    train = TRAIN.assign(up=np.int8(only))
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST)
+    for column in ("probability", "majority", "base_rate", "logistic"):
+        assert scores[column].tolist() == [float(only)] * 4
+
+
+def test_previous_day_of_windows_of_a_hundred():
+    train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
+    scores = score_test(grow(train, 2, LEAF, SEED), train, test)
+    assert scores["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
+
+
+def test_inputs_are_left_as_they_were():
+    train, test = windows(40), windows(9, seed=2)
+    copies = train.copy(), test.copy()
+    forest, _ = grow_forest(train, SIZES, LEAF, SEED)
+    try_candidates(train, SIZES, LEAF, SEED, 3, 1)
+    score_test(cut_forest(forest, 3, train)[0], train, test)
+    for frame, copy in zip((train, test), copies, strict=True):
+        pd.testing.assert_frame_equal(frame, copy)

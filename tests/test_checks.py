@@ -1,0 +1,319 @@
+"""What is refused, what is kept and counted: hand-made sessions of one ticker."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from candlecast.checks import (
+    COLUMNS,
+    PRICES,
+    TOLERANCE,
+    ContractError,
+    Finding,
+    as_date,
+    calendar_of,
+    check_sessions,
+)
+from candlecast.errors import CandlecastError, SourceError
+
+NAN = float("nan")
+CHRISTMAS = ["2012-12-21", "2012-12-24", "2012-12-26", "2012-12-27", "2012-12-28", "2012-12-31"]
+"""All sessions of New York around Christmas 2012."""
+
+
+def sessions(*candles: tuple[float, float, float, float], dates: list[str] | None = None):
+    """One row a candle (open, high, low, close) on the sessions around Christmas, or on `dates`."""
+    frame = pd.DataFrame(candles, columns=PRICES, dtype=float)
+    return frame.assign(
+        ticker="IBM",
+        session=pd.to_datetime((dates or CHRISTMAS)[: len(candles)]),
+        adj_close=frame["close"],
+        volume=1000.0,
+        dividends=NAN,
+        stock_splits=NAN,
+        source="test",
+        ingested_at=pd.Timestamp("2013-01-01", tz="UTC"),
+    )[COLUMNS]
+
+
+GOOD = [(10.0, 12.0, 9.0, 11.0), (11.5, 12.0, 10.0, 10.5), (10.0, 11.0, 9.5, 10.0)]
+GOOD_WEEK = [*GOOD, (10.5, 13.0, 10.5, 12.5), (12.0, 12.0, 11.0, 11.5), (11.0, 12.0, 10.0, 12.0)]
+
+
+def check(frame: pd.DataFrame, ticker: str = "IBM", max_missing_share: float = 0.5):
+    """The rows kept, and what was found, by rule."""
+    kept, findings = check_sessions(ticker, frame, max_missing_share)
+    assert {finding.ticker for finding in findings} == {ticker}
+    return kept, {finding.rule: finding for finding in findings}
+
+
+def refused(frame: pd.DataFrame, max_missing_share: float = 0.5) -> ContractError:
+    with pytest.raises(ContractError) as caught:
+        check_sessions("IBM", frame, max_missing_share)
+    return caught.value
+
+
+def test_good_sessions_written_out():
+    week = sessions(*GOOD_WEEK)
+    kept, findings = check_sessions("IBM", week, 0.0)
+    pd.testing.assert_frame_equal(kept, week)
+    assert findings == [
+        Finding("IBM", "stored", 6, 6, 6, "2012-12-21 to 2012-12-31"),
+        Finding("IBM", "duplicate sessions", 6, 6, 0, "same values, collapsed"),
+        Finding("IBM", "no open or close", 6, 6, 0, "kept; every window that touches it is void"),
+        Finding("IBM", "open outside [low, high]", 6, 6, 0, "kept"),
+        Finding("IBM", "open equals previous close", 6, 6, 0, "0.0%, kept"),
+        Finding("IBM", "sessions absent", 6, 6, 0, "calendar XNYS"),
+    ]
+
+
+def test_stale_opens_are_counted():
+    week = sessions((10, 12, 9, 11), (11, 12, 10, 10), (10, 11, 9, NAN), (NAN, 13, 10, 12))
+    kept, found = check(week)
+    stale = found["open equals previous close"]
+    assert (stale.found, stale.detail, len(kept)) == (2, "50.0%, kept", 4)
+
+
+# --- Row 6: duplicates ----------------------------------------------------------------------------
+
+
+def test_fault_06_duplicate_dates_of_the_same_values_are_collapsed_and_counted():
+    week = sessions(*GOOD)
+    later = week.iloc[[1, 1]].assign(ingested_at=pd.Timestamp("2013-01-02", tz="UTC"))
+    kept, found = check(pd.concat([week, later]))
+    pd.testing.assert_frame_equal(kept, week)
+    assert found["stored"] == Finding("IBM", "stored", 5, 3, 3, "2012-12-21 to 2012-12-26")
+    assert found["duplicate sessions"].rows_in == 5
+    assert found["duplicate sessions"].rows_kept == 3
+    assert found["duplicate sessions"].found == 2
+
+
+@pytest.mark.parametrize("column", ["close", "volume", "adj_close", "dividends"])
+def test_fault_06_duplicate_dates_of_different_values_are_refused_and_shown(column):
+    week = sessions(*GOOD)
+    other = week.iloc[[1]].assign(**{column: 10.25})
+    error = refused(pd.concat([week, other]))
+    assert (error.rule, len(error.rows)) == ("one row a session", 2)
+    message = str(error)
+    assert message.startswith("IBM: 2 of 4 rows of prices break the rule 'one row a session'")
+    assert message.count("2012-12-24") == 2
+    assert "10.25" in message  # what differs is shown
+    assert "2012-12-21" not in message
+
+
+# --- Row 7: missing prices ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["open", "close"])
+def test_fault_07_missing_price_is_kept_and_counted(missing):
+    week = sessions(*GOOD_WEEK)
+    week.loc[[1, 3], missing] = NAN
+    kept, found = check(week, max_missing_share=2 / 6)  # at the edge
+    pd.testing.assert_frame_equal(kept, week)
+    assert found["no open or close"] == Finding(
+        "IBM", "no open or close", 6, 6, 2, "kept; every window that touches it is void"
+    )
+
+
+def test_fault_07_above_the_share_is_refused():
+    week = sessions(*GOOD_WEEK)
+    week.loc[1, "open"] = week.loc[3, "close"] = NAN
+    error = refused(week, max_missing_share=0.33)
+    assert str(error).startswith(
+        "IBM: 2 of 6 rows of prices break the rule 'at most 33.0% without an open or a close "
+        "(max_missing_share)', so they are not stored. To go on, raise max_missing_share"
+    )
+    assert error.rows["session"].tolist() == [
+        pd.Timestamp("2012-12-24"),
+        pd.Timestamp("2012-12-27"),
+    ]
+
+
+def test_only_open_and_close_must_be_there():
+    week = sessions(*GOOD)
+    week[["high", "low", "adj_close", "volume", "dividends", "stock_splits"]] = NAN
+    kept, found = check(week, max_missing_share=0.0)
+    pd.testing.assert_frame_equal(kept, week)
+    assert found["no open or close"].found == 0
+
+
+# --- Row 8: prices that can't be ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("candle", "rule"),
+    [
+        ((0.0, 12.0, 9.0, 11.0), "prices are positive"),
+        ((10.0, 12.0, -9.0, 11.0), "prices are positive"),
+        ((10.0, 12.0, float("-inf"), 11.0), "prices are positive"),
+        ((10.0, float("inf"), 9.0, 11.0), "prices are finite"),
+        ((10.0, 9.0, 12.0, 11.0), "high >= low"),
+        ((10.0, 12.0, 9.0, 12.5), "close within [low, high]"),
+        ((10.0, 12.0, 9.0, 8.5), "close within [low, high]"),
+        ((NAN, NAN, 9.0, 8.5), "close within [low, high]"),
+    ],
+)
+def test_fault_08_price_that_cannot_be(candle, rule):
+    error = refused(sessions(*GOOD, candle))
+    assert error.rule == rule
+    message = str(error)
+    assert message.startswith(f"IBM: 1 of 4 rows of prices break the rule '{rule}'")
+    assert "To go on, look at the rows at the source" in message
+    assert message.splitlines()[1].split()[:5] == ["session", *PRICES]
+    assert message.splitlines()[2].split()[0] == "2012-12-27"
+
+
+def test_fault_08_shows_the_first_three_rows_of_many():
+    error = refused(sessions(*[(10.0, 9.0, 12.0, 11.0)] * 5))
+    assert len(error.rows) == 5
+    assert len(str(error).splitlines()) == 1 + 1 + 3
+
+
+@pytest.mark.parametrize(("beyond", "allowed"), [(0.99, True), (1.01, False)])
+def test_tolerance_at_its_edge(beyond, allowed):
+    # A close of 1 above a high of 1 - e, or below a low of 1 + e.
+    above = (1.0, 1.0 - beyond * TOLERANCE, 0.5, 1.0)
+    below = (1.5, 2.0, 1.0 + beyond * TOLERANCE, 1.0)
+    for candle in (above, below):
+        if allowed:
+            assert len(check(sessions(candle))[0]) == 1
+        else:
+            assert refused(sessions(candle)).rule == "close within [low, high]"
+
+
+def test_open_outside_high_and_low_is_counted_and_kept():
+    week = sessions(
+        (12.5, 12.0, 9.0, 11.0),  # above
+        (8.0, 12.0, 9.0, 11.0),  # below
+        (8.0, 12.0, 9.0, NAN),  # below, and no close
+        (12.0 * (1 + TOLERANCE / 2), 12.0, 9.0, 11.0),  # rounded
+        (9.0, 12.0, 9.0, 11.0),
+        (NAN, 12.0, 9.0, 11.0),
+    )
+    kept, found = check(week)
+    pd.testing.assert_frame_equal(kept, week)
+    assert found["open outside [low, high]"].found == 3
+
+
+# --- Rows 9 to 11: columns, order, sessions -------------------------------------------------------
+
+
+def test_fault_09_missing_column_is_refused():
+    renamed = sessions(*GOOD).rename(columns={"adj_close": "Adj Close"})
+    with pytest.raises(CandlecastError) as caught:
+        check_sessions("IBM", renamed, 0.0)
+    assert str(caught.value) == (
+        "IBM: expected the columns ticker, session, open, high, low, close, adj_close, volume, "
+        "dividends, stock_splits, source, ingested_at; got ticker, session, open, high, low, "
+        "close, Adj Close, volume, dividends, stock_splits, source, ingested_at. Missing: "
+        "adj_close. To go on, give the source these columns."
+    )
+
+
+def test_columns_are_taken_by_name():
+    week = sessions(*GOOD)
+    other = week[COLUMNS[::-1]].assign(capital_gains=0.0)
+    other.insert(0, "index", 7)
+    pd.testing.assert_frame_equal(check(other)[0], week)
+
+
+def test_fault_10_unsorted_rows_give_the_same():
+    week = pd.concat([sessions(*GOOD_WEEK), sessions(*GOOD)])
+    week.iloc[1, COLUMNS.index("volume")] = week.iloc[7, COLUMNS.index("volume")] = NAN
+    week.iloc[6:, COLUMNS.index("ingested_at")] += pd.Timedelta(hours=1)
+    kept, findings = check_sessions("IBM", week, 0.0)
+    assert kept["ingested_at"].nunique() == 1  # of equal rows the earliest is kept
+    for seed in range(5):
+        shuffled = week.sample(frac=1, random_state=seed)
+        kept_again, findings_again = check_sessions("IBM", shuffled, 0.0)
+        pd.testing.assert_frame_equal(kept_again, kept)
+        assert findings_again == findings
+
+
+@pytest.mark.parametrize(
+    "date", [pd.NaT, pd.Timestamp("2012-12-24 05:00"), pd.Timestamp("2012-12-24 00:00:00.001")]
+)
+def test_session_that_is_no_date_is_refused(date):
+    week = sessions(*GOOD)
+    week.loc[1, "session"] = date
+    error = refused(week)
+    assert (error.rule, len(error.rows)) == ("a session is a date", 1)
+
+
+def test_sessions_with_a_zone_are_refused():
+    week = sessions(*GOOD)
+    error = refused(week.assign(session=week["session"].dt.tz_localize("America/New_York")))
+    assert (error.rule, len(error.rows)) == ("a session is a date", 3)
+
+
+def test_no_rows_are_no_answer():
+    with pytest.raises(SourceError, match="IBM: the source answered without a session"):
+        check_sessions("IBM", sessions(*GOOD).head(0), 0.0)
+
+
+def test_input_is_left_as_it_was():
+    week = sessions(*GOOD_WEEK).sample(frac=1, random_state=0)
+    before = week.copy()
+    check(week)
+    pd.testing.assert_frame_equal(week, before)
+
+
+# --- Sessions absent ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ticker", "dates", "absent", "detail"),
+    [
+        # Christmas is no session in New York; a Saturday never is.
+        ("IBM", CHRISTMAS, 0, "calendar XNYS"),
+        ("IBM", CHRISTMAS[::5], 4, "calendar XNYS; the first: 2012-12-24"),
+        ("brk-b", CHRISTMAS[::2], 2, "calendar XNYS; the first: 2012-12-24"),
+        # Hurricane Sandy closed New York on two days.
+        ("IBM", ["2012-10-26", "2012-10-31"], 0, "calendar XNYS"),
+        # 2012-12-22 to 25 and the 27th of an exchange that never closes.
+        ("BTC-USD", CHRISTMAS[::2], 5, "calendar 24/7; the first: 2012-12-22"),
+        # London keeps Boxing Day; Tokyo the 24th, the 31st and the first days of the year.
+        ("VOD.L", ["2012-12-24", "2012-12-28"], 1, "calendar XLON; the first: 2012-12-27"),
+        ("7203.T", ["2012-12-21", "2013-01-04"], 4, "calendar XTKS; the first: 2012-12-25"),
+        # A calendar that begins in 1997 counts from there.
+        ("7203.T", ["1990-01-04", "1997-01-08"], 2, "calendar XTKS; the first: 1997-01-06"),
+        ("XYZ.QQ", CHRISTMAS[::2], 0, "not counted: no calendar known for this ticker's exchange"),
+        ("IBM", CHRISTMAS[:1], 0, "calendar XNYS"),
+    ],
+)
+def test_absent_sessions(ticker, dates, absent, detail):
+    kept, found = check(sessions(*GOOD_WEEK[: len(dates)], dates=dates), ticker)
+    assert found["sessions absent"] == Finding(
+        ticker, "sessions absent", len(kept), len(kept), absent, detail
+    )
+
+
+def test_days_of_a_calendar_are_its_own_sessions():
+    import exchange_calendars
+
+    whole = exchange_calendars.get_calendar("XNYS", start="1970-01-01", end="2025-12-31").sessions
+    ends = sessions(*GOOD[:2], dates=["1970-01-02", "2025-12-31"])
+    assert check(ends)[1]["sessions absent"].found == len(whole) - 2
+
+
+@pytest.mark.parametrize(
+    ("ticker", "calendar"),
+    [
+        ("AAPL", "XNYS"),
+        ("BF-B", "XNYS"),
+        ("eth-eur", "24/7"),
+        ("SAP.DE", "XETR"),
+        ("MC.PA", "XPAR"),
+        ("RY.TO", None),
+        ("^N225", None),
+        ("EURUSD=X", None),
+    ],
+)
+def test_calendar_of_a_ticker(ticker, calendar):
+    assert calendar_of(ticker) == calendar
+
+
+def test_dates_are_sessions():
+    assert as_date("2012-12-24") == pd.Timestamp("2012-12-24")
+    assert as_date(None) is None
+    assert not np.isnat(as_date("2012-12-24").to_datetime64())

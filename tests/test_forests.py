@@ -1,0 +1,225 @@
+"""Small forests are cut from large ones, to the bit; folds are written out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from candlecast import forests
+from candlecast.errors import CandlecastError
+from candlecast.forests import (
+    PARALLEL_ROWS,
+    features,
+    first_trees,
+    grow,
+    probabilities_by_size,
+    walk_forward,
+)
+
+SEED, LEAF, SIZES = 4284, 0.1, [5, 10, 40]
+
+
+def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
+    """Random windows of four lags, one row a ticker and session."""
+    random = np.random.default_rng(seed)
+    rows = pd.MultiIndex.from_product(
+        [pd.date_range("2020-01-01", periods=sessions), list(tickers)], names=["session", "ticker"]
+    ).to_frame(index=False)
+    lags = random.normal(0, 0.02, (len(rows), 4)).astype(np.float32)
+    return rows.assign(
+        up=random.integers(0, 2, len(rows)).astype(np.int8),
+        **{f"lag_{lag:02d}": lags[:, lag - 1] for lag in (2, 1, 4, 3)},
+    )
+
+
+def separate(frame: pd.DataFrame, trees: int, n_jobs: int) -> RandomForestClassifier:
+    """A forest of its own, by scikit-learn alone."""
+    frame = frame.sort_values(["session", "ticker"])
+    forest = RandomForestClassifier(
+        n_estimators=trees, min_weight_fraction_leaf=LEAF, random_state=SEED, n_jobs=n_jobs
+    )
+    lags = frame[["lag_01", "lag_02", "lag_03", "lag_04"]]
+    # Threads fit; one predicts, as their sums are not the same to the last bit.
+    return forest.fit(lags, frame["up"].astype(int)).set_params(n_jobs=1)
+
+
+def arrays(forest: RandomForestClassifier) -> list[np.ndarray]:
+    """All that the trees of a forest hold."""
+    return [
+        getattr(tree.tree_, name)
+        for tree in forest.estimators_
+        for name in (
+            *("children_left", "children_right", "feature", "threshold", "impurity"),
+            *("value", "n_node_samples", "weighted_n_node_samples"),
+        )
+    ]
+
+
+def assert_same(forest: RandomForestClassifier, other: RandomForestClassifier) -> None:
+    assert len(forest.estimators_) == len(other.estimators_) == forest.n_estimators
+    for mine, theirs in zip(arrays(forest), arrays(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+# --- To the bit -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_jobs", [1, -1])
+@pytest.mark.parametrize("size", SIZES)
+def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
+    train, scored = windows(200), windows(60, seed=2)
+    small, alone = (
+        first_trees(grow(train, max(SIZES), LEAF, SEED), size),
+        separate(train, size, n_jobs),
+    )
+    assert_same(small, alone)
+    np.testing.assert_array_equal(
+        small.predict_proba(features(scored)), alone.predict_proba(features(scored))
+    )
+
+
+def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
+    train = windows(150)
+    monkeypatch.setattr(forests, "PARALLEL_ROWS", 100)
+    parallel = grow(train, 20, LEAF, SEED)
+    monkeypatch.setattr(forests, "PARALLEL_ROWS", 10_000)
+    assert_same(parallel, grow(train, 20, LEAF, SEED))
+    assert_same(first_trees(parallel, 7), separate(train, 7, 1))
+    assert parallel.n_estimators == len(parallel.estimators_) == 20  # unchanged by the cut
+    assert parallel.n_jobs == 1  # it predicts on one thread: the same to the bit, every time
+
+
+@pytest.mark.parametrize("sessions", [1, 60, PARALLEL_ROWS // 2, PARALLEL_ROWS // 2 + 13])
+def test_probabilities_by_size_equal_predict_proba_to_the_bit(sessions):
+    train, scored = windows(200), windows(sessions, seed=2)
+    forest = grow(train, max(SIZES), LEAF, SEED)
+    by_size = list(probabilities_by_size(forest, scored, SIZES))
+    assert [size for size, _ in by_size] == SIZES
+    for size, probability in by_size:
+        alone = separate(train, size, 1)
+        np.testing.assert_array_equal(probability, alone.predict_proba(features(scored))[:, 1])
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_probabilities_of_a_model_with_one_class(only):
+    train, scored = windows(50).assign(up=np.int8(only)), windows(9, seed=2)
+    forest = grow(train, 10, LEAF, SEED)
+    assert forest.predict_proba(features(scored)).tolist() == [[1.0]] * 18
+    for _, probability in probabilities_by_size(forest, scored, [5, 10]):
+        assert probability.tolist() == [float(only)] * 18
+
+
+def test_more_trees_than_there_are_is_an_error():
+    forest = grow(windows(50), 10, LEAF, SEED)
+    with pytest.raises(ValueError, match="shorter"):
+        list(probabilities_by_size(forest, windows(9), [5, 20]))
+
+
+def test_order_of_rows_and_columns_changes_nothing():
+    train, scored = windows(200), windows(60, seed=2)
+    shuffled = train.sample(frac=1, random_state=3)[[*train.columns[::-1]]]
+    forest, again = grow(train, 10, LEAF, SEED), grow(shuffled, 10, LEAF, SEED)
+    assert_same(forest, again)
+    ((_, probability),) = probabilities_by_size(forest, scored, [10])
+    mixed = scored.sample(frac=1, random_state=4)
+    ((_, probability_again),) = probabilities_by_size(again, mixed, [10])
+    np.testing.assert_array_equal(probability_again, probability[mixed.index])
+
+
+def test_seed_leaf_and_kind_of_the_forest():
+    forest = grow(windows(100), 3, 0.2, 7)
+    assert (forest.criterion, forest.bootstrap, forest.random_state) == ("gini", True, 7)
+    assert forest.min_weight_fraction_leaf == 0.2
+    assert forest.n_jobs == 1
+    assert list(forest.feature_names_in_) == ["lag_01", "lag_02", "lag_03", "lag_04"]
+    smallest = min(
+        tree.tree_.weighted_n_node_samples[tree.tree_.children_left == -1].min()
+        for tree in forest.estimators_
+    )
+    assert smallest >= 0.2 * 200
+
+
+def test_features_are_named_columns_newest_first():
+    frame = windows(2)
+    lags = features(frame)
+    assert list(lags) == ["lag_01", "lag_02", "lag_03", "lag_04"]
+    assert set(lags.dtypes) == {np.dtype("float32")}
+    assert lags["lag_03"].tolist() == frame["lag_03"].tolist()
+
+
+# --- Walk-forward folds ---------------------------------------------------------------------------
+
+DAILY = list(range(1, 15))  # two weeks from a Monday
+WEEKDAYS = [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
+
+
+def two_tickers() -> pd.DataFrame:
+    rows = [("DAILY", number) for number in DAILY] + [("WEEKDAYS", number) for number in WEEKDAYS]
+    frame = pd.DataFrame(rows, columns=["ticker", "number"])
+    return frame.assign(session=pd.Timestamp("2023-12-31") + pd.to_timedelta(frame["number"], "D"))
+
+
+def days(frame: pd.DataFrame) -> dict[str, list[int]]:
+    return {str(name): group["number"].tolist() for name, group in frame.groupby("ticker")}
+
+
+def test_folds_written_out():
+    folds = [(days(past), days(scored)) for past, scored in walk_forward(two_tickers(), 5, 1)]
+    # 14 dates: five blocks of two, and four before the first. Each ticker leaves out one session.
+    assert folds == [
+        ({"DAILY": [1, 2, 3], "WEEKDAYS": [1, 2, 3]}, {"DAILY": [5, 6], "WEEKDAYS": [5]}),
+        ({"DAILY": [*range(1, 6)], "WEEKDAYS": [1, 2, 3, 4]}, {"DAILY": [7, 8], "WEEKDAYS": [8]}),
+        (
+            {"DAILY": [*range(1, 8)], "WEEKDAYS": [1, 2, 3, 4, 5]},
+            {"DAILY": [9, 10], "WEEKDAYS": [9, 10]},
+        ),
+        (
+            {"DAILY": [*range(1, 10)], "WEEKDAYS": [1, 2, 3, 4, 5, 8, 9]},
+            {"DAILY": [11, 12], "WEEKDAYS": [11, 12]},
+        ),
+        (
+            {"DAILY": [*range(1, 12)], "WEEKDAYS": [1, 2, 3, 4, 5, 8, 9, 10, 11]},
+            {"DAILY": [13, 14]},
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("folds", "purge"), [(5, 0), (5, 3), (7, 2)])
+def test_folds_expand_and_are_purged(folds, purge):
+    frame = windows(60, "ABC").query("ticker != 'B' or session.dt.dayofweek < 5")
+    shuffled = frame.sample(frac=1, random_state=1)
+    made = list(walk_forward(shuffled, folds, purge))
+    assert len(made) == folds
+    tested = [scored["session"].unique() for _, scored in made]
+    assert len({len(dates) for dates in tested}) == 1
+    assert len(np.unique(np.concatenate(tested))) == sum(len(dates) for dates in tested)
+    before = 0
+    for past, scored in made:
+        assert len(past) > before
+        before = len(past)
+        first = scored["session"].min()
+        for name, rows in frame.groupby("ticker"):
+            latest = past.loc[past["ticker"] == name, "session"].max()
+            assert rows["session"].between(latest, first, inclusive="neither").sum() == purge
+        dates = frame["session"].between(first, scored["session"].max())
+        assert len(scored) == dates.sum()  # all rows of a date, whatever the ticker
+    assert tested[-1].max() == frame["session"].max()
+
+
+def test_order_of_rows_changes_no_fold():
+    frame = windows(40)
+    shuffled = frame.sample(frac=1, random_state=1)
+    for fold, again in zip(walk_forward(frame, 5, 2), walk_forward(shuffled, 5, 2), strict=True):
+        for part, part_again in zip(fold, again, strict=True):
+            pd.testing.assert_frame_equal(part, part_again)
+
+
+@pytest.mark.parametrize(("sessions", "purge"), [(5, 0), (18, 3)])
+def test_fault_20_too_few_dates_for_the_folds(sessions, purge):
+    with pytest.raises(CandlecastError) as caught:
+        list(walk_forward(windows(sessions), 5, purge))
+    assert str(caught.value) == (
+        f"The training set has {sessions} session dates with a whole window, too few for 5 "
+        f"walk-forward folds with a purge of {purge}. Ask for an earlier start, or lower window, "
+        "purge or folds."
+    )

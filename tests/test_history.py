@@ -1,0 +1,150 @@
+"""What becomes of stored sessions when new ones arrive: one merge, a ticker a case."""
+
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from candlecast.checks import Finding
+from candlecast.history import merge_history
+
+SCHEMA = (
+    "ticker string, session date, open double, high double, low double, close double, "
+    "adj_close double, volume double, dividends double, stock_splits double, source string, "
+    "ingested_at timestamp"
+)
+OLD, NEW = pd.Timestamp("2022-02-01"), pd.Timestamp("2022-03-01")
+Row = tuple[str, int, float | None, str]
+"""Ticker, day of January 2022, close, source."""
+
+STORED: list[Row] = [
+    *[("KEPT", day, 10.0, "yahoo") for day in (3, 4, 5)],
+    *[("MOVED", day, 10.0, "yahoo") for day in (3, 4, 5)],
+    *[("SPLIT", day, 10.0, "yahoo") for day in (3, 4, 5, 6)],
+    *[("ONCE", day, 10.0, "yahoo") for day in (3, 4, 5)],
+    *[("APART", day, 10.0, "yahoo") for day in (3, 4)],
+    *[("OTHER", day, 10.0, "sample") for day in (3, 4)],
+    ("VOID", 5, None, "yahoo"),
+    ("VOID", 6, 10.0, "yahoo"),
+]
+FETCHED: list[Row] = [
+    *[("KEPT", day, 10.0, "yahoo") for day in (5, 7)],
+    ("MOVED", 5, 10.01, "yahoo"),
+    ("MOVED", 6, 10.0, "yahoo"),
+    *[("SPLIT", day, 5.0, "yahoo") for day in (5, 6)],
+    ("ONCE", 5, 10.02, "yahoo"),
+    ("APART", 6, 10.0, "yahoo"),
+    ("OTHER", 5, 10.0, "yahoo"),
+    ("FRESH", 5, 10.0, "yahoo"),
+    ("VOID", 5, None, "yahoo"),
+    ("VOID", 6, None, "yahoo"),
+]
+
+
+def table(spark: SparkSession, rows: list[Row], ingested_at: pd.Timestamp) -> DataFrame:
+    values = [
+        (
+            ticker,
+            pd.Timestamp(2022, 1, day).date(),
+            *(close,) * 5,
+            100.0,
+            0.0,
+            0.0,
+            source,
+            ingested_at.to_pydatetime(),
+        )
+        for ticker, day, close, source in rows
+    ]
+    return spark.createDataFrame(values, SCHEMA)
+
+
+Merged = tuple[dict[str, dict[int, tuple[float | None, str]]], dict[tuple[str, str], Finding]]
+
+
+@pytest.fixture(scope="module")
+def merged(spark: SparkSession) -> Merged:
+    """By ticker and day: the close, and which ingestion it came with; and the findings."""
+    fetched, stored = table(spark, FETCHED[::-1], NEW), table(spark, STORED, OLD)
+    frame, findings = merge_history(fetched, stored, start="2022-01-04", end=None)
+    rows: dict[str, dict[int, tuple[float | None, str]]] = {}
+    for row in frame.orderBy("ticker", "session").collect():
+        age = "old" if row["ingested_at"] == OLD.to_pydatetime() else "new"
+        rows.setdefault(row["ticker"], {})[row["session"].day] = (row["close"], age)
+    return rows, {(finding.ticker, finding.rule): finding for finding in findings}
+
+
+def test_sessions_that_were_not_fetched_stay(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["KEPT"] == {
+        3: (10.0, "old"),
+        4: (10.0, "old"),
+        5: (10.0, "old"),
+        7: (10.0, "new"),
+    }
+    assert findings["KEPT", "history kept"] == Finding(
+        "KEPT",
+        "history kept",
+        rows_in=4,
+        rows_kept=4,
+        found=1,
+        detail="1 new; kept 1 outside the range asked for and 1 inside it that the answer lacks",
+    )
+    assert findings["KEPT", "history moved"].found == 0
+
+
+def test_fault_16_price_that_moved_is_updated_and_counted(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["MOVED"] == {
+        3: (10.0, "old"),
+        4: (10.0, "old"),
+        5: (10.01, "new"),
+        6: (10.0, "new"),
+    }
+    assert findings["MOVED", "history moved"].found == 1
+
+
+def test_fault_16_one_small_change_in_a_short_answer_is_no_split(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["ONCE"] == {3: (10.0, "old"), 4: (10.0, "old"), 5: (10.02, "new")}
+    assert findings["ONCE", "history moved"].found == 1
+
+
+def test_fault_15_split_drops_stored_sessions_of_the_old_scale(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["SPLIT"] == {5: (5.0, "new"), 6: (5.0, "new")}
+    assert findings["SPLIT", "history replaced"] == Finding(
+        "SPLIT",
+        "history replaced",
+        rows_in=4,
+        rows_kept=2,
+        found=2,
+        detail="2 of 2 sessions moved by a factor of 0.5 (a split?); replaced whole, 2 stored "
+        "sessions are dropped",
+    )
+
+
+def test_history_of_another_source_is_replaced_whole(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["OTHER"] == {5: (10.0, "new")}
+    assert findings["OTHER", "history replaced"].detail == (
+        "the stored history came from sample; replaced whole, 2 stored sessions are dropped"
+    )
+
+
+def test_histories_without_a_common_session_are_said_not_to_be_compared(merged: Merged) -> None:
+    rows, findings = merged
+    assert sorted(rows["APART"]) == [3, 4, 6]
+    assert findings["APART", "history kept"].detail.endswith(
+        "none in common, so that the scale of the two could not be compared"
+    )
+
+
+def test_missing_prices_on_both_sides_are_equal_and_on_one_side_are_not(merged: Merged) -> None:
+    rows, findings = merged
+    assert rows["VOID"] == {5: (None, "old"), 6: (None, "new")}
+    assert findings["VOID", "history moved"].found == 1
+
+
+def test_ticker_that_was_not_stored_has_no_finding(merged: Merged) -> None:
+    rows, findings = merged
+    assert sorted(rows) == ["APART", "FRESH", "KEPT", "MOVED", "ONCE", "OTHER", "SPLIT", "VOID"]
+    assert {ticker for ticker, _ in findings} == set(rows) - {"FRESH"}

@@ -1,0 +1,204 @@
+"""The project holds together: nothing declared is unused, and layers keep to themselves."""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bokeh_sampledata import package_path
+from kedro.config import OmegaConfigLoader
+from kedro.pipeline import Pipeline
+
+from candlecast import settings
+from candlecast.parameters import Group, Parameters
+from candlecast.pipeline_registry import register_pipelines
+from conftest import ROOT
+
+SOURCE = ROOT / "src/candlecast"
+BASE = ROOT / "conf/base"
+NEVER_BY_DEFAULT = {"registration", "forecast"}
+KEDRO_SIDE = {
+    *("__init__", "__main__", "datasets", "hooks", "pipeline_registry", "settings", "spark")
+}
+"""Modules beside the pipelines that may know Kedro and MLflow; all others are the domain."""
+
+VERBS = {
+    *("audit", "break", "choose", "cut", "draw", "evaluate", "fetch", "gather", "grow", "judge"),
+    *("make", "merge", "promote", "read", "register", "report", "require", "score", "split"),
+    *("tabulate", "track", "try", "write"),
+}
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Pipeline]:
+    return register_pipelines()
+
+
+def loader(env: str) -> OmegaConfigLoader:
+    return OmegaConfigLoader(str(ROOT / "conf"), env=env, **settings.CONFIG_LOADER_ARGS)
+
+
+def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """All keys, those of a group as ``group.key``."""
+    for key, value in mapping.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{key}.")
+
+
+def fields_of(group: type[Group], prefix: str = "") -> Iterator[str]:
+    for name, field in group.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from fields_of(field.annotation, f"{prefix}{name}.")
+
+
+def imported(module: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it, with their dots."""
+    names: set[str] = set()
+    for statement in ast.walk(ast.parse(module.read_text())):
+        if isinstance(statement, ast.Import):
+            names.update(alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            assert not statement.level, f"{module} imports relatively"
+            names.add(str(statement.module))
+    return names
+
+
+# --- Configuration --------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_read(pipelines):
+    inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
+    hooks = (SOURCE / "hooks.py").read_text()
+    others = "".join(
+        file.read_text()
+        for file in (ROOT / "conf").rglob("*.yml")
+        if not file.name.startswith("parameters")
+    )
+    code = "".join(file.read_text() for file in SOURCE.rglob("*.py") if file.stem != "parameters")
+    for key in keys_of(yaml.safe_load((BASE / "parameters.yml").read_text())):
+        group, _, inner = key.partition(".")
+        read = (
+            f"params:{group}" in inputs
+            or f'parameters["{group}"]' in hooks
+            or re.search(rf"\$\{{runtime_params:{group}\b", others)
+        )
+        assert read, f"nothing reads the parameter {key}"
+        # Of a group, a key is looked up or is an argument of what the group is spread over.
+        assert not inner or re.search(rf'\["{inner}"\]|\b{inner}: ', code), f"nothing reads {key}"
+
+
+def test_every_parameter_read_is_declared(pipelines):
+    inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
+    declared = yaml.safe_load((BASE / "parameters.yml").read_text())
+    assert {name for name in inputs if name.startswith("params:")} <= {
+        f"params:{key}" for key in declared
+    }
+    assert "parameters" not in inputs
+
+
+def test_parameters_fields_are_the_keys_of_the_configuration():
+    declared = yaml.safe_load((BASE / "parameters.yml").read_text())
+    assert list(fields_of(Parameters)) == list(keys_of(declared))
+
+
+def test_every_parameter_has_a_trailing_comment():
+    for line in (BASE / "parameters.yml").read_text().splitlines():
+        if re.match(r"\s*\w+: *[^ #]", line):  # a group has its comments at its keys
+            assert re.search(r"\S # \S", line), f"no comment says what this is for: {line}"
+
+
+@pytest.mark.parametrize("env", ["base", "yahoo"])
+def test_every_catalog_entry_is_used(pipelines, env):
+    used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    entries = {name for name in loader(env)["catalog"] if not name.startswith("_")}
+    assert entries - used == set()
+
+
+@pytest.mark.parametrize("env", ["base", "yahoo"])
+def test_what_a_run_reads_is_made_or_declared(pipelines, env):
+    free = {name for name in pipelines["__default__"].inputs() if not name.startswith("params:")}
+    assert free - set(loader(env)["catalog"]) == set()
+
+
+# --- Layers ---------------------------------------------------------------------------------------
+
+DOMAIN = sorted(file for file in SOURCE.glob("*.py") if file.stem not in KEDRO_SIDE)
+
+
+def test_the_domain_is_there():
+    assert {file.stem for file in DOMAIN} >= {
+        *("windows", "forests", "checks", "history", "metrics", "inference", "trading", "yahoo"),
+        *("parameters", "errors"),
+    }
+
+
+@pytest.mark.parametrize("module", DOMAIN, ids=lambda file: file.stem)
+def test_domain_knows_neither_kedro_nor_mlflow(module):
+    names = imported(module)
+    packages = {name.split(".")[0] for name in names}
+    assert not packages & {"kedro", "kedro_datasets", "kedro_mlflow", "mlflow"}
+    assert module.stem == "yahoo" or "yfinance" not in packages
+    assert not names & {f"candlecast.{stem}" for stem in KEDRO_SIDE}
+    assert not any(name.startswith("candlecast.pipelines") for name in names)
+
+
+@pytest.mark.parametrize(
+    "module", sorted(SOURCE.glob("pipelines/*/nodes.py")), ids=lambda file: file.parent.name
+)
+def test_nodes_know_neither_kedro_nor_mlflow(module):
+    packages = {name.split(".")[0] for name in imported(module)}
+    assert not packages & {"kedro", "kedro_datasets", "kedro_mlflow", "yfinance"}
+    assert module.parent.name in NEVER_BY_DEFAULT or "mlflow" not in packages
+
+
+# --- Pipelines ------------------------------------------------------------------------------------
+
+
+def test_a_plain_run_neither_registers_nor_forecasts(pipelines):
+    default = {node.name for node in pipelines["__default__"].nodes}
+    parts = ["data_engineering", "data_science", "reporting"]
+    assert default == {node.name for name in parts for node in pipelines[name].nodes}
+    for name in NEVER_BY_DEFAULT & set(pipelines):
+        own = {node.name for node in pipelines[name].nodes}
+        shared = {node.name for part in parts for node in pipelines[part].nodes}
+        assert not default & (own - shared)
+        assert own - shared, f"{name} has no node of its own"
+
+
+def test_every_node_of_a_plain_run_has_one_stage(pipelines):
+    stages = {"ingest", "preprocess", "train", "evaluate"}
+    tags = {node.name: node.tags & stages for node in pipelines["__default__"].nodes}
+    assert {name: found for name, found in tags.items() if len(found) != 1} == {}
+    assert set().union(*tags.values()) == stages
+
+
+def test_nodes_are_named_once_and_by_verbs(pipelines):
+    functions: dict[str, Any] = {}
+    for pipeline in pipelines.values():
+        names = [node.name for node in pipeline.nodes]
+        assert len(names) == len(set(names))
+        for node in pipeline.nodes:
+            assert functions.setdefault(node.name, node.func) is node.func
+            assert re.fullmatch(r"[a-z]+(_[a-z]+)*", node.name), f"{node.name} is no name"
+            assert not node.name.endswith("_node")
+            verb = node.name.split("_")[0]
+            assert verb in VERBS, f"{node.name}: {verb} is no verb, or not yet one of VERBS here"
+
+
+# --- Sample ---------------------------------------------------------------------------------------
+
+
+def test_sample_is_what_its_script_makes():
+    script = ROOT / "scripts/make_sample.py"
+    spec = importlib.util.spec_from_file_location("make_sample", script)
+    assert spec and spec.loader
+    make_sample = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_sample)
+    text = make_sample.to_sample(make_sample.read_source(package_path("stocks.csv.gz")))
+    assert (ROOT / "data/sample/prices.csv").read_bytes() == text.encode()
