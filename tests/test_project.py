@@ -28,7 +28,18 @@ KEDRO_SIDE = {
 
 VERBS = {
     *("audit", "break", "choose", "cut", "draw", "evaluate", "fetch", "gather", "grow", "judge"),
-    *("make", "merge", "promote", "read", "register", "report", "require", "score", "split"),
+    *(
+        "make",
+        "merge",
+        "promote",
+        "read",
+        "register",
+        "report",
+        "require",
+        "score",
+        "select",
+        "split",
+    ),
     *("tabulate", "track", "try", "write"),
 }
 

@@ -68,6 +68,14 @@ def simulate() -> dict[str, Any]:
             | {"chosen": trees == 50, "original_rule": trees == 1000}
             for place, trees in enumerate(FORESTS)
         ],
+        "leakage_audit": {
+            "last_training_session": "2020-01-02",
+            "first_scored_session": "2020-02-03",
+            "purged_sessions": 14,
+            "rows_in_both": 0,
+            "rows_audited": 1234,
+            "rows_with_wrong_lags": 0,
+        },
         "quality": pd.DataFrame(
             [
                 {"ticker": ticker, "rule": rule, "found": len(rule), "detail": "kept"}

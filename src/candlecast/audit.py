@@ -3,7 +3,9 @@
 It derives again, by other means than the window arithmetic, what must hold of the tables.
 """
 
-from pyspark.sql import DataFrame
+import datetime as dt
+
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -51,10 +53,11 @@ def audit_leakage(
         LeakageError: a (ticker, session) is in both sets, fewer sessions than `purge` lie between
             them, or a feature is not the body of an earlier session.
     """
-    in_both = train.join(test, ["ticker", "session"], "left_semi").count()
-    [(last,)] = train.agg(F.max("session")).collect()
-    [(first,)] = test.agg(F.min("session")).collect()
-    gap = _fewest_between(sessions, train, test)
+    in_both, bounds = _bounds(train, test)
+    last = max(row["last"] for row in bounds if row["last"])
+    first = min(row["first"] for row in bounds if row["first"])
+    shared = [(row["ticker"], row["last"]) for row in bounds if row["last"] and row["first"]]
+    gap = _fewest_between(sessions, shared, first)
     audited, wrong = _check_lags(sessions, train.unionByName(test), window, feature)
     broken = []
     if in_both:
@@ -79,48 +82,55 @@ def audit_leakage(
     }
 
 
-def _fewest_between(sessions: DataFrame, train: DataFrame, test: DataFrame) -> int | None:
-    """The fewest sessions of a ticker between the sets; None when no ticker is in both."""
-    bounds = (
-        train.groupBy("ticker")
-        .agg(F.max("session").alias("last"))
-        .join(test.groupBy("ticker").agg(F.min("session").alias("own")), "ticker")
-        .crossJoin(test.agg(F.min("session").alias("first")))
+def _bounds(train: DataFrame, test: DataFrame) -> tuple[int, list[Row]]:
+    """Count the rows in both sets; and list each ticker's last training and first scored session."""
+    keys = train.select("ticker", "session", F.lit(True).alias("trained")).unionByName(
+        test.select("ticker", "session", F.lit(False).alias("trained"))
     )
-    between = (F.col("session") > F.col("last")) & (F.col("session") < F.col("first"))
-    counts = sessions.join(bounds, "ticker").groupBy("ticker").agg(F.count_if(between).alias("n"))
-    [(fewest,)] = counts.agg(F.min("n")).collect()
-    return None if fewest is None else int(fewest)
+    once = keys.groupBy("ticker", "session").agg(
+        F.bool_or("trained").alias("trained"), F.bool_or(~F.col("trained")).alias("scored")
+    )
+    by_ticker = once.groupBy("ticker").agg(
+        F.count_if(F.col("trained") & F.col("scored")).alias("both"),
+        F.max(F.when(F.col("trained"), F.col("session"))).alias("last"),
+        F.min(F.when(F.col("scored"), F.col("session"))).alias("first"),
+    )
+    rows = by_ticker.collect()
+    return sum(row["both"] for row in rows), rows
+
+
+def _fewest_between(
+    sessions: DataFrame, last: list[tuple[str, dt.date]], first: dt.date
+) -> int | None:
+    """The fewest sessions of a ticker after its last training one and before the first scored."""
+    if not last:
+        return None
+    ends = sessions.sparkSession.createDataFrame(last, "ticker STRING, last DATE")
+    between = (F.col("session") > F.col("last")) & (F.col("session") < F.lit(first))
+    counts = sessions.join(F.broadcast(ends), "ticker").groupBy("ticker")
+    return min(row["n"] for row in counts.agg(F.count_if(between).alias("n")).collect())
 
 
 def _check_lags(
     sessions: DataFrame, windows: DataFrame, window: int, feature: Feature
 ) -> tuple[int, int]:
-    """Count the windows, and those whose newest or oldest body is not what its session had.
+    """Count the windows, and those whose bodies are not what the sessions before had.
 
-    The sessions of a ticker are numbered and joined by number, which is another way than the lag
-    functions that made the windows; the newest and the oldest lag pin the ones between them.
+    The bodies of the sessions before are gathered as a list, which is another way than the lag
+    functions that made the windows, and compared whole. A missing body is not gathered, so a window
+    that should be void is too short.
     """
-    by_session = Window.partitionBy("ticker").orderBy("session")
-    numbered = sessions.select(
+    before = Window.partitionBy("ticker").orderBy("session").rowsBetween(-window, -1)
+    candles = sessions.select("ticker", "session", body(feature).cast("float").alias("past"))
+    gathered = candles.select(
         "ticker",
         "session",
-        F.row_number().over(by_session).alias("number"),
-        body(feature).cast("float").alias("past"),
+        F.collect_list("past").over(before).alias("past"),
+        F.max("session").over(before).alias("newest"),
     )
-    names = lag_columns(window)
-    placed = windows.join(numbered.drop("past"), ["ticker", "session"])
-    ends = {1: names[0], window: names[-1]}
-    right = F.lit(True)
-    for lag, name in ends.items():
-        earlier = numbered.select(
-            "ticker",
-            (F.col("number") + lag).alias("number"),
-            F.col("past").alias(f"past_{lag}"),
-            F.col("session").alias(f"session_{lag}"),
-        )
-        placed = placed.join(earlier, ["ticker", "number"], "left")
-        holds = (F.col(f"past_{lag}") == F.col(name)) & (F.col(f"session_{lag}") < F.col("session"))
-        right = right & F.coalesce(holds, F.lit(False))
-    [(audited, wrong)] = placed.agg(F.count(F.lit(1)), F.count_if(~right)).collect()
-    return int(audited), int(wrong)
+    oldest_first = F.array(*reversed(lag_columns(window)))
+    right = (F.col("past") == oldest_first) & (F.col("newest") < F.col("session"))
+    placed = windows.join(gathered, ["ticker", "session"], "left")
+    wrong = F.count_if(~F.coalesce(right, F.lit(False)))
+    [(audited, found)] = placed.agg(F.count(F.lit(1)), wrong).collect()
+    return int(audited), int(found)

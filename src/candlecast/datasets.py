@@ -260,7 +260,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     def _exists(self) -> bool:
         if "/" in self._table:
-            return (Path(self._table) / "_delta_log").is_dir()
+            # A first write that was killed leaves a log without a commit.
+            return any((Path(self._table) / "_delta_log").glob("*.json"))
         return bool(self._spark.catalog.tableExists(self._table))
 
     def _describe(self) -> dict[str, Any]:

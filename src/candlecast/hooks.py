@@ -93,7 +93,7 @@ class ProjectHooks:
         if log_configuration.is_file():
             logging.config.dictConfig(yaml.safe_load(log_configuration.read_text()))
         logging.captureWarnings(True)
-        sys.excepthook = _say
+        sys.excepthook = self._say
         parameters = check_parameters(loader["parameters"])
         self._project_path = context.project_path
         self._data_root = Path(context.project_path, parameters["data_root"]).resolve()
@@ -210,11 +210,26 @@ class ProjectHooks:
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Say so when the disk is full, and let the next run in; kedro-mlflow marks the failure."""
-        free = shutil.disk_usage(self._data_root).free
-        if free < FULL:
-            logger.error("the disk of %s is full: %d KiB are free", self._data_root, free // 1024)
+        """Let the next run in; kedro-mlflow marks this one as failed."""
         self._release()
+
+    def _say(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """End a run that the user can mend with one message; others keep their traceback."""
+        free = shutil.disk_usage(self._data_root).free if self._data_root.exists() else FULL
+        if free < FULL:
+            logger.error(
+                "The disk of %s is full (%d KiB are free): %s. What earlier runs stored is whole. "
+                "To go on, make room and type the same again.",
+                self._data_root,
+                free // 1024,
+                kind.__name__,
+            )
+        elif isinstance(error, CandlecastError | DatasetError):
+            logger.error("%s", error)
+        else:
+            sys.__excepthook__(kind, error, trace)
 
     def _release(self) -> None:
         if self._lock:
@@ -270,14 +285,6 @@ class ProjectHooks:
             return name
         rows = f" ({self._rows[name]:,} rows)" if name in self._rows else ""
         return f"{name} v{self._versions[name]}{rows}"
-
-
-def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End a run that the user can mend with its message alone; others keep their traceback."""
-    if isinstance(error, CandlecastError | DatasetError):
-        logger.error("%s", error)
-    else:
-        sys.__excepthook__(kind, error, trace)
 
 
 def _plain(dataset_name: str) -> str:

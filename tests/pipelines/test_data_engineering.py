@@ -505,7 +505,7 @@ def test_terminal_shows_a_bar_and_the_lines_after_it(
     ]
 
 
-def test_windows_leave_out_tickers_that_quality_calls_missing(spark: SparkSession) -> None:
+def test_sessions_leave_out_tickers_that_quality_calls_missing(spark: SparkSession) -> None:
     rows = [
         (ticker, f"2022-01-{day:02d}", 10.0, 10.0 + day)
         for ticker in ("AAPL", "IBM", "MSFT")
@@ -514,8 +514,6 @@ def test_windows_leave_out_tickers_that_quality_calls_missing(spark: SparkSessio
     table = spark.createDataFrame(rows, "ticker string, session string, open double, close double")
     table = table.selectExpr("ticker", "cast(session as date) session", "open", "close")
     quality = pd.DataFrame({"ticker": ["AAPL", "IBM"], "rule": ["stored", "missing"]})
-    windows = nodes.make_windows(
-        table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05", window=1, feature="delta"
-    )
-    found = [(row["ticker"], f"{row['session']}", row["lag_01"]) for row in windows.collect()]
-    assert found == [("AAPL", "2022-01-05", 4.0)]
+    chosen = nodes.select_sessions(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
+    found = [(row["ticker"], f"{row['session']}") for row in chosen.orderBy("session").collect()]
+    assert found == [("AAPL", "2022-01-04"), ("AAPL", "2022-01-05")]

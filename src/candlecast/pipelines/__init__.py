@@ -1,1 +1,1 @@
-"""One folder a pipeline: ``pipeline.py`` is a table of nodes, ``nodes.py`` holds their functions."""
+"""One folder a pipeline: ``pipeline.py`` is a table of nodes, ``nodes.py`` has their functions."""

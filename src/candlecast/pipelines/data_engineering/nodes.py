@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import track
 
+from candlecast.audit import audit_leakage
 from candlecast.checks import Finding, Source, as_date, check_sessions
 from candlecast.errors import (
     CandlecastError,
@@ -127,7 +128,8 @@ def _tell(arrivals: Arrivals, tickers: Iterable[str]) -> None:
     """Log a line a ticker: what was asked, what came, what is missing."""
     for ticker in tickers:
         if ticker in arrivals.failed:
-            logger.warning("  %-10s missing: %s", ticker, arrivals.failed[ticker])
+            [why, *_] = str(arrivals.failed[ticker]).splitlines()
+            logger.warning("  %-10s missing: %s", ticker, why)
             continue
         rules = {finding.rule: finding for finding in arrivals.findings[ticker]}
         logger.info(
@@ -189,28 +191,33 @@ def tabulate_quality(
         raise MissingTickersError(arrivals.failed, of=len(arrivals.failed) + len(arrivals.findings))
 
 
-def make_windows(
+def select_sessions(
     prices: DataFrame,
     quality: pd.DataFrame,
     tickers: list[str],
     start: str | None,
     end: str | None,
-    window: int,
-    feature: Literal["return", "delta"],
 ) -> DataFrame:
-    """Make windows of the range asked for, of the tickers that arrived.
+    """Select the range asked for, of the tickers that arrived: one row a ticker and session.
 
-    See `candlecast.windows.add_windows`. A ticker that `quality` calls missing takes no part, also
-    when earlier runs stored sessions of it.
+    A ticker that `quality` calls missing takes no part, also when earlier runs stored sessions of
+    it.
     """
     missing = set(quality.loc[quality["rule"] == "missing", "ticker"])
     arrived = [ticker for ticker in tickers if ticker not in missing]
-    asked = prices.where(F.col("ticker").isin(arrived))
+    sessions = prices.where(F.col("ticker").isin(arrived))
     if start:
-        asked = asked.where(F.col("session") >= F.lit(start).cast("date"))
+        sessions = sessions.where(F.col("session") >= F.lit(start).cast("date"))
     if end:
-        asked = asked.where(F.col("session") <= F.lit(end).cast("date"))
-    return add_windows(asked, window, feature)
+        sessions = sessions.where(F.col("session") <= F.lit(end).cast("date"))
+    return sessions
+
+
+def make_windows(
+    sessions: DataFrame, window: int, feature: Literal["return", "delta"]
+) -> DataFrame:
+    """Make windows of the sessions; see `candlecast.windows.add_windows`."""
+    return add_windows(sessions, window, feature)
 
 
 def split_by_date(
@@ -218,3 +225,15 @@ def split_by_date(
 ) -> tuple[DataFrame, DataFrame]:
     """Train and test, apart by date and purge; see `candlecast.windows.split_windows`."""
     return split_windows(windows, test_fraction, purge)
+
+
+def audit_split(
+    sessions: DataFrame,
+    train: DataFrame,
+    test: DataFrame,
+    window: int,
+    feature: Literal["return", "delta"],
+    purge: int,
+) -> dict[str, int | str]:
+    """Prove that nothing scored was known in training; see `candlecast.audit.audit_leakage`."""
+    return audit_leakage(sessions, train, test, window, feature, purge)

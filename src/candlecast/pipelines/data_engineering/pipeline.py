@@ -3,9 +3,11 @@
 from kedro.pipeline import Pipeline, node
 
 from candlecast.pipelines.data_engineering.nodes import (
+    audit_split,
     fetch_sessions,
     make_windows,
     merge_prices,
+    select_sessions,
     split_by_date,
     tabulate_quality,
 )
@@ -47,16 +49,14 @@ def create_pipeline() -> Pipeline:
     ]
     preprocess = [
         node(
+            select_sessions,
+            ["prices", "quality", "params:tickers", "params:start", "params:end"],
+            "sessions",
+            name="select_sessions",
+        ),
+        node(
             make_windows,
-            [
-                "prices",
-                "quality",
-                "params:tickers",
-                "params:start",
-                "params:end",
-                "params:window",
-                "params:feature",
-            ],
+            ["sessions", "params:window", "params:feature"],
             "windows",
             name="make_windows",
         ),
@@ -65,6 +65,19 @@ def create_pipeline() -> Pipeline:
             ["windows", "params:test_fraction", "params:purge"],
             ["train@spark", "test@spark"],
             name="split_by_date",
+        ),
+        node(
+            audit_split,
+            [
+                "sessions",
+                "train@spark",
+                "test@spark",
+                "params:window",
+                "params:feature",
+                "params:purge",
+            ],
+            "leakage_audit",
+            name="audit_split",
         ),
     ]
     return Pipeline(ingest, tags="ingest") + Pipeline(preprocess, tags="preprocess")

@@ -246,6 +246,7 @@ def write_report(
     candidates: list[dict[str, Any]],
     validation_losses: pd.DataFrame,
     quality: pd.DataFrame,
+    leakage_audit: dict[str, Any],
 ) -> str:
     """Write the report: one HTML page that needs nothing else."""
     losses = validation_losses.drop(columns="session").mean()
@@ -262,6 +263,7 @@ def write_report(
         },
         quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
         found=_found(quality),
+        audit=leakage_audit,
     )
 
 
