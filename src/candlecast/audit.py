@@ -83,7 +83,7 @@ def audit_leakage(
 
 
 def _bounds(train: DataFrame, test: DataFrame) -> tuple[int, list[Row]]:
-    """Count the rows in both sets; and list each ticker's last training and first scored session."""
+    """Count the rows in both sets; and tell each ticker's last trained and first scored session."""
     keys = train.select("ticker", "session", F.lit(True).alias("trained")).unionByName(
         test.select("ticker", "session", F.lit(False).alias("trained"))
     )
@@ -108,7 +108,7 @@ def _fewest_between(
     ends = sessions.sparkSession.createDataFrame(last, "ticker STRING, last DATE")
     between = (F.col("session") > F.col("last")) & (F.col("session") < F.lit(first))
     counts = sessions.join(F.broadcast(ends), "ticker").groupBy("ticker")
-    return min(row["n"] for row in counts.agg(F.count_if(between).alias("n")).collect())
+    return min(int(row["n"]) for row in counts.agg(F.count_if(between).alias("n")).collect())
 
 
 def _check_lags(
