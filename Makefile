@@ -12,6 +12,7 @@ run: $(READY) ## the three pipelines on the committed sample (RUN="--params wind
 	$(BIN)/kedro run $(RUN)
 
 test: $(READY) ## every test (TEST="-k windows" adds to it)
+	@sh scripts/system.sh browser
 	$(BIN)/pytest $(TEST)
 
 lint: $(READY) ## the linter, the format and the types
@@ -36,12 +37,12 @@ clean: ## remove the environment and what runs wrote; the sample stays
 	rm -rf $(VENV) build dist data/fetched data/mlflow data/reporting data/spark data/tables data/training
 
 # The environment: the locked packages, this project, a Java for Spark, Delta's two jars.
-$(READY): requirements.lock pyproject.toml scripts/install_java.sh
+$(READY): requirements.lock pyproject.toml scripts/system.sh
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@sh scripts/install_java.sh
+	@sh scripts/system.sh java
 	$(BIN)/python -m candlecast.spark
 	@touch $@

@@ -141,6 +141,10 @@ def main() -> None:
     if len(sys.argv) == 1:
         compare_training()
         compare_run()
+        for peer in ("fetch.py", "gate.py"):
+            sys.stdout.write(f"{peer}\n")
+            sys.stdout.flush()
+            subprocess.run([sys.executable, str(HERE / peer)], check=True)
         return
     contender, sessions, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     csv = write_csv(sessions, folder)

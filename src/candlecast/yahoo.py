@@ -286,7 +286,7 @@ def _quotes(result: dict[str, Any]) -> pd.DataFrame:
 def _join(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The rows with dividends and splits; one on a date of its own is a row without prices."""
     actions = history[list(ACTIONS)].rename(columns=ACTIONS)
-    actions = actions[actions.to_numpy().any(axis=1)]
+    actions = actions.loc[(actions != 0).any(axis=1)]
     actions["session"] = pd.DatetimeIndex(actions.index).tz_localize(None).normalize()
     joined = rows.merge(actions, on="session", how="outer", sort=True)
     return joined.fillna({name: 0.0 for name in ACTIONS.values()})

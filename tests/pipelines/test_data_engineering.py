@@ -7,6 +7,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ FORTNIGHT = [
     ("2022-01-12", 11.75, 12.5, 11.5, 12.0, 800),
 ]
 GOOD = prices(FORTNIGHT)
+HALVED = [(day, *(price / 2 for price in row[:4]), row[4] * 2) for day, *row in FORTNIGHT]
 TINY = {
     "start": "2022-01-03",
     "end": "2022-01-12",
@@ -126,18 +128,86 @@ def fresh(tmp_path: Path, spark: SparkSession) -> Project:
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
-    """The data root of a run that stored AAPL and IBM."""
+    """The data root of a run that stored AAPL, GOOG, IBM and MSFT."""
     project = Project(tmp_path_factory.mktemp("first") / "data", spark)
     with YahooServer(default=GOOD) as running, redirected(running.url, pace=0):
-        project.ingest("AAPL", "IBM")
+        project.ingest("AAPL", "GOOG", "IBM", "MSFT")
     return project.root
 
 
 @pytest.fixture
 def stored(first_run: Path, tmp_path: Path, spark: SparkSession) -> Project:
-    """AAPL and IBM are stored, in version 0 of each table."""
+    """AAPL, GOOG, IBM and MSFT are stored, in version 0 of each table."""
     shutil.copytree(first_run, tmp_path / "data")
     return Project(tmp_path / "data", spark)
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged: pytest's own fixture is for one test only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line."""
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """The lines that the project logs meanwhile."""
+    handler, logger = Lines(), logging.getLogger("candlecast")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler.lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+# Summer time begins in New York on 2022-03-13.
+WORKDAYS = ["2022-03-09", "2022-03-10", "2022-03-11", "2022-03-14", "2022-03-15"]
+DAYS = ["2022-03-11", "2022-03-12", "2022-03-13", "2022-03-14", "2022-03-15"]
+
+
+@pytest.fixture(scope="module")
+def odd_run(
+    tmp_path_factory: pytest.TempPathFactory, spark: SparkSession
+) -> tuple[Project, list[str]]:
+    """A first run up to the far future: a row of AAPL comes twice, others have their own zones."""
+
+    def flat(days: list[str], **where: str) -> Reply:
+        return prices([(day, 10.0, 12.0, 9.0, 11.0, 100) for day in days], **where)
+
+    project = Project(tmp_path_factory.mktemp("odd") / "data", spark)
+    with YahooServer() as server, redirected(server.url, pace=0), heard() as lines:
+        server.script("AAPL", prices([*FORTNIGHT, FORTNIGHT[3]]))
+        server.script("7203.T", flat(WORKDAYS, zone=TOKYO, opens="09:00"))
+        server.script("IBM", flat(WORKDAYS, zone=NEW_YORK))
+        coin = flat(DAYS, zone=CRYPTO, opens="00:00", kind="CRYPTOCURRENCY")
+        server.script("BTC-USD", coin)
+        project.ingest("AAPL", "7203.T", "IBM", "BTC-USD", end="2099-12-31")
+    assert set(server.requests.values()) == {1}
+    return project, lines
+
+
+@pytest.fixture(scope="module")
+def second_run(
+    first_run: Path, tmp_path_factory: pytest.TempPathFactory, spark: SparkSession
+) -> tuple[Project, list[str]]:
+    """A second run: AAPL's answer is shorter, IBM was split two for one, a row of MSFT changed."""
+    root = tmp_path_factory.mktemp("second") / "data"
+    shutil.copytree(first_run, root)
+    project = Project(root, spark)
+    with YahooServer() as server, redirected(server.url, pace=0), heard() as lines:
+        server.script("AAPL", prices(FORTNIGHT[3:]))
+        server.script("IBM", prices(HALVED[2:], splits={"2022-01-12": (2, 1)}))
+        server.script("MSFT", changed(3, "2022-01-06", 10.75, 13.0, 10.5, 12.51, 400))
+        project.ingest("AAPL", "IBM", "MSFT")
+    assert server.requests == {"AAPL": 1, "IBM": 1, "MSFT": 1}
+    assert project.versions() == {"prices": 1, "quality": 1}  # one commit for all tickers
+    return project, lines
 
 
 def closes(rows: list[tuple[Any, ...]] = FORTNIGHT) -> dict[str, float]:
@@ -188,19 +258,6 @@ def test_fault_02_unusable_dates_are_refused_without_a_request(
     assert server.requests == {}
 
 
-def test_fault_03_end_in_the_future_is_capped_and_recorded(
-    server: YahooServer, fresh: Project, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.script("AAPL", GOOD)
-    with caplog.at_level(logging.INFO, "candlecast"):
-        fresh.ingest("AAPL", end="2099-12-31")
-    asked = "2022-01-03 to 2099-12-31, capped at 2022-01-12, the last session that has closed"
-    assert fresh.quality("AAPL")["asked"] == (8, asked)
-    assert caplog.messages == [
-        f"  AAPL            8 sessions, 2022-01-03 to 2022-01-12, 0 absent; asked for {asked}"
-    ]
-
-
 def test_fault_03_start_in_the_future_is_refused_without_a_request(
     server: YahooServer, fresh: Project
 ) -> None:
@@ -230,15 +287,6 @@ def test_fault_05_session_still_open_is_not_stored(server: YahooServer, fresh: P
     newest = datetime.fromisoformat(max(fresh.closes("BTC-USD"))).date()
     assert newest < datetime.now(UTC).date()
     assert newest >= today - timedelta(days=1)
-
-
-def test_fault_06_equal_rows_of_a_date_are_collapsed_and_counted(
-    server: YahooServer, fresh: Project
-) -> None:
-    server.script("AAPL", prices([*FORTNIGHT, FORTNIGHT[3]]))
-    fresh.ingest("AAPL")
-    assert fresh.closes("AAPL") == closes()
-    assert fresh.quality("AAPL")["duplicate sessions"] == (1, "same values, collapsed")
 
 
 def test_fault_06_different_rows_of_a_date_are_refused_and_shown(
@@ -278,10 +326,10 @@ def test_fault_08_impossible_price_is_refused_before_any_write(
 def test_fault_08_with_missing_tickers_allowed_the_others_are_stored(
     server: YahooServer, stored: Project
 ) -> None:
-    server.script("MSFT", GOOD)
+    server.script("AMZN", GOOD)
     server.script("AAPL", changed(3, *BAD_ROWS["prices are positive"]))
-    stored.ingest("MSFT", "AAPL", allow_missing_tickers=True)
-    assert stored.closes("MSFT") == closes()
+    stored.ingest("AMZN", "AAPL", allow_missing_tickers=True)
+    assert stored.closes("AMZN") == closes()
     assert stored.closes("AAPL") == closes()  # as the first run left it
     assert "prices are positive" in stored.quality("AAPL")["missing"][1]
     assert stored.versions() == {"prices": 1, "quality": 1}
@@ -303,30 +351,6 @@ def test_fault_09_renamed_column_is_refused_and_asking_stops_after_three(
     assert stored.versions() == {"prices": 0, "quality": 0}
 
 
-def test_fault_11_sessions_of_three_time_zones_are_stored_as_the_exchange_s_dates(
-    server: YahooServer, fresh: Project
-) -> None:
-    # Summer time begins in New York on 2022-03-13.
-    dates = ["2022-03-09", "2022-03-10", "2022-03-11", "2022-03-14", "2022-03-15", "2022-03-16"]
-    days = ["2022-03-11", "2022-03-12", "2022-03-13", "2022-03-14", "2022-03-15", "2022-03-16"]
-
-    def rows(sessions: list[str]) -> list[tuple[Any, ...]]:
-        return [(day, 10.0, 12.0, 9.0, 11.0, 100) for day in sessions]
-
-    server.script("7203.T", prices(rows(dates), zone=TOKYO, opens="09:00"))
-    server.script("AAPL", prices(rows(dates), zone=NEW_YORK))
-    coin = prices(rows(days), zone=CRYPTO, opens="00:00", kind="CRYPTOCURRENCY")
-    server.script("BTC-USD", coin)
-    fresh.ingest("7203.T", "AAPL", "BTC-USD", start="2022-03-01", end="2022-03-31")
-    assert list(fresh.closes("7203.T")) == dates
-    assert list(fresh.closes("AAPL")) == dates
-    assert list(fresh.closes("BTC-USD")) == days
-    assert fresh.spark.read.load(str(fresh.root / "tables/prices"), format="delta").dtypes[1] == (
-        "session",
-        "date",
-    )
-
-
 def test_fault_12_two_of_three_arrive_and_the_third_keeps_its_rows(
     server: YahooServer, stored: Project
 ) -> None:
@@ -340,18 +364,6 @@ def test_fault_12_two_of_three_arrive_and_the_third_keeps_its_rows(
     assert stored.closes("MSFT")["2022-01-12"] == 12.5
     assert stored.closes("IBM") == closes()
     assert stored.versions()["prices"] == 1  # one commit for both
-
-
-def test_fault_12_shorter_answer_keeps_the_longer_stored_history_and_says_so(
-    server: YahooServer, stored: Project, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.script("AAPL", prices(FORTNIGHT[3:]))
-    stored.ingest("AAPL")
-    assert stored.closes("AAPL") == closes()
-    words = "0 new; kept 0 outside the range asked for and 3 inside it that the answer lacks"
-    assert stored.quality("AAPL")["history kept"] == (3, words)
-    assert f"  AAPL       history kept: {words}" in caplog.messages
-    assert stored.closes("IBM") == closes()
 
 
 def test_fault_13_too_many_requests_stop_all_tickers_and_a_rerun_continues(
@@ -387,36 +399,6 @@ def test_fault_14_outage_is_asked_about_three_tickers_and_no_more(
     assert "\n  GOOG, BTC-USD: not asked for, since AAPL, IBM, MSFT failed" in str(caught.value)
     assert "delisted" not in str(caught.value)
     assert stored.versions() == {"prices": 0, "quality": 0}
-
-
-def test_fault_15_split_between_two_runs_replaces_the_history_whole_in_one_commit(
-    server: YahooServer, stored: Project
-) -> None:
-    halved = [(day, *(price / 2 for price in row[:4]), row[4] * 2) for day, *row in FORTNIGHT]
-    server.script("AAPL", prices(halved[2:], splits={"2022-01-12": (2, 1)}))
-    stored.ingest("AAPL", start="2022-01-05")
-    assert stored.closes("AAPL") == closes(halved[2:])
-    assert stored.closes("IBM") == closes()
-    assert stored.quality("AAPL")["history replaced"] == (
-        2,
-        "6 of 6 sessions moved by a factor of 0.5 (a split?); replaced whole, "
-        "2 stored sessions are dropped",
-    )
-    assert stored.versions()["prices"] == 1
-    assert stored.closes("AAPL", version=0) == closes()
-
-
-def test_fault_16_changed_row_is_updated_and_counted_and_the_old_version_stays(
-    server: YahooServer, stored: Project
-) -> None:
-    before = stored.table("prices").set_index(["ticker", "session"])["ingested_at"]
-    server.script("AAPL", changed(3, "2022-01-06", 10.75, 13.0, 10.5, 12.51, 400))
-    stored.ingest("AAPL")
-    assert stored.closes("AAPL") == {**closes(), "2022-01-06": 12.51}
-    assert stored.quality("AAPL")["history moved"][0] == 1
-    assert stored.closes("AAPL", version=0) == closes()
-    after = stored.table("prices").set_index(["ticker", "session"])["ingested_at"]
-    assert [f"{day}" for _, day in after.index[after != before.loc[after.index]]] == ["2022-01-06"]
 
 
 def test_fault_20_too_little_history_is_refused_before_anything_is_stored(
@@ -517,3 +499,70 @@ def test_sessions_leave_out_tickers_that_quality_calls_missing(spark: SparkSessi
     chosen = nodes.select_sessions(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
     found = [(row["ticker"], f"{row['session']}") for row in chosen.orderBy("session").collect()]
     assert found == [("AAPL", "2022-01-04"), ("AAPL", "2022-01-05")]
+
+
+def test_fault_03_end_in_the_future_is_capped_and_recorded(
+    odd_run: tuple[Project, list[str]],
+) -> None:
+    project, lines = odd_run
+    asked = "2022-01-03 to 2099-12-31, capped at 2022-01-12, the last session that has closed"
+    assert project.quality("AAPL")["asked"] == (8, asked)
+    assert lines[0] == (
+        f"  AAPL            8 sessions, 2022-01-03 to 2022-01-12, 0 absent; asked for {asked}"
+    )
+
+
+def test_fault_06_equal_rows_of_a_date_are_collapsed_and_counted(
+    odd_run: tuple[Project, list[str]],
+) -> None:
+    project, _ = odd_run
+    assert project.closes("AAPL") == closes()
+    assert project.quality("AAPL")["duplicate sessions"] == (1, "same values, collapsed")
+
+
+def test_fault_11_sessions_of_three_time_zones_are_stored_as_the_exchange_s_dates(
+    odd_run: tuple[Project, list[str]],
+) -> None:
+    project, _ = odd_run
+    assert list(project.closes("7203.T")) == WORKDAYS
+    assert list(project.closes("IBM")) == WORKDAYS
+    assert list(project.closes("BTC-USD")) == DAYS
+
+
+def test_fault_12_shorter_answer_keeps_the_longer_stored_history_and_says_so(
+    second_run: tuple[Project, list[str]],
+) -> None:
+    project, lines = second_run
+    assert project.closes("AAPL") == closes()
+    words = "0 new; kept 0 outside the range asked for and 3 inside it that the answer lacks"
+    assert project.quality("AAPL")["history kept"] == (3, words)
+    assert f"  AAPL       history kept: {words}" in lines
+    assert project.closes("GOOG") == closes()  # not asked for
+
+
+def test_fault_15_split_between_two_runs_replaces_the_history_whole_in_one_commit(
+    second_run: tuple[Project, list[str]],
+) -> None:
+    project, lines = second_run
+    assert project.closes("IBM") == closes(HALVED[2:])
+    words = (
+        "6 of 6 sessions moved by a factor of 0.5 (a split?); replaced whole, "
+        "2 stored sessions are dropped"
+    )
+    assert project.quality("IBM")["history replaced"] == (2, words)
+    assert f"  IBM        history replaced: {words}" in lines
+    assert project.closes("IBM", version=0) == closes()
+
+
+def test_fault_16_changed_row_is_updated_and_counted_and_the_old_version_stays(
+    second_run: tuple[Project, list[str]],
+) -> None:
+    project, _ = second_run
+    assert project.closes("MSFT") == {**closes(), "2022-01-06": 12.51}
+    assert project.quality("MSFT")["history moved"][0] == 1
+    assert project.closes("MSFT", version=0) == closes()
+    old, new = (
+        project.table("prices", version).set_index(["ticker", "session"])["ingested_at"]["MSFT"]
+        for version in (0, 1)
+    )
+    assert [f"{day:%Y-%m-%d}" for day in new.index[new != old[new.index]]] == ["2022-01-06"]

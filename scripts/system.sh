@@ -1,0 +1,37 @@
+#!/bin/sh
+# What pip can't bring: `system.sh java` (17 or later, for Spark), `system.sh browser` (for the tests of the report).
+# Installs Debian's where that is possible, else says what to do.
+set -eu
+
+install() { # what it is for, then packages of which the first that there is will do
+    what=$1
+    shift
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        echo "$what: installing Debian's"
+        apt-get update -qq
+        for package in "$@"; do
+            DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" \
+                >/dev/null 2>&1 && return
+        done
+    fi
+    echo "$what. Install it (Debian, Ubuntu: sudo apt-get install $2), then type the same again." >&2
+    exit 1
+}
+
+case $1 in
+java)
+    java=${JAVA_HOME:+$JAVA_HOME/bin/}java
+    version=$("$java" -version 2>&1 | sed -nE '1s/.*version "(1\.)?([0-9]+).*/\2/p') || version=
+    [ "${version:-0}" -ge 17 ] && exit
+    what="candlecast needs Java 17 or later (for Spark), found ${version:-none}"
+    if [ -n "${JAVA_HOME:-}" ]; then
+        echo "$what in JAVA_HOME=$JAVA_HOME. Point JAVA_HOME at one, then type the same again." >&2
+        exit 1
+    fi
+    install "$what" openjdk-21-jre-headless openjdk-17-jre-headless
+    ;;
+browser)
+    command -v chromium >/dev/null && exit
+    install "The tests of the report need Chromium" chromium chromium
+    ;;
+esac
