@@ -23,9 +23,8 @@ import yaml  # noqa: E402
 import yfinance  # noqa: E402
 from kedro.io import DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
-from kedro_datasets.partitions import PartitionedDataset  # noqa: E402
 
-from candlecast.datasets import YahooSource  # noqa: E402
+from candlecast.datasets import FetchedFiles, YahooSource  # noqa: E402
 from candlecast.pipelines.data_engineering import create_pipeline  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +69,7 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
     catalog = DataCatalog(
         {
             "source": YahooSource(filepath=str(folder / "yahoo")),
-            "fetched@pandas": PartitionedDataset(path=str(folder / "fetched"), **entry),
+            "fetched@pandas": FetchedFiles(path=str(folder / "fetched"), **entry),
             "arrivals": MemoryDataset(copy_mode="assign"),
         }
         | {

@@ -98,6 +98,7 @@ def simulate() -> dict[str, Any]:
         "params:evaluation": {"repetitions": 1000, "cost_bps": 5.0},
         "params:gate": {"metric": "accuracy", "threshold": 0.0, "min_sessions": 250},
         "params:window": 14,
+        "params:tickers": sorted(scores["ticker"].unique()),
         "params:feature": "return",
         "params:seed": 4284,
     }

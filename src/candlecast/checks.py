@@ -164,7 +164,7 @@ def calendar_of(ticker: str) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def _trading_days(name: str) -> tuple[pd.offsets.CustomBusinessDay, pd.Timestamp]:
+def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
     """The days on which an exchange trades, and the first one that its calendar knows.
 
     Only the rule for days is wanted, so the calendar is made for a month: hours are the slow part.
@@ -172,7 +172,7 @@ def _trading_days(name: str) -> tuple[pd.offsets.CustomBusinessDay, pd.Timestamp
     import exchange_calendars
 
     calendar = exchange_calendars.get_calendar(name, start="2020-01-01", end="2020-01-31")
-    return calendar.day, calendar.bound_min() or pd.Timestamp("1900-01-01")
+    return calendar.day.calendar, calendar.bound_min() or pd.Timestamp("1900-01-01")
 
 
 def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]:
@@ -188,8 +188,9 @@ def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]
     if name == "24/7":
         held = pd.date_range(first, last, freq="D")
     else:
-        day, earliest = _trading_days(name)
-        held = pd.date_range(max(first, earliest), last, freq=day)
+        trading, earliest = _trading_days(name)
+        days = pd.date_range(max(first, earliest), last, freq="D")
+        held = days[np.is_busday(days.values.astype("datetime64[D]"), busdaycal=trading)]
     absent = held.difference(pd.DatetimeIndex(sessions))
     known = f"calendar {name}"
     return len(absent), f"{known}; the first: {absent[0]:%Y-%m-%d}" if len(absent) else known

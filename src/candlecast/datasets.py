@@ -12,6 +12,7 @@ import mlflow
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.json import JSONDataset
+from kedro_datasets.partitions import PartitionedDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
 from mlflow.entities import Metric
 from mlflow.models import infer_signature
@@ -128,6 +129,18 @@ class YahooSource(AbstractDataset[None, Source]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets has no types
+    """A file a ticker, of this run alone: its first save removes what earlier runs left."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__(**arguments, overwrite=True)
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Save the files of one chunk, beside those of the chunks before."""
+        super().save(data)
+        self._overwrite = False
 
 
 class DeltaDataset(AbstractDataset[Any, Any]):
@@ -248,15 +261,21 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 f"There is no table {self._table} yet. To go on, run the pipeline that writes it: "
                 "kedro run"
             )
-        commit = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").first()
-        if commit is None:
-            raise DatasetError(
-                f"Table {self._table} has no history; it can't be read as a Delta table."
-            )
+        commit = self._last_commit()
         self.version = int(commit["version"])
-        rows = commit["operationMetrics"].get("numOutputRows")
+        rows = (commit["operationMetrics"] or {}).get("numOutputRows")
         self.rows = None if rows is None else int(rows)
         self.sources = json.loads(commit["userMetadata"] or "{}").get("sources", {})
+
+    def _last_commit(self) -> dict[str, Any]:
+        """Tell the last commit; a folder's from its own log, which spares a Spark job of 0.4 s."""
+        if "/" not in self._table:
+            [row] = self._spark.sql(f"DESCRIBE HISTORY {self._table} LIMIT 1").collect()
+            return row.asDict()
+        newest = max((Path(self._table) / "_delta_log").glob("*.json"))
+        actions = [json.loads(line) for line in newest.read_text().splitlines()]
+        info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+        return {"operationMetrics": None, "userMetadata": None, **info, "version": newest.stem}
 
     def _exists(self) -> bool:
         if "/" in self._table:

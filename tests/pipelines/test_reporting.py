@@ -120,6 +120,7 @@ def pages(scores: pd.DataFrame, trained: pd.DataFrame | None = None, **inputs: A
         "params:evaluation": EVALUATION,
         "params:gate": GATE,
         "params:window": 14,
+        "params:tickers": sorted(scores["ticker"].unique()),
         "params:feature": "return",
         "params:seed": 1,
         **inputs,

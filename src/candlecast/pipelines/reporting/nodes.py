@@ -246,9 +246,11 @@ def write_report(
     candidates: list[dict[str, Any]],
     validation_losses: pd.DataFrame,
     quality: pd.DataFrame,
+    tickers: list[str],
     leakage_audit: dict[str, Any],
 ) -> str:
     """Write the report: one HTML page that needs nothing else."""
+    quality = quality[quality["ticker"].isin(tickers)]
     losses = validation_losses.drop(columns="session").mean()
     return render(
         "report.html.j2",

@@ -57,6 +57,7 @@ def create_pipeline() -> Pipeline:
                     "candidates": "candidates",
                     "validation_losses": "validation_losses",
                     "quality": "quality",
+                    "tickers": "params:tickers",
                     "leakage_audit": "leakage_audit",
                 },
                 "report",
