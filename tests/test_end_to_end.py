@@ -124,9 +124,13 @@ def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
 
 
 def test_a_second_run_gives_identical_tables_and_metrics(first_run, run, spark, tmp_path):
-    """Elsewhere, in another process, with another candidate: the same to the last bit."""
-    run()
-    one, other = first_run[0] / "data", tmp_path / "data"
+    """In another data root and process, with another candidate: the same to the last bit."""
+    one, other = first_run[0] / "data", tmp_path / "else where"
+    run(data_root=str(other))
+    assert {"fetched", "mlflow", "reporting", "tables", "training"} <= {
+        path.name for path in other.iterdir()
+    }
+    assert not (tmp_path / "data").exists()
     for name in TABLES:
         pd.testing.assert_frame_equal(table(spark, one, name), table(spark, other, name))
     for name in ("reporting/metrics.json", "training/candidates.json", "reporting/gate.json"):
@@ -146,14 +150,6 @@ def test_four_runs_by_tag_give_what_one_run_gives(run, spark, tmp_path):
     [tracked] = MlflowClient(f"sqlite:///{sliced}/mlflow/mlflow.db").search_runs(["1"])
     assert tracked.data.tags["candidate"] == "sliced"
     assert tracked.data.tags["version.test_scores"] == "0"
-
-
-def test_data_root_moves_everything(run, tmp_path):
-    elsewhere = tmp_path / "else where"
-    run(**SMALL, data_root=str(elsewhere))
-    names = {path.name for path in elsewhere.iterdir()}
-    assert {"fetched", "mlflow", "reporting", "tables", "training"} <= names
-    assert not (tmp_path / "data").exists()
 
 
 def test_delta_bodies_run_as_well(run, tmp_path):

@@ -208,17 +208,21 @@ class ProjectHooks:
             logger.info("report: %s", self._data_root / "reporting" / "report.html")
         self._release()
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
-        """Let the next run in; kedro-mlflow marks this one as failed."""
+        """Let the next run in, before kedro-mlflow marks this one as failed.
+
+        On a full disk the fetched files, which the next run fetches anyway, make room for the mark.
+        """
+        if self._free() < FULL:
+            shutil.rmtree(self._data_root / "fetched", ignore_errors=True)
         self._release()
 
     def _say(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         """End a run that the user can mend with one message; others keep their traceback."""
-        free = shutil.disk_usage(self._data_root).free if self._data_root.exists() else FULL
-        if free < FULL:
+        if (free := self._free()) < FULL:
             logger.error(
                 "The disk of %s is full (%d KiB are free): %s. What earlier runs stored is whole. "
                 "To go on, make room and type the same again.",
@@ -230,6 +234,10 @@ class ProjectHooks:
             logger.error("%s", error)
         else:
             sys.__excepthook__(kind, error, trace)
+
+    def _free(self) -> int:
+        """The bytes that are free for a run to write."""
+        return shutil.disk_usage(self._data_root).free if self._data_root.exists() else FULL
 
     def _release(self) -> None:
         if self._lock:
