@@ -95,7 +95,9 @@ def check_sessions(
     if sessions.empty:
         raise SourceError(f"{ticker}: the source answered without a session. Ask for other dates.")
     ordered = sessions[COLUMNS].sort_values(["session", "ingested_at"], ignore_index=True)
-    once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
+    once = ordered
+    if not ordered["session"].is_unique:
+        once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
     kept = len(once)
 
     def refuse(rule: str, broken: "pd.Series[bool]", remedy: str) -> None:
