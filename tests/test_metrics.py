@@ -10,12 +10,11 @@ from arch.bootstrap import StationaryBootstrap
 from arch.data import sp500
 from sklearn import metrics as sk
 from sklearn.ensemble import RandomForestClassifier
-from statsmodels.stats.diagnostic import pesaran_timmermann as library_pesaran_timmermann
 
 from candlecast.inference import (
+    directional_test,
     evaluate,
     intervals,
-    pesaran_timmermann,
     row_tests,
     superior_ability,
     ticker_tests,
@@ -351,14 +350,12 @@ def test_pesaran_timmermann_worked_by_hand() -> None:
     V(P*) = (0.2^2 * 0.25 + 0^2 * 0.24) / 100 = 0.0001, S = 0.2 / sqrt(0.0024) = 4.0825.
     """
     up = np.repeat([1, 0, 1, 0], [40, 10, 20, 30])
-    predicted = np.repeat([1, 1, 0, 0], [40, 10, 20, 30])
-    result = pesaran_timmermann(up, predicted)
+    probability = np.repeat([0.6, 0.6, 0.4, 0.4], [40, 10, 20, 30])
+    result = directional_test(frame(list(up), list(probability)))
     assert result is not None
     assert result[0] == pytest.approx(0.2 / np.sqrt(0.0024))
     assert result[0] == pytest.approx(4.0825, abs=1e-4)
     assert result[1] == pytest.approx(2.2274e-5, rel=1e-3)
-    library = library_pesaran_timmermann(up, predicted, alternative="larger")
-    assert result == pytest.approx((library.statistic, library.pvalue))
 
 
 def test_holm_multiplies_the_smallest_p_value_by_the_tickers() -> None:

@@ -5,15 +5,12 @@ therefore the date: all rows of a date are drawn together, in blocks of dates. F
 scores frame (see `candlecast.metrics`), one row a ticker and session.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from arch.bootstrap import SPA, StationaryBootstrap, optimal_block_length
-from scipy import stats
-from sklearn.metrics import matthews_corrcoef
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.diagnostic import pesaran_timmermann
 from statsmodels.stats.multitest import multipletests
 
 from candlecast.metrics import (
@@ -220,32 +217,19 @@ def _weighted_auc(scores: pd.DataFrame, date: npt.NDArray[np.intp], counts: Floa
     return np.concatenate(auc)
 
 
-def pesaran_timmermann(
-    up: npt.NDArray[Any], predicted: npt.NDArray[Any]
-) -> tuple[float, float] | None:
-    """Test whether predicted and actual directions are independent.
-
-    The statistic S = (P - P*) / sqrt(V(P) - V(P*)), with the hit rate P and the hit rate P* that
-    independence would give, reduces to sqrt(n) times the Matthews correlation when V(P*) is taken
-    to order 1/n: P - P* = 2 (p - x y) and V(P) - V(P*) = 4 x (1-x) y (1-y) / n, where x and y are
-    the shares of ups predicted and actual and p the share of both at once.
-
-    Args:
-        up: the actual direction, 1 or 0, one value a session.
-        predicted: the predicted direction, 1 or 0.
+def directional_test(scores: pd.DataFrame) -> tuple[float, float] | None:
+    """Test whether predicted and actual directions are independent (Pesaran and Timmermann 1992).
 
     Returns:
         The statistic, standard normal without skill, and the one-sided p-value (small: directions
         are predicted better than by chance); None when either direction never varies.
-
-    References:
-        Pesaran and Timmermann (1992), A simple nonparametric test of predictive performance,
-        Journal of Business and Economic Statistics 10, 461-465.
     """
+    up = scores["up"].to_numpy()
+    predicted = (probability_of(scores, MODEL) > THRESHOLD).astype(int)
     if np.ptp(up) == 0 or np.ptp(predicted) == 0:
         return None
-    statistic = float(np.sqrt(len(up)) * matthews_corrcoef(up, predicted))
-    return statistic, float(stats.norm.sf(statistic))
+    result = pesaran_timmermann(up, predicted, alternative="larger")
+    return float(result.statistic), float(result.pvalue)
 
 
 def row_tests(scores: pd.DataFrame) -> dict[str, float]:
@@ -270,7 +254,7 @@ def row_tests(scores: pd.DataFrame) -> dict[str, float]:
         "mcnemar_baseline_only": float(baseline_only),
         "mcnemar_p_value": float(mcnemar(table, exact=True).pvalue),
     }
-    if directional := _directional_test(scores):
+    if directional := directional_test(scores):
         result["pesaran_timmermann_statistic"], result["pesaran_timmermann_p_value"] = directional
     return result
 
@@ -284,17 +268,11 @@ def ticker_tests(scores: pd.DataFrame) -> pd.DataFrame:
     """
     check_scores(scores)
     tickers = [
-        (ticker, len(group), test[1] if (test := _directional_test(group)) else 1.0)
+        (ticker, len(group), test[1] if (test := directional_test(group)) else 1.0)
         for ticker, group in scores.groupby("ticker", sort=True)
     ]
     table = pd.DataFrame(tickers, columns=["ticker", "sessions", "p_value"])
     return table.assign(holm_p_value=multipletests(table["p_value"], method="holm")[1])
-
-
-def _directional_test(scores: pd.DataFrame) -> tuple[float, float] | None:
-    return pesaran_timmermann(
-        scores["up"].to_numpy(), (probability_of(scores, MODEL) > THRESHOLD).astype(int)
-    )
 
 
 def superior_ability(
