@@ -34,7 +34,7 @@ lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
 	  --extra local --extra dev --quiet pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and what runs wrote; the sample stays
-	rm -rf $(VENV) build dist data/fetched data/mlflow data/reporting data/spark data/tables data/training
+	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
 # The environment: the locked packages, this project, a Java for Spark, Delta's two jars.
 $(READY): requirements.lock pyproject.toml scripts/system.sh

@@ -8,7 +8,7 @@ install() { # what it is for, then packages of which the first that there is wil
     shift
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         echo "$what: installing Debian's"
-        apt-get update -qq
+        apt-get update -qq || true
         for package in "$@"; do
             DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" \
                 >/dev/null 2>&1 && return
@@ -21,7 +21,7 @@ install() { # what it is for, then packages of which the first that there is wil
 case $1 in
 java)
     java=${JAVA_HOME:+$JAVA_HOME/bin/}java
-    version=$("$java" -version 2>&1 | sed -nE '1s/.*version "(1\.)?([0-9]+).*/\2/p') || version=
+    version=$("$java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -1) || version=
     [ "${version:-0}" -ge 17 ] && exit
     what="candlecast needs Java 17 or later (for Spark), found ${version:-none}"
     if [ -n "${JAVA_HOME:-}" ]; then

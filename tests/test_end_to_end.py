@@ -26,7 +26,7 @@ def files(folder):
 def first_run(tmp_path_factory):
     """A newcomer's `kedro run` in a fresh copy of the project, with a home that is not there."""
     base = tmp_path_factory.mktemp("newcomer")
-    project = copy_project(base / "candlecast")
+    project = copy_project(base / "my candlecast")
     (base / "no-home").write_text("a file where a folder would be")
     before = files(project)
     home = {"HOME": str(base / "no-home" / "me"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}

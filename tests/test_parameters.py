@@ -119,7 +119,6 @@ def test_fault_28_unknown_key_of_a_group(committed):
         ("test_fraction", 1.0, "must be less than 1; it is 1.0"),
         ("feature", "retrun", "must be 'return' or 'delta'; it is 'retrun'"),
         ("allow_missing_tickers", "yes", "must be a valid boolean; it is 'yes'"),
-        ("candidate_trees", 100, "must be a valid list; it is 100"),
         ("candidate_trees", [100, 50], "must be ascending, each size once; it is [100, 50]"),
         ("candidate_trees", [50, 50], "must be ascending, each size once; it is [50, 50]"),
         ("candidate", True, "must be a valid string; it is True"),
@@ -193,3 +192,8 @@ def test_fault_28_on_the_command_line(project):
     assert "end: must be later than start; start is '2015-01-01', end is '2014-01-01'" in said
     assert "Traceback" not in said
     assert sorted(path.name for path in (project / "data").iterdir()) == ["sample"]
+
+
+@pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])
+def test_forest_sizes_from_a_command_line(committed, given, read):
+    assert check_parameters({**committed, "candidate_trees": given})["candidate_trees"] == read

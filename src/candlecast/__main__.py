@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             None.
 
     Raises:
-        SystemExit: the run failed or an option was wrong; its code is not 0.
+        Exception: what the run failed of, or click's for a wrong option; uncaught, the process ends
+            with a code that is not 0.
     """
     quiet()
     package = Path(__file__).parent.name

@@ -50,10 +50,16 @@ def audit_leakage(
         ``rows_with_wrong_lags``, of ``rows_audited``.
 
     Raises:
+        CandlecastError: one of the sets is empty.
         LeakageError: a (ticker, session) is in both sets, fewer sessions than `purge` lie between
             them, or a feature is not the body of an earlier session.
     """
     in_both, bounds = _bounds(train, test)
+    if not any(row["last"] for row in bounds) or not any(row["first"] for row in bounds):
+        raise CandlecastError(
+            "The split leaves no windows to train on, or none to test on. To go on, ask for a "
+            "longer range, or lower window, purge or test_fraction."
+        )
     last = max(row["last"] for row in bounds if row["last"])
     first = min(row["first"] for row in bounds if row["first"])
     shared = [(row["ticker"], row["last"]) for row in bounds if row["last"] and row["first"]]

@@ -67,7 +67,10 @@ class Finding:
 
 
 def check_sessions(
-    ticker: str, sessions: pd.DataFrame, max_missing_share: float
+    ticker: str,
+    sessions: pd.DataFrame,
+    max_missing_share: float,
+    end: pd.Timestamp | None = None,
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Check the sessions of one ticker.
 
@@ -76,6 +79,8 @@ def check_sessions(
         sessions: one row a session, in any order, with the columns of `COLUMNS` and maybe others:
             prices in the quote's currency, NaN where the source had none.
         max_missing_share: share of the rows that may lack an open or a close.
+        end: the last session asked for; absent sessions are counted up to it, or to the day before
+            the ingestion if that is earlier. None: up to the last session that came.
 
     Returns:
         The rows to store, one a session and sorted by it, with the columns of `COLUMNS`; and the
@@ -128,7 +133,11 @@ def check_sessions(
             "raise max_missing_share, or choose a range in which the source has prices",
         )
     stale = once["open"] == once["close"].shift()
-    absent, calendar = _absent_sessions(ticker, once["session"])
+    last = once["session"].max()
+    if end is not None:
+        ingested = once["ingested_at"].max().tz_localize(None).normalize()
+        last = max(last, min(end, ingested - pd.Timedelta(days=1)))
+    absent, calendar = _absent_sessions(ticker, once["session"], last)
     span = f"{once['session'].min():%Y-%m-%d} to {once['session'].max():%Y-%m-%d}"
 
     def found(rule: str, rows: int, detail: str, rows_in: int = kept) -> Finding:
@@ -177,8 +186,10 @@ def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
     return calendar.day.calendar, calendar.bound_min() or pd.Timestamp("1900-01-01")
 
 
-def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]:
-    """Count the sessions that the exchange held between the first and the last, but are not here.
+def _absent_sessions(
+    ticker: str, sessions: "pd.Series[Any]", last: pd.Timestamp
+) -> tuple[int, str]:
+    """Count the sessions that the exchange held from the first here to `last`, but are not here.
 
     Returns:
         The count, and by which calendar; 0 and the reason when there is no calendar.
@@ -186,7 +197,7 @@ def _absent_sessions(ticker: str, sessions: "pd.Series[Any]") -> tuple[int, str]
     name = calendar_of(ticker)
     if name is None:
         return 0, "not counted: no calendar known for this ticker's exchange"
-    first, last = sessions.min(), sessions.max()
+    first = sessions.min()
     if name == "24/7":
         held = pd.date_range(first, last, freq="D")
     else:

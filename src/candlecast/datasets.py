@@ -159,9 +159,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
 
-    ``version``, ``rows`` (those that its commit wrote) and ``sources`` (the versions of the tables
-    known to the run that wrote it) tell what was last loaded or saved; ``stamp`` is stored with the
-    next commits.
+    ``version``, ``rows`` (None with `replace_by`, whose commits write a part), ``sources`` (the
+    versions of the tables known to the run that wrote it) and ``made_with`` (its candidate and
+    parameters) tell what was last loaded or saved; ``stamp`` is stored with the next commits.
     """
 
     _SINGLE_PROCESS = True
@@ -187,6 +187,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self.version: int | None = None
         self.rows: int | None = None
         self.sources: dict[str, int] = {}
+        self.made_with: dict[str, Any] = {}
         self.stamp: str | None = None
 
     @property
@@ -264,8 +265,12 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         commit = self._last_commit()
         self.version = int(commit["version"])
         rows = (commit["operationMetrics"] or {}).get("numOutputRows")
-        self.rows = None if rows is None else int(rows)
-        self.sources = json.loads(commit["userMetadata"] or "{}").get("sources", {})
+        self.rows = None if rows is None or self._replace_by else int(rows)
+        stamp = json.loads(commit["userMetadata"] or "{}")
+        self.sources = stamp.get("sources", {})
+        self.made_with = stamp.get("parameters", {})
+        if "candidate" in stamp:
+            self.made_with["candidate"] = stamp["candidate"]
 
     def _last_commit(self) -> dict[str, Any]:
         """Tell the last commit; a folder's from its own log, which spares a Spark job of 0.4 s."""
@@ -337,10 +342,7 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
 
 
 def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits, and ``_-.
-
-    :/`` in a metric's name; a ticker like ^GSPC has others.
-    """
+    """MLflow's names have letters, digits and ``_-. :/`` only; a ticker like ^GSPC has others."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 

@@ -32,7 +32,7 @@ from candlecast import __version__
 from candlecast.datasets import DeltaDataset
 from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
-from candlecast.spark import start_session
+from candlecast.spark import java_version, start_session
 
 logger = logging.getLogger("candlecast")
 
@@ -40,6 +40,9 @@ PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn
 
 FULL = 1_000_000
 """A disk with fewer bytes free than this is full, for what a run writes."""
+
+SHAPING = ("window", "feature")
+"""The parameters that shape a table's columns; one made with others is not what is asked for."""
 
 
 class BusyError(CandlecastError):
@@ -58,9 +61,13 @@ class MixedTablesError(CandlecastError):
     def __init__(self, table: str, source: str, made_from: int, others: int):
         super().__init__(
             f"Table {table} was made from {source} v{made_from}, the others here from v{others}: "
-            "an earlier run ended half-way. To finish its job, type: "
-            "kedro run --tags preprocess,train,evaluate (with the same --env and --params)"
+            "an earlier run ended half-way. To finish its job, type: kedro run (with the same --env "
+            "and --params)"
         )
+
+
+class OtherRunError(CandlecastError):
+    """What is asked for now does not fit what was done before."""
 
 
 class ProjectHooks:
@@ -72,6 +79,7 @@ class ProjectHooks:
     def _reset(self) -> None:
         self._candidate = ""
         self._project_path = self._data_root = Path()
+        self._parameters: dict[str, Any] = {}
         self._spark: dict[str, Any] = {}
         self._started = False
         self._lock: TextIO | None = None
@@ -104,7 +112,9 @@ class ProjectHooks:
             "data_root": str(self._data_root),
             "candidate": self._candidate,
             "tickers": parameters["tickers"],
+            "candidate_trees": parameters["candidate_trees"],
         }
+        self._parameters = parameters
         # Interpolated from data_root, so read again now that this is absolute.
         loader.runtime_params["tables"] = loader["parameters"]["tables"]
         if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
@@ -129,16 +139,31 @@ class ProjectHooks:
         self._catalog = catalog
 
     @hook_impl(wrapper=True, tryfirst=True)
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> Generator[None]:
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline
+    ) -> Generator[None]:
         """Take the lock, let kedro-mlflow start the run, then tag it."""
         if self._spark:
+            java_version()
             self._take_lock()
         yield
         active = mlflow.active_run()
-        if active and "candidate" not in active.data.tags:  # else an earlier process has said it
-            mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
+        if active:
+            self._check_parameters(active.data.params)
+            trains = any(node.name == "cut_forest" for node in pipeline.nodes)
+            if trains or "candidate" not in active.data.tags:
+                mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
         environment = run_params.get("env") or "base"
         logger.info("candidate %s, environment %s", self._candidate, environment)
+
+    def _check_parameters(self, before: dict[str, str]) -> None:
+        """Demand the parameters that the candidate's run has had in other processes."""
+        for name, value in self._parameters.items():
+            if name in before and before[name] != str(value):
+                raise OtherRunError(
+                    f"Candidate {self._candidate} was begun with {name}={before[name]}; now it is "
+                    f"{value}. To go on, give it again, or leave candidate out or name another."
+                )
 
     def _take_lock(self) -> None:
         """Hold a file of the data root until this process ends, however it ends."""
@@ -156,12 +181,11 @@ class ProjectHooks:
         self._lock.flush()
 
     def _provenance(self) -> dict[str, str]:
-        git = subprocess.run(
-            ["git", "-C", str(self._project_path), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["git", "-C", str(self._project_path), "rev-parse", "HEAD"]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        except OSError:  # there is no git
+            said = ""
         packages = {}
         for name in PACKAGES:
             try:
@@ -169,7 +193,7 @@ class ProjectHooks:
             except importlib.metadata.PackageNotFoundError:  # the platform brings its own
                 continue
         return {
-            "git_commit": git.stdout.strip() or "unknown",
+            "git_commit": said.strip() or "unknown",
             "candlecast": __version__,
             "packages": json.dumps(packages),
         }
@@ -187,7 +211,13 @@ class ProjectHooks:
         """Start Spark when needed; stamp a commit with the candidate and the versions so far."""
         self._ensure_spark(dataset_name)
         if table := self._table(dataset_name):
-            table.stamp = json.dumps({"candidate": self._candidate, "sources": self._versions})
+            table.stamp = json.dumps(
+                {
+                    "candidate": self._candidate,
+                    "sources": self._versions,
+                    "parameters": {name: self._parameters[name] for name in SHAPING},
+                }
+            )
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
@@ -263,6 +293,15 @@ class ProjectHooks:
         table, name = self._table(dataset_name), _plain(dataset_name)
         if table is None or table.version is None or table.optional:
             return
+        asked = {"candidate": self._candidate} if name == "test_scores" else {}
+        if name in ("windows", "train", "test", "test_scores"):
+            asked |= {key: self._parameters[key] for key in SHAPING}
+        for key, value in asked.items():
+            if table.made_with.get(key, value) != value:
+                raise OtherRunError(
+                    f"Table {name} was made with {key}={table.made_with[key]}, and {value} is "
+                    "asked for now. To go on, ask for the same, or make it anew: kedro run"
+                )
         for source, version in {**table.sources, name: table.version}.items():
             if self._versions.setdefault(source, version) != version:
                 raise MixedTablesError(name, source, version, self._versions[source])

@@ -30,6 +30,13 @@ def _split(value: object) -> object:
     return [part for item in items for part in item.replace(";", " ").split()]
 
 
+def _sizes(value: object) -> object:
+    """Take one number, or numbers with spaces between them: ``candidate_trees=50 100``."""
+    if isinstance(value, str):
+        return [int(part) if part.isdigit() else part for part in value.split()]
+    return [value] if type(value) is int else value
+
+
 def _date(value: object) -> object:
     """Take dates as YYYY-MM-DD only: nodes and the configuration see the text as it came."""
     try:
@@ -86,7 +93,7 @@ class Parameters(Group):
     feature: Literal["return", "delta"]
     test_fraction: Fraction
     purge: Annotated[int, Field(ge=0)]
-    candidate_trees: Annotated[list[Count], Field(min_length=1)]
+    candidate_trees: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
     min_weight_fraction_leaf: Annotated[float, Field(ge=0, lt=0.5)]
     seed: Annotated[int, Field(ge=0)]
     folds: Annotated[int, Field(ge=2)]

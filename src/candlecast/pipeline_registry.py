@@ -1,6 +1,6 @@
 """The pipelines by name.
 
-``registration`` and ``forecast`` stay out of ``__default__``: no plain run promotes a model.
+What promotes a model or acts on one stays out of ``__default__``, so that no plain run can.
 """
 
 from kedro.pipeline import Pipeline

@@ -21,8 +21,8 @@ from candlecast.errors import CandlecastError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-JAVA_VERSIONS = (17, 21)
-"""What Spark 4 runs on: 17 or later; 21 is the newest that it is tested with."""
+JAVA = 17
+"""The oldest Java that Spark 4 runs on."""
 
 LOG4J = """\
 rootLogger.level = error
@@ -45,7 +45,7 @@ def java_version() -> int:
     Raises:
         SparkUnavailableError: there is none, or it is too old.
     """
-    wanted = f"candlecast needs Java {JAVA_VERSIONS[0]} or later (for Spark)"
+    wanted = f"candlecast needs Java {JAVA} or later (for Spark)"
     remedy = (
         "install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
         "install openjdk@17) or point JAVA_HOME at one"
@@ -63,7 +63,7 @@ def java_version() -> int:
             f"{wanted}; {java} -version says {said[:120]!r}. To go on, {remedy}."
         )
     version = int(match.group(1))
-    if version < JAVA_VERSIONS[0]:
+    if version < JAVA:
         raise SparkUnavailableError(
             f"{wanted}; found Java {version} at {java}. To go on, {remedy}."
         )

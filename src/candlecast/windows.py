@@ -1,6 +1,6 @@
 """Candle bodies, labels, windows and the split by date, in native Spark.
 
-The window arithmetic of the project exists here once: training and forecast both call
+The window arithmetic of the project exists here once: whatever needs windows calls
 `add_windows`.
 """
 

@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 from urllib.parse import quote
 
 import pandas as pd
@@ -24,7 +23,7 @@ from candlecast.errors import (
     UnknownTickerError,
 )
 from candlecast.history import merge_history
-from candlecast.windows import add_windows, sessions_needed, split_windows
+from candlecast.windows import Feature, add_windows, sessions_needed, split_windows
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def fetch_sessions(
             if stopped:
                 raise SourceError(stopped)
             sessions = source(ticker, as_date(start), as_date(end))
-            checked, findings = check_sessions(ticker, sessions, max_missing_share)
+            checked, findings = check_sessions(ticker, sessions, max_missing_share, as_date(end))
         except CandlecastError as error:
             if isinstance(error, UnknownTickerError):
                 error.known = {*error.known, *tickers}
@@ -152,15 +151,13 @@ def merge_prices(
     """Bring what arrived and what is stored together; see `candlecast.history.merge_history`.
 
     Returns:
-        The sessions to store of the tickers that arrived in this run, one row a ticker and session
-        (`fetched` may hold files of earlier runs); and what happened to the stored ones.
+        The sessions to store of the tickers that arrived in this run, one row a ticker and session;
+        and what happened to the stored ones.
     """
-    arrived = F.col("ticker").isin(list(arrivals.findings))
     if stored_prices is None:
-        return fetched.where(arrived), []
-    merged, findings = merge_history(
-        fetched.where(arrived), stored_prices.where(arrived), start, end
-    )
+        return fetched, []
+    arrived = F.col("ticker").isin(list(arrivals.findings))
+    merged, findings = merge_history(fetched, stored_prices.where(arrived), start, end)
     for finding in findings:
         if finding.found:
             logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
@@ -202,7 +199,14 @@ def select_sessions(
 
     A ticker that `quality` calls missing takes no part, also when earlier runs stored sessions of
     it.
+
+    Raises:
+        CandlecastError: a ticker was never asked for.
     """
+    if never := sorted(set(tickers) - set(quality["ticker"])):
+        raise CandlecastError(
+            f"Never fetched: {', '.join(never)}. To go on, fetch first: kedro run --tags ingest"
+        )
     missing = set(quality.loc[quality["rule"] == "missing", "ticker"])
     arrived = [ticker for ticker in tickers if ticker not in missing]
     sessions = prices.where(F.col("ticker").isin(arrived))
@@ -213,9 +217,7 @@ def select_sessions(
     return sessions
 
 
-def make_windows(
-    sessions: DataFrame, window: int, feature: Literal["return", "delta"]
-) -> DataFrame:
+def make_windows(sessions: DataFrame, window: int, feature: Feature) -> DataFrame:
     """Make windows of the sessions; see `candlecast.windows.add_windows`."""
     return add_windows(sessions, window, feature)
 
@@ -232,7 +234,7 @@ def audit_split(
     train: DataFrame,
     test: DataFrame,
     window: int,
-    feature: Literal["return", "delta"],
+    feature: Feature,
     purge: int,
 ) -> dict[str, int | str]:
     """Prove that nothing scored was known in training; see `candlecast.audit.audit_leakage`."""
