@@ -317,3 +317,22 @@ def test_dates_are_sessions():
     assert as_date("2012-12-24") == pd.Timestamp("2012-12-24")
     assert as_date(None) is None
     assert not np.isnat(as_date("2012-12-24").to_datetime64())
+
+
+def test_absent_sessions_are_counted_up_to_the_end_asked_for():
+    """Half a range: asked to the 14th, the answer ends on the 7th of January 2022, a Friday."""
+    days = pd.to_datetime(["2022-01-03", "2022-01-04", "2022-01-05", "2022-01-06", "2022-01-07"])
+    prices = dict.fromkeys(("open", "high", "low", "close", "adj_close"), 10.0)
+    half = pd.DataFrame({"session": days, **prices, "volume": 1.0, "dividends": 0.0})
+    half = half.assign(ticker="AAPL", stock_splits=0.0, source="yahoo")
+    half["ingested_at"] = pd.Timestamp("2022-02-01", tz="UTC")
+
+    def absent(end: str | None) -> int:
+        _, findings = check_sessions("AAPL", half, 0.0, None if end is None else pd.Timestamp(end))
+        return next(finding.found for finding in findings if finding.rule == "sessions absent")
+
+    assert absent(None) == 0
+    assert absent("2022-01-14") == 5
+    assert (
+        absent("2099-12-31") == 15
+    )  # to the 31st, the day before it was asked; the 17th is a holiday

@@ -61,8 +61,8 @@ class MixedTablesError(CandlecastError):
     def __init__(self, table: str, source: str, made_from: int, others: int):
         super().__init__(
             f"Table {table} was made from {source} v{made_from}, the others here from v{others}: "
-            "an earlier run ended half-way. To finish its job, type: kedro run (with the same --env "
-            "and --params)"
+            "an earlier run ended half-way. To finish its job, type: kedro run (with the same "
+            "--env and --params)"
         )
 
 

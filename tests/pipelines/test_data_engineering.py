@@ -507,8 +507,12 @@ def test_fault_03_end_in_the_future_is_capped_and_recorded(
     project, lines = odd_run
     asked = "2022-01-03 to 2099-12-31, capped at 2022-01-12, the last session that has closed"
     assert project.quality("AAPL")["asked"] == (8, asked)
+    # This source's sessions end years before today: those it lacks since then are counted.
+    absent, _ = project.quality("AAPL")["sessions absent"]
+    assert absent > 1000
     assert lines[0] == (
-        f"  AAPL            8 sessions, 2022-01-03 to 2022-01-12, 0 absent; asked for {asked}"
+        "  AAPL            8 sessions, 2022-01-03 to 2022-01-12, "
+        f"{absent} absent; asked for {asked}"
     )
 
 
