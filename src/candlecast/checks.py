@@ -99,9 +99,9 @@ def check_sessions(
         )
     if sessions.empty:
         raise SourceError(f"{ticker}: the source answered without a session. Ask for other dates.")
-    ordered = sessions[COLUMNS].sort_values(["session", "ingested_at"], ignore_index=True)
-    once = ordered
-    if not ordered["session"].is_unique:
+    ordered = once = sessions[COLUMNS].reset_index(drop=True)
+    if not (ordered["session"].is_monotonic_increasing and ordered["session"].is_unique):
+        ordered = ordered.sort_values(["session", "ingested_at"], ignore_index=True)
         once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
     kept = len(once)
 
@@ -121,8 +121,10 @@ def check_sessions(
         once.duplicated("session", keep=False),
         "ask the source which row is right, or leave the ticker out",
     )
-    refuse("prices are positive", (once[PRICES] <= 0).any(axis=1), look)
-    refuse("prices are finite", once[PRICES].isin([np.inf, -np.inf]).any(axis=1), look)
+    prices = once[PRICES].to_numpy(dtype=np.float64)
+    for rule, odd in (("positive", prices <= 0), ("finite", np.isinf(prices))):
+        rows: pd.Series[bool] = pd.Series(np.any(odd, axis=1), index=once.index, dtype=bool)
+        refuse(f"prices are {rule}", rows, look)
     refuse("high >= low", once["high"] < once["low"], look)
     refuse("close within [low, high]", outside("close"), look)
     missing = once[["open", "close"]].isna().any(axis=1)
@@ -198,15 +200,12 @@ def _absent_sessions(
     if name is None:
         return 0, "not counted: no calendar known for this ticker's exchange"
     first = sessions.min()
-    if name == "24/7":
-        held = pd.date_range(first, last, freq="D")
-    else:
-        trading, earliest = _trading_days(name)
-        days = pd.date_range(max(first, earliest), last, freq="D")
-        held = days[np.is_busday(days.values.astype("datetime64[D]"), busdaycal=trading)]
-    absent = held.difference(pd.DatetimeIndex(sessions))
+    trading, earliest = (None, first) if name == "24/7" else _trading_days(name)
+    days = pd.date_range(max(first, earliest), last).to_numpy().astype("datetime64[D]")
+    held = days if trading is None else days[np.is_busday(days, busdaycal=trading)]
+    absent = held[~np.isin(held, sessions.to_numpy().astype("datetime64[D]"))]
     known = f"calendar {name}"
-    return len(absent), f"{known}; the first: {absent[0]:%Y-%m-%d}" if len(absent) else known
+    return len(absent), f"{known}; the first: {absent[0]}" if len(absent) else known
 
 
 def as_date(value: str | None) -> pd.Timestamp | None:
