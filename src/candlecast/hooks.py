@@ -149,7 +149,11 @@ class ProjectHooks:
         yield
         active = mlflow.active_run()
         if active:
-            self._check_parameters(active.data.params)
+            try:
+                self._check_parameters(active.data.params)
+            except OtherRunError:
+                self._release()
+                raise
             trains = any(node.name == "cut_forest" for node in pipeline.nodes)
             if trains or "candidate" not in active.data.tags:
                 mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
