@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import track
 
-from candlecast.audit import audit_leakage
 from candlecast.checks import Finding, Source, as_date, check_sessions
 from candlecast.errors import (
     CandlecastError,
@@ -227,15 +226,3 @@ def split_by_date(
 ) -> tuple[DataFrame, DataFrame]:
     """Train and test, apart by date and purge; see `candlecast.windows.split_windows`."""
     return split_windows(windows, test_fraction, purge)
-
-
-def audit_split(
-    sessions: DataFrame,
-    train: DataFrame,
-    test: DataFrame,
-    window: int,
-    feature: Feature,
-    purge: int,
-) -> dict[str, int | str]:
-    """Prove that nothing scored was known in training; see `candlecast.audit.audit_leakage`."""
-    return audit_leakage(sessions, train, test, window, feature, purge)

@@ -2,8 +2,8 @@
 
 from kedro.pipeline import Pipeline, node
 
+from candlecast.audit import audit_leakage
 from candlecast.pipelines.data_engineering.nodes import (
-    audit_split,
     fetch_sessions,
     make_windows,
     merge_prices,
@@ -67,7 +67,7 @@ def create_pipeline() -> Pipeline:
             name="split_by_date",
         ),
         node(
-            audit_split,
+            audit_leakage,
             [
                 "sessions",
                 "train@spark",
