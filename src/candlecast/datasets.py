@@ -350,9 +350,10 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
     """The chosen forest as a logged model of the candidate's run.
 
     Saved with its signature, an example of its input, and the pinned versions of what it needs; its
-    ``predict`` gives both classes' probabilities. What is saved is a pair: the forest, and the rows
-    of its input to show as the example. What is loaded is the forest of the active run, also in
-    another process than the one that saved it.
+    ``predict`` gives both classes' probabilities. What is saved is a triple: the forest, the rows
+    of its input to show as the example, and what to know of it (a mapping that travels with it as
+    MLflow's model metadata). What is loaded is the forest of the active run, also in another
+    process than the one that saved it.
     """
 
     REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
@@ -372,8 +373,8 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
             metadata=metadata,
         )
 
-    def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame]) -> None:
-        model, example = data
+    def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame, dict[str, Any]]) -> None:
+        model, example, self._save_args["metadata"] = data
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
         super()._save(model)

@@ -3,6 +3,7 @@
 Checked parameters, one MLflow run a candidate, a lock, the Spark session, lineage, a short log.
 """
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -26,6 +27,7 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
+from kedro_mlflow.framework.hooks import mlflow_hook
 from mlflow.tracking import MlflowClient
 
 from candlecast import __version__
@@ -123,6 +125,7 @@ class ProjectHooks:
         if self._spark:
             (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
         yield
+        mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
         tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow put it there
         tracking.run.name = self._candidate
         found = MlflowClient().search_runs(
@@ -186,10 +189,10 @@ class ProjectHooks:
 
     def _provenance(self) -> dict[str, str]:
         command = ["git", "-C", str(self._project_path), "rev-parse", "HEAD"]
-        try:
-            said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        except OSError:  # there is no git
-            said = ""
+        said: str = self._parameters["git_commit"] or ""
+        if not said:
+            with contextlib.suppress(OSError):  # there is no git
+                said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         packages = {}
         for name in PACKAGES:
             try:
@@ -317,7 +320,8 @@ class ProjectHooks:
         if table.rows is not None:
             self._rows[name] = table.rows
         self._versions[name] = table.version
-        mlflow.set_tag(f"version.{name}", table.version)
+        if mlflow.active_run():
+            mlflow.set_tag(f"version.{name}", table.version)
 
     def _end_line(self) -> None:
         """Log one line a node: its seconds, and the tables that it read and wrote."""

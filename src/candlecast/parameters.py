@@ -37,8 +37,14 @@ def _sizes(value: object) -> object:
     return [value] if type(value) is int else value
 
 
+def _text(value: object) -> object:
+    """Take what a command line made a number of, and an empty text as none: ``candidate=123``."""
+    return str(value) if type(value) in (int, float) else value or None
+
+
 def _date(value: object) -> object:
     """Take dates as YYYY-MM-DD only: nodes and the configuration see the text as it came."""
+    value = value or None  # a job's parameter that is not given is an empty text
     try:
         iso = value is None or dt.date.fromisoformat(str(value)).isoformat() == value
     except ValueError:
@@ -51,6 +57,7 @@ def _date(value: object) -> object:
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Date = Annotated[str | None, BeforeValidator(_date)]
+Text = Annotated[Annotated[str, Field(min_length=1, max_length=500)] | None, BeforeValidator(_text)]
 Ticker = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -76,12 +83,22 @@ class Gate(Group):
     metric: Literal["accuracy", "roc_auc"]
     threshold: Annotated[float, Field(ge=0, lt=1)]
     min_sessions: Count
+    champion_margin: Annotated[float, Field(ge=0, lt=1)] | None
+
+
+class Monitoring(Group):
+    """What tells that a champion should be retrained."""
+
+    max_psi: Annotated[float, Field(gt=0)]
+    max_share_up_shift: Fraction
+    min_sessions: Count
 
 
 class Parameters(Group):
     """Every parameter of the project; ``conf/base/parameters.yml`` says what each one is for."""
 
     candidate: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
+    git_commit: Text
     data_root: Annotated[str, Field(min_length=1)]
     tables: Annotated[str, Field(min_length=1)]
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
@@ -100,12 +117,15 @@ class Parameters(Group):
     min_training_sessions: Count
     evaluation: Evaluation
     gate: Gate
+    registered_model: Annotated[str, Field(min_length=1)]
+    approver: Text
+    override_reason: Text
+    monitoring: Monitoring
 
     @field_validator("candidate", mode="before")
     @classmethod
-    def _text(cls, value: object) -> object:
-        # --params candidate=123 arrives as an int.
-        return str(value) if type(value) is int else value
+    def _named(cls, value: object) -> object:
+        return _text(value)
 
     @field_validator("tickers")
     @classmethod

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from candlecast.drift import profile
 from candlecast.forests import features, first_trees, grow, walk_forward
 from candlecast.pipelines.data_science.nodes import (
     choose_candidate,
@@ -111,10 +112,12 @@ def test_order_of_rows_changes_no_bit():
     forest, training_f1 = grow_forest(train, SIZES, LEAF, SEED)
     forest_again, training_f1_again = grow_forest(shuffled, SIZES, LEAF, SEED)
     assert training_f1 == training_f1_again
-    (model, example), (model_again, example_again) = (
-        cut_forest(grown, 6, rows) for grown, rows in ((forest, train), (forest_again, shuffled))
+    (model, example, facts), (model_again, example_again, facts_again) = (
+        cut_forest(grown, 6, rows, rows, 4, "return")
+        for grown, rows in ((forest, train), (forest_again, shuffled))
     )
     pd.testing.assert_frame_equal(example, example_again)
+    assert facts == facts_again
     pd.testing.assert_frame_equal(
         score_test(model, train, test),
         score_test(model_again, shuffled, test_shuffled),
@@ -203,10 +206,17 @@ def test_training_f1_is_that_of_scikit_learn():
 def test_model_is_the_first_trees_and_shows_five_rows():
     train = windows(60)
     forest, _ = grow_forest(train, SIZES, LEAF, SEED)
-    model, example = cut_forest(forest, 6, train)
+    model, example, facts = cut_forest(forest, 6, train, windows(80).tail(20), 4, "return")
     assert model.n_estimators == len(model.estimators_) == 6
     assert model.n_jobs == 1  # so that it predicts the same bits wherever it is loaded
     pd.testing.assert_frame_equal(example, features(train.head(5)))
+    assert facts == {
+        "window": 4,
+        "feature": "return",
+        "profile": profile(train),
+        "last_trained": f"{train['session'].max():%Y-%m-%d}",
+        "last_known": f"{windows(80)['session'].max():%Y-%m-%d}",
+    }
 
 
 # --- score_test -----------------------------------------------------------------------------------
@@ -284,6 +294,6 @@ def test_inputs_are_left_as_they_were():
     copies = train.copy(), test.copy()
     forest, _ = grow_forest(train, SIZES, LEAF, SEED)
     try_candidates(train, SIZES, LEAF, SEED, 3, 1)
-    score_test(cut_forest(forest, 3, train)[0], train, test)
+    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test)
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

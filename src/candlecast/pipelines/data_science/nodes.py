@@ -3,6 +3,8 @@
 Frames of windows are as `candlecast.windows.add_windows` makes them, in any order of their rows.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
@@ -11,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from candlecast.drift import profile
 from candlecast.forests import (
     Floats,
     features,
@@ -20,6 +23,7 @@ from candlecast.forests import (
     probabilities_by_size,
     walk_forward,
 )
+from candlecast.windows import Feature
 
 
 def try_candidates(
@@ -135,14 +139,31 @@ def choose_candidate(
 
 
 def cut_forest(
-    forest: RandomForestClassifier, chosen_trees: int, train: pd.DataFrame
-) -> tuple[RandomForestClassifier, pd.DataFrame]:
+    forest: RandomForestClassifier,
+    chosen_trees: int,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    window: int,
+    feature: Feature,
+) -> tuple[RandomForestClassifier, pd.DataFrame, dict[str, Any]]:
     """Make the model: the first `chosen_trees` trees of the forest grown on all of `train`.
 
     Returns:
-        The forest, and its input for the first five rows of `train` by session and ticker.
+        The forest; its input for the first five rows of `train` by session and ticker; and what a
+        later process must know of it (see `candlecast.champion.Champion`): ``window``,
+        ``feature``, ``profile``, ``last_trained`` and ``last_known``.
     """
-    return first_trees(forest, chosen_trees), features(in_order(train).head(5))
+    return (
+        first_trees(forest, chosen_trees),
+        features(in_order(train).head(5)),
+        {
+            "window": window,
+            "feature": feature,
+            "profile": profile(train),
+            "last_trained": f"{train['session'].max():%Y-%m-%d}",
+            "last_known": f"{test['session'].max():%Y-%m-%d}",
+        },
+    )
 
 
 def score_test(

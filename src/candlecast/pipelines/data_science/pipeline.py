@@ -35,7 +35,17 @@ def create_pipeline() -> Pipeline:
                 name="choose_candidate",
             ),
             node(
-                cut_forest, ["forest", "chosen_trees", "train@pandas"], "model", name="cut_forest"
+                cut_forest,
+                [
+                    "forest",
+                    "chosen_trees",
+                    "train@pandas",
+                    "test@pandas",
+                    "params:window",
+                    "params:feature",
+                ],
+                "model",
+                name="cut_forest",
             ),
             node(
                 score_test,
