@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.inference import (
+    compare,
     directional_test,
     evaluate,
     intervals,
@@ -40,7 +41,7 @@ from candlecast.trading import (
     trading_table,
 )
 
-GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 100}
+GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 100, "champion_margin": 0.03}
 
 
 def frame(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
@@ -467,6 +468,66 @@ def test_trading_needs_returns(eight: pd.DataFrame) -> None:
         strategy_returns(eight.drop(columns="return_"), cost_bps=1)
 
 
+def beside(scores: pd.DataFrame, champion: list[float]) -> pd.DataFrame:
+    """The scores with those of champion version 7; NaN where it was trained on the row."""
+    version = pd.array([7] * len(scores), "Int32")
+    return scores.assign(champion=champion, champion_version=version)
+
+
+def test_champion_is_compared_on_the_rows_that_are_new_to_it(eight: pd.DataFrame) -> None:
+    """Of the last six rows the model gets four right, the champion three."""
+    missing = [np.nan, np.nan]
+    both = beside(eight, [*missing, 0.6, 0.9, 0.4, 0.3, 0.1, 0.2])
+    assert compare(both, repetitions=1000, seed=1) == pytest.approx(
+        {
+            "champion.version": 7,
+            "champion.sessions": 6,
+            "champion.rows": 6,
+            "champion.accuracy": 3 / 6,
+            "champion.roc_auc": 5 / 9,
+            "champion.brier_score_loss": (0.36 + 0.01 + 0.16 + 0.49 + 0.01 + 0.64) / 6,
+            "champion.log_loss": -np.log([0.4, 0.9, 0.6, 0.3, 0.9, 0.2]).mean(),
+            "accuracy_minus_champion": 4 / 6 - 3 / 6,
+            "roc_auc_minus_champion": 8 / 9 - 5 / 9,
+        }
+    )
+
+
+def test_champion_that_knows_every_row_gives_no_figure(eight: pd.DataFrame) -> None:
+    assert compare(beside(eight, [np.nan] * 8), repetitions=1000, seed=1) == {
+        "champion.version": 7,
+        "champion.sessions": 0,
+        "champion.rows": 0,
+    }
+
+
+def test_without_a_champion_there_is_no_comparison(eight: pd.DataFrame) -> None:
+    none = eight.assign(champion=np.nan, champion_version=pd.array([pd.NA] * 8, "Int32"))
+    assert compare(none, repetitions=1000, seed=1) == {}
+    assert compare(eight, repetitions=1000, seed=1) == {}
+
+
+def test_same_model_does_not_differ_from_the_champion() -> None:
+    scores = history(200, skill=0.1)
+    same = compare(beside(scores, scores["probability"].tolist()), repetitions=1000, seed=1)
+    for name in ("accuracy_minus_champion", "roc_auc_minus_champion"):
+        assert [same[name], same[f"{name}.low"], same[f"{name}.high"]] == [0.0, 0.0, 0.0]
+
+
+def test_better_model_lies_above_the_champion_and_the_worse_below() -> None:
+    good, bad = history(300, skill=0.2), history(300, skill=0.0, seed=2)
+    bad["probability"] = np.random.default_rng(5).random(300)
+    better = compare(beside(good, bad["probability"].tolist()), repetitions=1000, seed=1)
+    worse = compare(
+        beside(good.assign(probability=bad["probability"]), good["probability"].tolist()),
+        repetitions=1000,
+        seed=1,
+    )
+    for name in ("accuracy_minus_champion", "roc_auc_minus_champion"):
+        assert better[f"{name}.low"] > 0.1
+        assert worse[f"{name}.high"] == pytest.approx(-better[f"{name}.low"], abs=0.02)
+
+
 def flat(**changes: float | None) -> dict[str, float]:
     """Build metrics of a model with evidence on accuracy and ranking; None takes a name out."""
     metrics = {
@@ -522,6 +583,56 @@ def test_gate_fails_closed(metrics: dict, gate: dict, reason: str) -> None:
     decision = decide(metrics, GATE | gate)
     assert decision["passed"] is False
     assert any(reason in sentence for sentence in decision["reasons"])
+
+
+def compared(**changes: float | None) -> dict[str, float]:
+    """Metrics of a model that was compared with champion version 3 as well."""
+    return flat(
+        **{
+            "champion__version": 3.0,
+            "champion__sessions": 640.0,
+            "accuracy_minus_champion": -0.01,
+            "accuracy_minus_champion__low": -0.025,
+            "accuracy_minus_champion__high": 0.005,
+            **changes,
+        }
+    )
+
+
+def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
+    decision = decide(compared(), GATE, champion_version=3)
+    assert decision["passed"] is True
+    assert decision["reasons"][1:] == [
+        "Accuracy less the champion's (version 3) is -0.0100 (95% interval by date -0.0250 to "
+        "+0.0050) on 640 sessions: the lower end is above -0.0300."
+    ]
+    assert decide(compared(), GATE) == decision
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gate", "now", "reason"),
+    [
+        (compared(), {"champion_margin": 0.025}, 3, "the lower end is not above -0.0250"),
+        (compared(), {"champion_margin": 0.0}, None, "the lower end is not above -0.0000"),
+        (compared(), {}, 4, "The champion is version 4 now, and it was not compared with that"),
+        (flat(), {}, 1, "The champion is version 1 now, and it was not compared with that"),
+        (compared(accuracy_minus_champion__low=None), {}, 3, "too few of the test sessions"),
+        (compared(), {"metric": "roc_auc"}, 3, "ROC AUC less the champion's (version 3) has no"),
+    ],
+)
+def test_gate_fails_against_the_champion(
+    metrics: dict[str, float], gate: dict[str, float], now: int | None, reason: str
+) -> None:
+    decision = decide(metrics, GATE | gate, now)
+    assert decision["passed"] is False
+    assert [reason in sentence for sentence in decision["reasons"]] == [True]
+
+
+@pytest.mark.parametrize("metrics", [flat(), compared(accuracy_minus_champion__low=-0.9)])
+def test_gate_that_does_not_ask_about_the_champion(metrics: dict[str, float]) -> None:
+    decision = decide(metrics, GATE | {"champion_margin": None}, champion_version=8)
+    assert decision["passed"] is True
+    assert len(decision["reasons"]) == 1
 
 
 def test_gate_refuses_an_unknown_metric() -> None:

@@ -115,6 +115,7 @@ class ProjectHooks:
             "candidate": self._candidate,
             "tickers": parameters["tickers"],
             "candidate_trees": parameters["candidate_trees"],
+            "registered_model": parameters["registered_model"],
         }
         self._parameters = parameters
         # Interpolated from data_root, so read again now that this is absolute.

@@ -47,12 +47,13 @@ def evaluate(
         trials: how many candidates were tried before this model was chosen.
 
     Returns:
-        The union of `candlecast.metrics.score`, `intervals`, `row_tests`, the smallest adjusted
-        p-value of `ticker_tests` as ``holm_min_p_value``, and `trading_scores`.
+        The union of `candlecast.metrics.score`, `intervals`, `compare`, `row_tests`, the smallest
+        adjusted p-value of `ticker_tests` as ``holm_min_p_value``, and `trading_scores`.
     """
     return {
         **score(scores),
         **intervals(scores, repetitions=repetitions, seed=seed),
+        **compare(scores, repetitions=repetitions, seed=seed),
         **row_tests(scores),
         "holm_min_p_value": float(ticker_tests(scores)["holm_p_value"].min()),
         **trading_scores(scores, cost_bps=cost_bps, trials=trials),
@@ -105,15 +106,72 @@ def intervals(scores: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str,
     drawn = pd.DataFrame(counts @ daily.to_numpy(), columns=daily.columns)
     with np.errstate(invalid="ignore", divide="ignore"):
         figures = _figures(drawn)
-        figures["roc_auc"] = _weighted_auc(scores, date, counts)
+        figures["roc_auc"] = _weighted_auc(scores, MODEL, date, counts)
     figures["roc_auc_minus_half"] = figures["roc_auc"] - 0.5
+    return result | _ends(figures)
+
+
+def _ends(figures: dict[str, Floats]) -> dict[str, float]:
+    """Give ``<name>.low`` and ``<name>.high`` of each figure, from its value a repetition."""
+    ends: dict[str, float] = {}
     tail = (1 - CONFIDENCE) / 2
     for name, values in figures.items():
         defined = values[np.isfinite(values)]
-        if len(defined) >= 0.99 * repetitions:
+        if len(defined) >= 0.99 * len(values):
             low, high = np.quantile(defined, [tail, 1 - tail])
-            result |= {f"{name}.low": float(low), f"{name}.high": float(high)}
-    return result
+            ends |= {f"{name}.low": float(low), f"{name}.high": float(high)}
+    return ends
+
+
+def compare(scores: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, float]:
+    """Compare the model with the champion, on the rows that both can be scored on.
+
+    Those that the champion was trained on are not among them: there it would be flattered.
+
+    Args:
+        scores: the scores frame, one row a ticker and session.
+        repetitions: bootstrap repetitions.
+        seed: of the bootstrap.
+
+    Returns:
+        ``champion.version``, ``champion.sessions`` (distinct dates compared on), ``champion.rows``,
+        the champion's ``champion.accuracy``, ``champion.roc_auc``, ``champion.log_loss`` and
+        ``champion.brier_score_loss``, and ``accuracy_minus_champion`` and
+        ``roc_auc_minus_champion`` (the model's less the champion's on these rows) with ``.low`` and
+        ``.high``, as in `intervals`. Nothing when there is no champion, and no figures without a
+        row to compare on.
+    """
+    if "champion" not in scores or scores["champion_version"].isna().all():
+        return {}
+    both = scores[scores["champion"].notna()]
+    result = {
+        "champion.version": float(scores["champion_version"].max()),
+        "champion.sessions": float(both["session"].nunique()),
+        "champion.rows": float(len(both)),
+    }
+    if both.empty:
+        return result
+    model, champion = score(both), score(both.assign(probability=both["champion"]))
+    for name in ("accuracy", "roc_auc", "log_loss", "brier_score_loss"):
+        if name in champion:
+            result[f"champion.{name}"] = champion[name]
+    for name in ("accuracy", "roc_auc"):
+        if name in champion:
+            result[f"{name}_minus_champion"] = model[name] - champion[name]
+    date, dates = pd.factorize(both["session"], sort=True)
+    if len(dates) < MIN_SESSIONS:
+        return result
+    lead = hits_of(both, MODEL).astype(np.float64) - hits_of(both, "champion")
+    daily = pd.DataFrame({"lead": lead, "rows": 1.0}).groupby(date).sum()
+    block = block_length((daily["lead"] / daily["rows"]).to_numpy()[:, None])
+    counts = resample_counts(len(dates), repetitions=repetitions, block=block, seed=seed)
+    drawn = counts @ daily.to_numpy()
+    figures = {"accuracy_minus_champion": drawn[:, 0] / drawn[:, 1]}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures["roc_auc_minus_champion"] = _weighted_auc(
+            both, MODEL, date, counts
+        ) - _weighted_auc(both, "champion", date, counts)
+    return result | _ends(figures)
 
 
 def block_length(daily: Floats) -> int:
@@ -197,13 +255,15 @@ def _figures(sums: pd.DataFrame) -> dict[str, Floats]:
     }
 
 
-def _weighted_auc(scores: pd.DataFrame, date: npt.NDArray[np.intp], counts: Floats) -> Floats:
+def _weighted_auc(
+    scores: pd.DataFrame, name: str, date: npt.NDArray[np.intp], counts: Floats
+) -> Floats:
     """Return the ROC AUC of each repetition: the share of (up, down) pairs ranked rightly.
 
     Rows are sorted once; in each repetition a row weighs as often as its date was drawn, and ties
     count half. NaN where a repetition drew one class only.
     """
-    probability = probability_of(scores, MODEL)
+    probability = probability_of(scores, name)
     order = np.argsort(probability, kind="stable")
     starts = np.flatnonzero(np.diff(probability[order], prepend=-1.0))
     up = scores["up"].to_numpy(dtype=np.float64)[order]

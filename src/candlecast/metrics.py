@@ -2,8 +2,10 @@
 
 Every function takes the scores frame, one row a ticker and session: ``ticker``, ``session`` (the
 exchange's own date), ``body``, ``up`` (1 when close > open), ``probability`` (the model's P(up))
-and one column a baseline, each a probability of up. The predicted class is up where the probability
-is above 0.5, for the model and for baselines.
+and one column a baseline, each a probability of up (``logistic`` may be absent). The predicted
+class is up where the probability is above 0.5, for the model and for baselines. Where there is a
+champion, ``champion`` is its P(up), NaN in rows that it was trained on or has no window for, and
+``champion_version`` says which it is.
 
 Figures come out as flat numbers under scikit-learn's names, a baseline's as ``<baseline>.<name>``.
 A figure that is not defined is left out, never NaN, so that the numbers are always valid JSON:
@@ -49,6 +51,12 @@ GATE_METRICS = {
 }
 """What the gate can look at: the figure in the metrics, and its name in a sentence."""
 
+CHAMPION_METRICS = {
+    "accuracy": ("accuracy_minus_champion", "Accuracy less the champion's"),
+    "roc_auc": ("roc_auc_minus_champion", "ROC AUC less the champion's"),
+}
+"""The same, for the comparison with the champion."""
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -63,7 +71,7 @@ def check_scores(scores: pd.DataFrame) -> None:
         ValueError: a column is missing, there is no row, a ticker has a session twice, or a label
             or probability is NaN or out of range. The message names the column and counts rows.
     """
-    named = [name for name in (*HARD_BASELINES, *SOFT_BASELINES) if name != "always_down"]
+    named = [name for name in baselines_of(scores) if name != "always_down"]
     probabilities = ["probability", *named]
     needed = ["ticker", "session", "body", "up", *probabilities]
     if missing := [name for name in needed if name not in scores]:
@@ -81,6 +89,12 @@ def check_scores(scores: pd.DataFrame) -> None:
                 f"Scores: {name!r} must be a probability from 0 to 1; it is NaN or outside in "
                 f"{wrong} of {rows} rows. Find out why none was given; scores are not repaired."
             )
+
+
+def baselines_of(scores: pd.DataFrame) -> list[str]:
+    """Name the baselines: all, but the logistic regression only where it was scored."""
+    baselines = [*HARD_BASELINES, *SOFT_BASELINES]
+    return [name for name in baselines if name != "logistic" or name in scores]
 
 
 def probability_of(scores: pd.DataFrame, name: str) -> Floats:
@@ -137,13 +151,13 @@ def score(scores: pd.DataFrame) -> dict[str, float]:
         "predicted_up_share": float((probability > THRESHOLD).mean()),
         "distinct_probabilities": float(np.unique(probability).size),
     }
-    for name in (MODEL, *HARD_BASELINES, *SOFT_BASELINES):
+    for name in (MODEL, *baselines_of(scores)):
         prefix = "" if name == MODEL else f"{name}."
         figures = _point_scores(up, probability_of(scores, name), soft=name not in HARD_BASELINES)
         result |= {prefix + figure: value for figure, value in figures.items()}
     for prefix in ("", "logistic."):
         for skill, loss in (("brier_skill", "brier_score_loss"), ("log_loss_skill", "log_loss")):
-            if result[f"base_rate.{loss}"] > 0:
+            if prefix + loss in result and result[f"base_rate.{loss}"] > 0:
                 result[prefix + skill] = 1 - result[prefix + loss] / result[f"base_rate.{loss}"]
     result["best_baseline.accuracy"] = result[f"{best_baseline(scores)}.accuracy"]
     result["accuracy_minus_best_baseline"] = result["accuracy"] - result["best_baseline.accuracy"]
@@ -305,17 +319,24 @@ def _group_scores(group: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def decide(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> dict[str, Any]:
+def decide(
+    metrics: Mapping[str, float], gate: Mapping[str, Any], champion_version: int | None = None
+) -> dict[str, Any]:
     """Decide whether a model may be registered, from its flat metrics alone.
 
     It may when the lower end of the interval of the gate's figure is above the threshold, on enough
-    sessions. Whatever is missing, undefined or constant fails it.
+    sessions, and when it is not worse than the champion, if there is one, by more than the margin:
+    the lower end of the difference's interval is above the negative margin. Whatever is missing,
+    undefined or constant fails it.
 
     Args:
-        metrics: flat numbers of `score` and `candlecast.inference.intervals`.
+        metrics: flat numbers of `score`, `candlecast.inference.intervals` and `compare`.
         gate: ``metric`` (``accuracy``: over the best of the constant and previous-day baselines, or
-            ``roc_auc``: over 0.5), ``threshold`` (that the lower end must exceed) and
-            ``min_sessions`` (distinct dates).
+            ``roc_auc``: over 0.5), ``threshold`` (that the lower end must exceed),
+            ``min_sessions`` (distinct dates) and ``champion_margin`` (None: the champion is not
+            asked about).
+        champion_version: the champion of now, which must be the one compared with; None: whichever
+            was.
 
     Returns:
         ``passed`` (bool) and ``reasons`` (sentences: why it failed, or the one it passed for).
@@ -350,12 +371,41 @@ def decide(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> dict[str, A
             else f"{name} has no interval: it is undefined on these sessions.",
         ),
     ]
-    failed = [sentence for holds, sentence in against if not holds]
-    passed = (
+    passed = [
         f"{name} is {_interval(metrics, figure)} on {_number(metrics, 'sessions'):.0f} sessions: "
         f"the lower end is above {gate['threshold']:.4f}."
+    ]
+    compared = metrics.get("champion.version", champion_version)
+    if gate["champion_margin"] is not None and compared is not None:
+        holds, sentence = _against_champion(metrics, gate, compared, champion_version)
+        against.append((holds, sentence))
+        passed.append(sentence)
+    failed = [sentence for holds, sentence in against if not holds]
+    return {"passed": not failed, "reasons": failed or passed}
+
+
+def _against_champion(
+    metrics: Mapping[str, float], gate: Mapping[str, Any], compared: float, now: int | None
+) -> tuple[bool, str]:
+    """Whether a model is not worse than the champion by more than the margin, in a sentence."""
+    figure, name = CHAMPION_METRICS[gate["metric"]]
+    if now is not None and metrics.get("champion.version") != now:
+        return False, (
+            f"The champion is version {now} now, and it was not compared with that: train a "
+            "candidate anew."
+        )
+    low, margin = _number(metrics, f"{figure}.low"), gate["champion_margin"]
+    if not np.isfinite(low):
+        return False, (
+            f"{name} (version {compared:.0f}) has no interval: too few of the test sessions are "
+            "new to the champion."
+        )
+    holds = bool(low > -margin)
+    return holds, (
+        f"{name} (version {compared:.0f}) is {_interval(metrics, figure)} on "
+        f"{_number(metrics, 'champion.sessions'):.0f} sessions: the lower end is "
+        f"{'above' if holds else 'not above'} {-margin:.4f}."
     )
-    return {"passed": not failed, "reasons": failed or [passed]}
 
 
 def verdict(metrics: Mapping[str, float]) -> str:

@@ -7,12 +7,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from candlecast.champion import Champion
 from candlecast.drift import profile
 from candlecast.forests import features, first_trees, grow, walk_forward
 from candlecast.pipelines.data_science.nodes import (
     choose_candidate,
     cut_forest,
     grow_forest,
+    score_champion,
     score_test,
     try_candidates,
 )
@@ -119,8 +121,8 @@ def test_order_of_rows_changes_no_bit():
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
     pd.testing.assert_frame_equal(
-        score_test(model, train, test),
-        score_test(model_again, shuffled, test_shuffled),
+        score_test(model, train, test, None),
+        score_test(model_again, shuffled, test_shuffled, None),
         check_exact=True,
     )
 
@@ -241,8 +243,11 @@ TEST = TRAIN.head(4).assign(
 
 def test_every_baseline_written_out():
     model = grow(TRAIN, 4, 0.0, SEED)
-    scores = score_test(model, TRAIN, TEST)
-    assert scores.drop(columns=["probability", "logistic"]).to_dict("list") == {
+    scores = score_test(model, TRAIN, TEST, None)
+    assert scores["champion"].isna().all() and scores["champion_version"].isna().all()
+    assert scores.drop(columns=["probability", "logistic", "champion", "champion_version"]).to_dict(
+        "list"
+    ) == {
         "ticker": ["A", "B", "A", "A"],
         "session": list(pd.to_datetime(["2024-02-01", "2024-02-01", "2024-02-02", "2024-02-03"])),
         "body": [0.1, -0.1, 0.1, 0.0],
@@ -265,12 +270,13 @@ def test_every_baseline_written_out():
     assert list(scores) == [
         *("ticker", "session", "body", "return_", "up", "probability"),
         *("always_up", "majority", "previous_day", "base_rate", "logistic"),
+        *("champion", "champion_version"),
     ]
 
 
 def test_half_ups_have_the_majority_down():
     train = TRAIN.head(4)
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST)
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, None)
     assert set(scores["base_rate"]) == {0.5}
     assert set(scores["majority"]) == {0.0}
 
@@ -278,15 +284,62 @@ def test_half_ups_have_the_majority_down():
 @pytest.mark.parametrize("only", [0, 1])
 def test_fault_21_one_class_in_training(only):
     train = TRAIN.assign(up=np.int8(only))
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST)
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, None)
     for column in ("probability", "majority", "base_rate", "logistic"):
         assert scores[column].tolist() == [float(only)] * 4
 
 
 def test_previous_day_of_windows_of_a_hundred():
     train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
-    scores = score_test(grow(train, 2, LEAF, SEED), train, test)
+    scores = score_test(grow(train, 2, LEAF, SEED), train, test, None)
     assert scores["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
+
+
+# --- score_champion -------------------------------------------------------------------------------
+
+
+def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(spark):
+    days = pd.date_range("2024-01-01", periods=8)
+    body = np.array([1.0, -1.0, 2.0, -2.0, 3.0, 1.0, -1.0, 2.0])
+    prices = pd.DataFrame({"ticker": "A", "session": days.date, "open": 10.0, "close": 10 + body})
+    other = prices.tail(3).assign(ticker="B")  # no whole window of two bodies before its last
+    test = pd.concat([prices, other])[["ticker", "session"]].iloc[[7, 4, 5, 6, 9, 10]]
+    test["session"] = pd.to_datetime(test["session"])
+    forest = grow(TRAIN, 4, 0.0, SEED)
+    champion = Champion(
+        version=3,
+        candidate="c",
+        forest=forest,
+        lags=("lag_01", "lag_02"),
+        window=2,
+        feature="delta",
+        profile={},
+        last_trained="2024-01-06",
+        last_known="2024-01-31",
+        tags={},
+    )
+    table = spark.createDataFrame(pd.concat([prices, other]))
+    scores = score_champion(champion, table, test)
+    expected = forest.predict_proba(
+        pd.DataFrame({"lag_01": [-1.0, 1.0], "lag_02": [1.0, 3.0]}, dtype=np.float32)
+    )[:, 1]
+    by_row = scores.set_index(["ticker", "session"])["champion"].dropna().to_dict()
+    assert by_row == {
+        ("A", pd.Timestamp("2024-01-08")): expected[0],
+        ("A", pd.Timestamp("2024-01-07")): expected[1],
+        ("B", pd.Timestamp("2024-01-08")): forest.predict_proba(
+            pd.DataFrame({"lag_01": [-1.0], "lag_02": [1.0]}, dtype=np.float32)
+        )[0, 1],
+    }
+    assert scores["champion_version"].tolist() == [3] * 6
+    scored = score_test(
+        forest,
+        TRAIN,
+        test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body"]].to_dict(), return_=0.1, up=1),
+        scores,
+    )
+    assert scored["champion"].notna().sum() == 3
+    assert score_champion(None, table, test) is None
 
 
 def test_inputs_are_left_as_they_were():
@@ -294,6 +347,6 @@ def test_inputs_are_left_as_they_were():
     copies = train.copy(), test.copy()
     forest, _ = grow_forest(train, SIZES, LEAF, SEED)
     try_candidates(train, SIZES, LEAF, SEED, 3, 1)
-    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test)
+    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test, None)
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

@@ -24,7 +24,7 @@ from candlecast.pipelines.reporting.nodes import (
 )
 
 EVALUATION = {"repetitions": 100, "cost_bps": 5.0}
-GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 20}
+GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 20, "champion_margin": 0.03}
 UNDEFINED = "undefined: only one class occurred"
 CANDIDATES = [
     {"trees": 50, "log_loss": 0.6931, "log_loss_se": 0.0010, "accuracy": 0.51, "roc_auc": 0.52}
@@ -164,6 +164,7 @@ def test_judge_keeps_the_rule_beside_the_decision() -> None:
         "metric": "accuracy",
         "threshold": 0.0,
         "min_sessions": 20,
+        "champion_margin": 0.03,
         "passed": False,
         "reasons": ["Scored on 10 sessions; at least 20 are needed."],
     }

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from candlecast.champion import Champion
 from candlecast.drift import profile
 from candlecast.forests import (
     Floats,
@@ -23,7 +26,7 @@ from candlecast.forests import (
     probabilities_by_size,
     walk_forward,
 )
-from candlecast.windows import Feature
+from candlecast.windows import Feature, add_windows
 
 
 def try_candidates(
@@ -166,10 +169,45 @@ def cut_forest(
     )
 
 
+def score_champion(
+    champion: Champion | None, prices: DataFrame, test: pd.DataFrame
+) -> pd.DataFrame | None:
+    """Score the test set by the champion, with windows as it sees them.
+
+    Args:
+        champion: None when there is none yet.
+        prices: one row a ticker and session.
+        test: one row a ticker and session.
+
+    Returns:
+        One row a ticker and session of `test`: ``ticker``, ``session``, ``champion`` (its P(up),
+        missing where it was trained on the row or has no whole window) and ``champion_version``.
+        None when there is no champion.
+    """
+    if champion is None:
+        return None
+    windows = add_windows(
+        prices.where(F.col("ticker").isin(sorted(test["ticker"].unique()))),
+        champion.window,
+        champion.feature,
+    ).where(F.col("session") > F.lit(champion.last_trained).cast("date"))
+    seen = windows.select("ticker", "session", *champion.lags).toArrow()
+    scored = seen.to_pandas(date_as_object=False)
+    ((_, probability),) = probabilities_by_size(
+        champion.forest, scored, [champion.forest.n_estimators]
+    )
+    scores = scored[["ticker", "session"]].assign(champion=probability)
+    rows = test[["ticker", "session"]].merge(scores, on=["ticker", "session"], how="left")
+    return rows.assign(champion_version=pd.array([champion.version] * len(rows), "Int32"))
+
+
 def score_test(
-    model: RandomForestClassifier, train: pd.DataFrame, test: pd.DataFrame
+    model: RandomForestClassifier,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    champion_scores: pd.DataFrame | None,
 ) -> pd.DataFrame:
-    """Score the test set, once, by the model and by every baseline.
+    """Score the test set, once, by the model and by every baseline, beside the champion.
 
     Returns:
         One row a ticker and session of `test`, sorted by session and ticker: ``ticker``,
@@ -177,12 +215,13 @@ def score_test(
         of each baseline: ``always_up``, ``majority`` (of the training labels), ``previous_day``
         (the direction of the session before), ``base_rate`` (the training share of ups) and
         ``logistic`` (a logistic regression on the same features). It is up that is predicted where
-        P(up) > 0.5.
+        P(up) > 0.5. ``champion`` and ``champion_version`` as from `score_champion`, missing when
+        there is no champion.
     """
     train, test = in_order(train), in_order(test)
     ((_, probability),) = probabilities_by_size(model, test, [model.n_estimators])
     base_rate = float(train["up"].mean())
-    return test[["ticker", "session", "body", "return_", "up"]].assign(
+    scores = test[["ticker", "session", "body", "return_", "up"]].assign(
         probability=probability,
         always_up=1.0,
         majority=float(base_rate > 0.5),
@@ -190,6 +229,10 @@ def score_test(
         base_rate=base_rate,
         logistic=_logistic(train, test),
     )
+    if champion_scores is None:
+        none = pd.array([pd.NA] * len(test), "Int32")
+        return scores.assign(champion=np.nan, champion_version=none)
+    return scores.merge(champion_scores, on=["ticker", "session"], validate="one_to_one")
 
 
 def _logistic(train: pd.DataFrame, test: pd.DataFrame) -> Floats:

@@ -1,4 +1,4 @@
-"""Train → candidates → model; model, test → test_scores."""
+"""Train → candidates → model; model, champion, test → test_scores."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,6 +6,7 @@ from candlecast.pipelines.data_science.nodes import (
     choose_candidate,
     cut_forest,
     grow_forest,
+    score_champion,
     score_test,
     try_candidates,
 )
@@ -48,8 +49,14 @@ def create_pipeline() -> Pipeline:
                 name="cut_forest",
             ),
             node(
+                score_champion,
+                ["champion_if_any", "prices", "test@pandas"],
+                "champion_scores",
+                name="score_champion",
+            ),
+            node(
                 score_test,
-                ["model", "train@pandas", "test@pandas"],
+                ["model", "train@pandas", "test@pandas", "champion_scores"],
                 "test_scores",
                 name="score_test",
             ),
