@@ -121,8 +121,8 @@ def test_order_of_rows_changes_no_bit():
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
     pd.testing.assert_frame_equal(
-        score_test(model, train, test, None),
-        score_test(model_again, shuffled, test_shuffled, None),
+        score_test(model, train, test, no_champion(test)),
+        score_test(model_again, shuffled, test_shuffled, no_champion(test_shuffled)),
         check_exact=True,
     )
 
@@ -221,6 +221,10 @@ def test_model_is_the_first_trees_and_shows_five_rows():
     }
 
 
+def no_champion(test: pd.DataFrame) -> pd.DataFrame:
+    return score_champion(None, None, test)
+
+
 # --- score_test -----------------------------------------------------------------------------------
 
 TRAIN = pd.DataFrame(
@@ -243,7 +247,7 @@ TEST = TRAIN.head(4).assign(
 
 def test_every_baseline_written_out():
     model = grow(TRAIN, 4, 0.0, SEED)
-    scores = score_test(model, TRAIN, TEST, None)
+    scores = score_test(model, TRAIN, TEST, no_champion(TEST))
     assert scores["champion"].isna().all() and scores["champion_version"].isna().all()
     assert scores.drop(columns=["probability", "logistic", "champion", "champion_version"]).to_dict(
         "list"
@@ -276,7 +280,7 @@ def test_every_baseline_written_out():
 
 def test_half_ups_have_the_majority_down():
     train = TRAIN.head(4)
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, None)
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
     assert set(scores["base_rate"]) == {0.5}
     assert set(scores["majority"]) == {0.0}
 
@@ -284,14 +288,14 @@ def test_half_ups_have_the_majority_down():
 @pytest.mark.parametrize("only", [0, 1])
 def test_fault_21_one_class_in_training(only):
     train = TRAIN.assign(up=np.int8(only))
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, None)
+    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
     for column in ("probability", "majority", "base_rate", "logistic"):
         assert scores[column].tolist() == [float(only)] * 4
 
 
 def test_previous_day_of_windows_of_a_hundred():
     train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
-    scores = score_test(grow(train, 2, LEAF, SEED), train, test, None)
+    scores = score_test(grow(train, 2, LEAF, SEED), train, test, no_champion(test))
     assert scores["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
 
 
@@ -339,7 +343,9 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
         scores,
     )
     assert scored["champion"].notna().sum() == 3
-    assert score_champion(None, table, test) is None
+    none = score_champion(None, table, test)
+    assert list(none) == ["ticker", "session", "champion", "champion_version"]
+    assert len(none) == 6 and none[["champion", "champion_version"]].isna().all(axis=None)
 
 
 def test_inputs_are_left_as_they_were():
@@ -347,6 +353,6 @@ def test_inputs_are_left_as_they_were():
     copies = train.copy(), test.copy()
     forest, _ = grow_forest(train, SIZES, LEAF, SEED)
     try_candidates(train, SIZES, LEAF, SEED, 3, 1)
-    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test, None)
+    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test, no_champion(test))
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

@@ -171,7 +171,7 @@ def cut_forest(
 
 def score_champion(
     champion: Champion | None, prices: DataFrame, test: pd.DataFrame
-) -> pd.DataFrame | None:
+) -> pd.DataFrame:
     """Score the test set by the champion, with windows as it sees them.
 
     Args:
@@ -182,10 +182,12 @@ def score_champion(
     Returns:
         One row a ticker and session of `test`: ``ticker``, ``session``, ``champion`` (its P(up),
         missing where it was trained on the row or has no whole window) and ``champion_version``.
-        None when there is no champion.
+        Both are missing everywhere when there is no champion.
     """
+    rows = test[["ticker", "session"]]
     if champion is None:
-        return None
+        none = pd.array([pd.NA] * len(rows), "Int32")
+        return rows.assign(champion=np.nan, champion_version=none)
     windows = add_windows(
         prices.where(F.col("ticker").isin(sorted(test["ticker"].unique()))),
         champion.window,
@@ -197,7 +199,7 @@ def score_champion(
         champion.forest, scored, [champion.forest.n_estimators]
     )
     scores = scored[["ticker", "session"]].assign(champion=probability)
-    rows = test[["ticker", "session"]].merge(scores, on=["ticker", "session"], how="left")
+    rows = rows.merge(scores, on=["ticker", "session"], how="left")
     return rows.assign(champion_version=pd.array([champion.version] * len(rows), "Int32"))
 
 
@@ -205,7 +207,7 @@ def score_test(
     model: RandomForestClassifier,
     train: pd.DataFrame,
     test: pd.DataFrame,
-    champion_scores: pd.DataFrame | None,
+    champion_scores: pd.DataFrame,
 ) -> pd.DataFrame:
     """Score the test set, once, by the model and by every baseline, beside the champion.
 
@@ -215,8 +217,7 @@ def score_test(
         of each baseline: ``always_up``, ``majority`` (of the training labels), ``previous_day``
         (the direction of the session before), ``base_rate`` (the training share of ups) and
         ``logistic`` (a logistic regression on the same features). It is up that is predicted where
-        P(up) > 0.5. ``champion`` and ``champion_version`` as from `score_champion`, missing when
-        there is no champion.
+        P(up) > 0.5. ``champion`` and ``champion_version`` are those of `score_champion`.
     """
     train, test = in_order(train), in_order(test)
     ((_, probability),) = probabilities_by_size(model, test, [model.n_estimators])
@@ -229,9 +230,6 @@ def score_test(
         base_rate=base_rate,
         logistic=_logistic(train, test),
     )
-    if champion_scores is None:
-        none = pd.array([pd.NA] * len(test), "Int32")
-        return scores.assign(champion=np.nan, champion_version=none)
     return scores.merge(champion_scores, on=["ticker", "session"], validate="one_to_one")
 
 
