@@ -37,6 +37,7 @@ from yahoo_server import (
     cut,
     prices,
     redirected,
+    walk,
 )
 
 MONDAY, THURSDAY = date(2022, 1, 3), date(2022, 1, 6)
@@ -404,6 +405,42 @@ def test_fault_14_source_that_recovers_brings_the_sessions(
     server.script("AAPL", *[reply] * (requests // 4), GOOD)
     assert days(fetch()) == ["2022-01-03", "2022-01-04", "2022-01-05", "2022-01-06"]
     assert server.requests["AAPL"] == requests // 4 + 1
+
+
+QUARTER = walk(date(2022, 1, 3), date(2022, 3, 31))
+TRADED = datetime(2022, 5, 31, 16, tzinfo=UTC)
+SINCE = datetime(2010, 1, 4, 15, tzinfo=UTC)
+PARTS = {
+    "first half": (QUARTER[:30], "it ends with 2022-02-11, and Yahoo has it up to 2022-05-31"),
+    "second half": (QUARTER[30:], "it begins with 2022-02-14, and Yahoo has it from 2010-01-04 on"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_fault_12_half_a_range_is_asked_for_again_and_no_answer(
+    server: YahooServer, fetch: Fetch, part: str
+) -> None:
+    rows, words = PARTS[part]
+    half = prices(rows, traded=TRADED, since=SINCE)
+    server.script("AAPL", half)
+    with pytest.raises(errors.SourceUnavailableError, match=f"part of the range: {words}"):
+        fetch(end=date(2022, 3, 31))
+    assert server.requests["AAPL"] == 4
+    server.script("AAPL", half, prices(QUARTER, traded=TRADED, since=SINCE))
+    assert len(fetch(end=date(2022, 3, 31))) == len(QUARTER)
+    assert server.requests["AAPL"] == 2
+
+
+def test_ticker_that_was_listed_and_delisted_inside_the_range_is_whole(
+    server: YahooServer, fetch: Fetch
+) -> None:
+    first, last = (datetime(2022, 2, day, 15, tzinfo=UTC) for day in (1, 11))
+    server.script("AAPL", prices(QUARTER[21:30], traded=last, since=first))
+    assert days(fetch(end=date(2022, 3, 31)))[:: len(QUARTER[21:30]) - 1] == [
+        "2022-02-01",
+        "2022-02-11",
+    ]
+    assert server.requests["AAPL"] == 1
 
 
 def test_fault_14_the_last_request_names_the_cause(

@@ -86,6 +86,7 @@ def prices(
     kind: str = "EQUITY",
     period: tuple[datetime, datetime] | None = None,
     traded: datetime | None = None,
+    since: datetime | None = None,
     dividends: dict[str, float] | None = None,
     splits: dict[str, tuple[int, int]] | None = None,
     edit: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -100,6 +101,7 @@ def prices(
         kind: Yahoo's instrumentType.
         period: the regular trading period of the exchange; none is sent if None.
         traded: the time of the latest trade.
+        since: the time of the first trade ever.
         dividends: amounts by session.
         splits: (new, old) shares by session.
         edit: changes the result in place before it is sent.
@@ -131,6 +133,8 @@ def prices(
         }
     if traded:
         meta["regularMarketTime"] = stamp(traded)
+    if since:
+        meta["firstTradeDate"] = stamp(since)
     events = {
         "dividends": {
             str(stamp(day)): {"amount": amount, "date": stamp(day)}

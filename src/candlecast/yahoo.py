@@ -70,6 +70,8 @@ CHART = "/v8/finance/chart/"
 """Where Yahoo answers about prices."""
 DELAY = timedelta(minutes=30)
 """How late some exchanges' prices reach Yahoo."""
+LONGEST_CLOSURE = timedelta(days=10)
+"""How long an exchange stays closed at most (Tokyo in May 2019): a gap that says nothing."""
 ROUND_THE_CLOCK = timedelta(hours=23)
 """A trading period longer than this is a whole day: it closes at midnight."""
 
@@ -88,9 +90,10 @@ def fetch_sessions(
     latest trade is no older than that (or 30 minutes have passed: some exchanges reach Yahoo that
     late). A market that trades round the clock closes at midnight of its zone, crypto in UTC.
 
-    429, HTTP 5xx, resets, time-outs, HTML and half answers are asked for again, `TRIES` times in
-    all, with growing random pauses. Within each try yfinance repeats a request answered with 400 or
-    more once, with other cookies.
+    429, HTTP 5xx, resets, time-outs, HTML and half answers (also those that begin or end more than
+    `LONGEST_CLOSURE` away from what Yahoo itself says it has of the range) are asked for again,
+    `TRIES` times in all, with growing random pauses. Within each try yfinance repeats a request
+    answered with 400 or more once, with other cookies.
 
     Args:
         ticker: Yahoo's name, such as `AAPL`, `7203.T` or `BTC-USD`.
@@ -124,11 +127,14 @@ def fetch_sessions(
             asked = ("Yahoo", ticker, start, end, attempt.retry_state.attempt_number)
             answer, history, failure = _ask(ticker, start, end)
             result = _result(asked, answer, failure)
-    try:
-        rows = _join(_quotes(result), history)
-        last = _last_closed(result["meta"], now)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unexpected(asked, _named(error)) from error
+            try:
+                rows = _join(_quotes(result), history)
+                last = _last_closed(result["meta"], now)
+                part = _part(rows, result["meta"], start, min(end, last))
+            except (KeyError, TypeError, ValueError) as error:
+                raise _unexpected(asked, _named(error)) from error
+            if part:
+                raise SourceUnavailableError(*asked, part)
     rows = rows[rows["session"].between(pd.Timestamp(start), pd.Timestamp(min(end, last)))]
     if rows.empty:
         raise NoSessionsError(*asked, f"{_none(asked)} (what is over by now ends with {last})")
@@ -311,6 +317,24 @@ def _last_closed(meta: dict[str, Any], now: datetime) -> date:
         return today
     over = closes <= moment and (closes <= traded or closes + DELAY <= moment)
     return today if over else yesterday
+
+
+def _part(rows: pd.DataFrame, meta: dict[str, Any], start: date, end: date) -> str:
+    """Say how an answer is only a part of what Yahoo has of the range; empty when it is whole.
+
+    Yahoo tells of each ticker when it was first and last traded.
+    """
+    zone = meta["exchangeTimezoneName"]
+    first, last = (
+        None if meta.get(key) is None else pd.Timestamp(meta[key], unit="s", tz=zone).date()
+        for key in ("firstTradeDate", "regularMarketTime")
+    )
+    got = rows["session"].min().date(), rows["session"].max().date()
+    if first is not None and got[0] - max(start, first) > LONGEST_CLOSURE:
+        return f"part of the range: it begins with {got[0]}, and Yahoo has it from {first} on"
+    if last is not None and min(end, last) - got[1] > LONGEST_CLOSURE:
+        return f"part of the range: it ends with {got[1]}, and Yahoo has it up to {last}"
+    return ""
 
 
 def _none(asked: Asked) -> str:

@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from yahoo_server import (
     YahooServer,
     prices,
     redirected,
+    walk,
 )
 
 FORTNIGHT = [
@@ -364,6 +365,22 @@ def test_fault_12_two_of_three_arrive_and_the_third_keeps_its_rows(
     assert stored.closes("MSFT")["2022-01-12"] == 12.5
     assert stored.closes("IBM") == closes()
     assert stored.versions()["prices"] == 1  # one commit for both
+
+
+def test_fault_12_half_a_range_is_not_stored_and_the_run_ends_failed(
+    server: YahooServer, stored: Project
+) -> None:
+    quarter = walk(date(2022, 1, 3), date(2022, 3, 31))
+    traded = datetime(2022, 5, 31, 16, tzinfo=UTC)
+    server.script("AAPL", prices(quarter, traded=traded))
+    server.script("IBM", prices(quarter[:20], traded=traded))
+    with pytest.raises(MissingTickersError, match=r"IBM: asked Yahoo .*part of the range: it ends"):
+        stored.ingest("AAPL", "IBM", end="2022-03-31")
+    assert len(stored.closes("AAPL")) == len(quarter)
+    assert stored.closes("IBM") == closes()
+    assert list(stored.quality("IBM")) == ["missing"]
+    stored.ingest("AAPL", "IBM", end="2022-03-31", allow_missing_tickers=True)
+    assert stored.closes("IBM") == closes()
 
 
 def test_fault_13_too_many_requests_stop_all_tickers_and_a_rerun_continues(
