@@ -10,16 +10,13 @@ from jinja2 import UndefinedError
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
+from candlecast.pages import number, p_value, percent, score_text
 from candlecast.pipelines.reporting import create_pipeline
 from candlecast.pipelines.reporting.nodes import (
     break_down,
     evaluate,
     gather_facts,
     judge,
-    number,
-    p_value,
-    percent,
-    score_text,
     write_summary,
 )
 

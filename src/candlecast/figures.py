@@ -1,4 +1,4 @@
-"""Figures of the report: drawn by matplotlib, returned, and made fit for a page in two themes."""
+"""Figures of the pages: drawn by matplotlib, returned, and made fit for a page in two themes."""
 
 import re
 from html import escape
