@@ -20,9 +20,10 @@ from conftest import ROOT
 
 SOURCE = ROOT / "src/candlecast"
 BASE = ROOT / "conf/base"
-NEVER_BY_DEFAULT = {"registration", "forecast"}
+NEVER_BY_DEFAULT = {"registration", "rollback", "forecast"}
 KEDRO_SIDE = {
-    *("__init__", "__main__", "datasets", "hooks", "pipeline_registry", "settings", "spark")
+    *("__init__", "__main__", "datasets", "hooks", "pipeline_registry", "registry", "settings"),
+    "spark",
 }
 """Modules beside the pipelines that may know Kedro and MLflow; all others are the domain."""
 
@@ -36,6 +37,7 @@ VERBS = {
         "register",
         "report",
         "require",
+        "restore",
         "score",
         "select",
         "split",

@@ -23,6 +23,8 @@ def quiet() -> None:
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # kedro-telemetry and others
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # mlflow 3.17 tries 7 times again, for 4 minutes; 5 times outlast a server's restart (1 minute).
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     for message in FOREIGN:
         warnings.filterwarnings("ignore", re.escape(message), UserWarning)
     given = os.environ.get("PYTHONWARNINGS", "").split(",")

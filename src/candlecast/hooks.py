@@ -34,6 +34,7 @@ from candlecast import __version__
 from candlecast.datasets import DeltaDataset
 from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
+from candlecast.registry import CHAMPION, AliasesDataset, starting, version_of
 from candlecast.spark import java_version, start_session
 
 logger = logging.getLogger("candlecast")
@@ -65,6 +66,16 @@ class MixedTablesError(CandlecastError):
             f"Table {table} was made from {source} v{made_from}, the others here from v{others}: "
             "an earlier run ended half-way. To finish its job, type: kedro run (with the same "
             "--env and --params)"
+        )
+
+
+class UnnamedCandidateError(CandlecastError):
+    """A candidate is to be registered, and nobody said which."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Which candidate is to be registered? Name the candidate, its report tells its id: "
+            "--params candidate=<id>,approver=<who>"
         )
 
 
@@ -125,15 +136,17 @@ class ProjectHooks:
         self._spark = loader["spark"].get("session") or {}
         if self._spark:
             (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
-        yield
-        mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
-        tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow put it there
-        tracking.run.name = self._candidate
-        found = MlflowClient().search_runs(
-            [tracking.experiment._experiment.experiment_id],
-            filter_string=f"tags.candidate = '{self._candidate}'",
-            max_results=1,
-        )
+        with starting():
+            yield
+            mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
+            tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow's
+            tracking.run.name = self._candidate
+            found = MlflowClient().search_runs(
+                [tracking.experiment._experiment.experiment_id],
+                filter_string=f"tags.candidate = '{self._candidate}'",
+                max_results=1,
+            )
+            version_of(parameters["registered_model"], CHAMPION)  # the registry answers as well
         if found:
             tracking.run.id = found[0].info.run_id
 
@@ -147,6 +160,8 @@ class ProjectHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline
     ) -> Generator[None]:
         """Take the lock, let kedro-mlflow start the run, then tag it."""
+        if "candidate_run" in pipeline.inputs() and self._parameters["candidate"] is None:
+            raise UnnamedCandidateError
         if self._spark:
             java_version()
             self._take_lock()
@@ -161,8 +176,9 @@ class ProjectHooks:
             trains = any(node.name == "cut_forest" for node in pipeline.nodes)
             if trains or "candidate" not in active.data.tags:
                 mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
-        environment = run_params.get("env") or "base"
-        logger.info("candidate %s, environment %s", self._candidate, environment)
+        named = active or self._parameters["candidate"]  # a rollback is of none
+        candidate = f"candidate {self._candidate}, " if named else ""
+        logger.info("%senvironment %s", candidate, run_params.get("env") or "base")
 
     def _check_parameters(self, before: dict[str, str]) -> None:
         """Demand the parameters that the candidate's run has had in other processes."""
@@ -244,6 +260,10 @@ class ProjectHooks:
         self._end_line()
         if "report" in pipeline.all_outputs():
             logger.info("report: %s", self._data_root / "reporting" / "report.html")
+        for name in sorted(pipeline.all_outputs()):
+            if isinstance(moved := self._dataset(name), AliasesDataset):
+                for line in moved.told:
+                    logger.info("%s", line)
         self._release()
 
     @hook_impl(tryfirst=True)

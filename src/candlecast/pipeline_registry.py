@@ -5,7 +5,7 @@ What promotes a model or acts on one stays out of ``__default__``, so that no pl
 
 from kedro.pipeline import Pipeline
 
-from candlecast.pipelines import data_engineering, data_science, reporting
+from candlecast.pipelines import data_engineering, data_science, registration, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -18,4 +18,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "data_science": data_science.create_pipeline(),
         "reporting": reporting.create_pipeline(),
     }
-    return {**default, "__default__": sum(default.values(), Pipeline([]))}
+    return {
+        **default,
+        "registration": registration.create_pipeline(),
+        "rollback": registration.create_rollback(),
+        "__default__": sum(default.values(), Pipeline([])),
+    }

@@ -1,0 +1,272 @@
+"""The decisions of a registration and of a rollback, on hand-made facts."""
+
+import dataclasses
+import datetime as dt
+import json
+
+import pytest
+
+from candlecast.candidate import Aliases, Candidate, Promotion, Rollback, Version
+from candlecast.pipelines.registration.nodes import (
+    NoApproverError,
+    NoPreviousError,
+    RefusedCandidateError,
+    judge_again,
+    promote_candidate,
+    require_fitness,
+    restore_previous,
+)
+
+GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 250, "champion_margin": 0.03}
+GOOD = {
+    "sessions": 300.0,
+    "classes": 2.0,
+    "distinct_probabilities": 40.0,
+    "predicted_up_share": 0.6,
+    "bootstrap_confidence": 0.95,
+    "accuracy_minus_best_baseline": 0.03,
+    "accuracy_minus_best_baseline.low": 0.01,
+    "accuracy_minus_best_baseline.high": 0.05,
+}
+CANDIDATE = Candidate(
+    name="new",
+    run_id="0f",
+    status="FINISHED",
+    tags={
+        "git_commit": "c0ffee",
+        "candlecast": "0.1.0",
+        "version.prices": "7",
+        "version.train": "5",
+        "version.test": "5",
+    },
+    metrics=GOOD,
+    has_report=True,
+    card="# Card",
+    model_id="m-1",
+    window=14,
+    feature="return",
+    trained_at=dt.datetime(2026, 11, 24, 9, 0, tzinfo=dt.UTC),
+    judged_at=dt.datetime(2026, 11, 24, 9, 1, tzinfo=dt.UTC),
+    version=None,
+)
+NOBODY = Aliases(None, None)
+CHAMPION = Aliases(Version(3, {"version_prices": "7", "version_train": "5"}), None)
+PASSED = {"passed": True, "reasons": ["It passed."], "metric": "accuracy", "threshold": 0.0}
+FAILED = {
+    "passed": False,
+    "reasons": ["Scored on 9 sessions.", "One class."],
+    "metric": "accuracy",
+    "threshold": 0.0,
+}
+
+
+def but(**changes):
+    return dataclasses.replace(CANDIDATE, **changes)
+
+
+# --- Fitness --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aliases", [NOBODY, CHAMPION], ids=["first", "as new as the champion"])
+@pytest.mark.parametrize("commit", [None, "c0ffee"])
+def test_a_whole_candidate_is_fit(aliases, commit):
+    assert require_fitness(CANDIDATE, aliases, commit) is CANDIDATE
+
+
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        (
+            but(status="FAILED"),
+            "Candidate new is not registered: its run is FAILED and not FINISHED. "
+            "Run it whole: kedro run --params candidate=new",
+        ),
+        (
+            but(status="RUNNING"),
+            "Candidate new is not registered: its run is RUNNING and not FINISHED. "
+            "Run it whole: kedro run --params candidate=new",
+        ),
+        (
+            but(model_id=None, trained_at=None, window=None, feature=None),
+            "Candidate new is not registered: its run has no model. "
+            "Run it whole: kedro run --params candidate=new",
+        ),
+        (
+            but(has_report=False),
+            "Candidate new is not registered: it has no report that anyone could have read. "
+            "Evaluate it: kedro run --tags evaluate --params candidate=new",
+        ),
+        (
+            but(card=None),
+            "Candidate new is not registered: it has no report that anyone could have read. "
+            "Evaluate it: kedro run --tags evaluate --params candidate=new",
+        ),
+        (
+            but(trained_at=dt.datetime(2026, 11, 24, 9, 2, tzinfo=dt.UTC)),
+            "Candidate new is not registered: its report is of 2026-11-24 09:01:00 UTC, and its "
+            "model was trained anew at 2026-11-24 09:02:00 UTC. "
+            "Evaluate it: kedro run --tags evaluate --params candidate=new",
+        ),
+    ],
+    ids=["failed", "killed", "no model", "no report", "no card", "trained again"],
+)
+def test_half_a_candidate_is_refused(candidate, message):
+    with pytest.raises(RefusedCandidateError) as error:
+        require_fitness(candidate, NOBODY, None)
+    assert str(error.value) == message
+
+
+def test_another_commit_is_refused():
+    with pytest.raises(RefusedCandidateError) as error:
+        require_fitness(CANDIDATE, NOBODY, "decade")
+    assert str(error.value) == (
+        "Candidate new is not registered: commit c0ffee made it, and commit decade is asked for. "
+        "Check out the commit that made it, or train a candidate with the new one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (
+            {"version_prices": "8", "version_train": "5"},
+            "it is stale: it was trained on prices v7, and the champion (version 3) on v8",
+        ),
+        (
+            {"version_prices": "7", "version_train": "10"},
+            "it is stale: it was trained on train v5, and the champion (version 3) on v10",
+        ),
+    ],
+    ids=["prices", "train"],
+)
+def test_a_stale_candidate_is_refused(tags, message):
+    with pytest.raises(RefusedCandidateError) as error:
+        require_fitness(CANDIDATE, Aliases(Version(3, tags), None), None)
+    assert error.value.cause == message
+
+
+def test_the_champion_itself_is_fit_whatever_became_of_its_run():
+    own = but(version=3, status="FAILED", has_report=False)
+    assert require_fitness(own, CHAMPION, "decade") is own
+
+
+# --- Gate -----------------------------------------------------------------------------------------
+
+
+def test_the_gate_of_now_judges_the_candidates_own_metrics():
+    assert judge_again(CANDIDATE, NOBODY, GATE) == {
+        "passed": True,
+        "reasons": [
+            "Accuracy less the best baseline's is +0.0300 (95% interval by date +0.0100 to "
+            "+0.0500) on 300 sessions: the lower end is above 0.0000."
+        ],
+        "metric": "accuracy",
+        "threshold": 0.0,
+    }
+    stricter = judge_again(CANDIDATE, NOBODY, {**GATE, "threshold": 0.02, "min_sessions": 301})
+    assert stricter["passed"] is False
+    assert stricter["threshold"] == 0.02
+    assert [reason.split(";")[0].split(" is ")[0] for reason in stricter["reasons"]] == [
+        "Scored on 300 sessions",
+        "Accuracy less the best baseline's",
+    ]
+
+
+def test_a_candidate_that_was_compared_with_another_champion_fails():
+    compared = but(
+        metrics={
+            **GOOD,
+            "champion.version": 2.0,
+            "champion.sessions": 300.0,
+            "accuracy_minus_champion": 0.0,
+            "accuracy_minus_champion.low": -0.01,
+            "accuracy_minus_champion.high": 0.01,
+        }
+    )
+    with_second = Aliases(Version(2, {}), None)
+    assert judge_again(compared, with_second, GATE)["passed"] is True
+    with_third = judge_again(compared, CHAMPION, GATE)
+    assert with_third["passed"] is False
+    assert with_third["reasons"] == [
+        "The champion is version 3 now, and it was not compared with that: train a candidate anew."
+    ]
+
+
+# --- Promotion ------------------------------------------------------------------------------------
+
+
+def test_a_passed_candidate_is_promoted_on_someones_word():
+    promotion = promote_candidate(CANDIDATE, CHAMPION, PASSED, "Ada", None)
+    assert promotion == Promotion(
+        candidate=CANDIDATE,
+        former=3,
+        tags={
+            "candidate": "new",
+            "git_commit": "c0ffee",
+            "candlecast": "0.1.0",
+            "approver": "Ada",
+            "gate": '{"passed": true, "reasons": ["It passed."], '
+            '"metric": "accuracy", "threshold": 0.0}',
+            "version_prices": "7",
+            "version_train": "5",
+            "version_test": "5",
+            "window": "14",
+            "feature": "return",
+        },
+    )
+
+
+def test_a_failed_candidate_needs_a_reason():
+    with pytest.raises(RefusedCandidateError) as error:
+        promote_candidate(CANDIDATE, NOBODY, FAILED, "Ada", None)
+    assert str(error.value) == (
+        "Candidate new is not registered: the gate has not let it pass. Scored on 9 sessions. One "
+        "class. Whoever registers it all the same must say why: --params "
+        "candidate=new,approver=Ada,override_reason=<why>"
+    )
+    promotion = promote_candidate(CANDIDATE, NOBODY, FAILED, "Ada", "the first of all")
+    assert promotion.tags["override_reason"] == "the first of all"
+    assert json.loads(promotion.tags["gate"])["passed"] is False
+    assert promotion.former is None
+
+
+def test_nobody_registers():
+    with pytest.raises(NoApproverError) as error:
+        promote_candidate(CANDIDATE, NOBODY, PASSED, None, None)
+    assert str(error.value) == (
+        "Registering candidate new needs the name of who answers for it. Say it with --params "
+        "approver=<who>"
+    )
+
+
+def test_the_champion_is_not_promoted_again():
+    own = but(version=3)
+    assert promote_candidate(own, CHAMPION, FAILED, None, None) == Promotion(own, 3, {})
+
+
+def test_long_reasons_fit_into_a_tag():
+    """Unity Catalog takes 1,000 characters."""
+    judgement = {**FAILED, "reasons": ["a" * 600, "b" * 600]}
+    text = promote_candidate(CANDIDATE, NOBODY, judgement, "Ada", "why").tags["gate"]
+    assert len(text) <= 1000
+    assert json.loads(text) == {**FAILED, "reasons": ["a" * 600]}
+
+
+# --- Rollback -------------------------------------------------------------------------------------
+
+
+def test_a_rollback_restores_the_version_before():
+    aliases = Aliases(Version(3, {}), Version(2, {}))
+    assert restore_previous(aliases, "Ada", "worse live") == Rollback(
+        champion=2, former=3, tags={"rolled_back_by": "Ada", "rolled_back_reason": "worse live"}
+    )
+    assert restore_previous(aliases, "Ada", None).tags == {"rolled_back_by": "Ada"}
+    assert restore_previous(Aliases(None, Version(2, {})), "Ada", None).former is None
+
+
+def test_a_rollback_needs_someone_and_something_to_go_back_to():
+    with pytest.raises(NoApproverError, match=r"^A rollback needs the name of who answers for it"):
+        restore_previous(Aliases(Version(3, {}), Version(2, {})), None, None)
+    for aliases in (NOBODY, CHAMPION):
+        with pytest.raises(NoPreviousError, match=r"^There is no version to go back to"):
+            restore_previous(aliases, "Ada", None)
