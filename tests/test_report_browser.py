@@ -96,7 +96,12 @@ def simulate() -> dict[str, Any]:
             "parameters": {"tickers": str(TICKERS), "window": "14"},
         },
         "params:evaluation": {"repetitions": 1000, "cost_bps": 5.0},
-        "params:gate": {"metric": "accuracy", "threshold": 0.0, "min_sessions": 250, "champion_margin": 0.03},
+        "params:gate": {
+            "metric": "accuracy",
+            "threshold": 0.0,
+            "min_sessions": 250,
+            "champion_margin": 0.03,
+        },
         "params:window": 14,
         "params:tickers": sorted(scores["ticker"].unique()),
         "params:feature": "return",

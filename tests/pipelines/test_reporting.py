@@ -216,6 +216,36 @@ def test_a_model_that_is_right_every_day_passes_and_is_said_to() -> None:
     assert "test version 3, train version 2" in result["report"]
 
 
+def test_the_champion_is_shown_beside_and_asked_about_by_the_gate() -> None:
+    """The candidate is right every day, the champion wrong every second day that is new to it."""
+    new = [float("nan")] * 10 + [0.6] * 30
+    version = pd.array([4] * 40, "Int32")
+    shown = pages(ALTERNATING.assign(champion=new, champion_version=version))
+    assert shown["metrics"]["champion.sessions"] == 30
+    assert shown["metrics"]["accuracy_minus_champion"] == 0.5
+    assert shown["gate"]["passed"]
+    assert "Accuracy less the champion's (version 4) is +0.5000" in shown["gate"]["reasons"][1]
+    for words in ("Against the champion", "version 4,", "30 of 40 sessions", "<td>0.500</td>"):
+        assert words in shown["report"]
+    assert "champion version 4 on 30 of these sessions: accuracy +0.500 [" in shown["model_card"]
+    assert "| less champion version 4 | accuracy +0.500 [" in shown["summary"]
+
+
+def test_a_champion_that_knows_the_test_set_fails_the_gate() -> None:
+    version = pd.array([4] * 40, "Int32")
+    shown = pages(ALTERNATING.assign(champion=float("nan"), champion_version=version))
+    assert not shown["gate"]["passed"]
+    assert "was trained on every session of this test set" in shown["report"]
+    assert "Less that of champion" not in shown["model_card"]
+
+
+def test_without_a_champion_none_is_mentioned() -> None:
+    shown = pages(ALTERNATING)
+    assert shown["gate"]["passed"]
+    for name in ("report", "model_card", "summary"):
+        assert "hampion" not in shown[name]
+
+
 def test_the_original_rule_may_have_chosen_the_same() -> None:
     candidates = [{**row, "original_rule": row["chosen"]} for row in CANDIDATES]
     report = " ".join(pages(ALTERNATING, candidates=candidates)["report"].split())
