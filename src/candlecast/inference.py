@@ -20,6 +20,7 @@ from candlecast.metrics import (
     calibration_bins,
     check_scores,
     hits_of,
+    log_losses,
     probability_of,
     score,
 )
@@ -218,16 +219,11 @@ def _row_quantities(scores: pd.DataFrame) -> pd.DataFrame:
             "lead": hit - hits_of(scores, best_baseline(scores)),
             "brier": (probability - up) ** 2,
             "base_brier": (base - up) ** 2,
-            "log_loss": _log_losses(up, probability),
-            "base_log_loss": _log_losses(up, base),
+            "log_loss": log_losses(up, probability),
+            "base_log_loss": log_losses(up, base),
             **{f"bin_{k}": (probability - up) * (bins == k) for k in range(bins.max() + 1)},
         }
     )
-
-
-def _log_losses(up: Floats, probability: Floats) -> Floats:
-    eps = np.finfo(np.float64).eps  # as scikit-learn clips
-    return np.asarray(-np.log(np.clip(np.where(up == 1, probability, 1 - probability), eps, 1)))
 
 
 def _figures(sums: pd.DataFrame) -> dict[str, Floats]:

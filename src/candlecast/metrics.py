@@ -110,6 +110,17 @@ def hits_of(scores: pd.DataFrame, name: str) -> Bools:
     return np.asarray(predicted_up == (scores["up"].to_numpy() == 1))
 
 
+def log_losses(up: npt.NDArray[Any], probability: Floats) -> Floats:
+    """Return the log loss of each row, in nats.
+
+    A probability of exactly 0 or 1 counts as one double away from it, as in scikit-learn.
+    """
+    epsilon = np.finfo(np.float64).eps
+    right = np.where(up == 1, probability, 1 - probability).clip(epsilon, 1 - epsilon)
+    losses: Floats = -np.log(right)
+    return losses
+
+
 def best_baseline(scores: pd.DataFrame) -> str:
     """Return the hard baseline of highest accuracy on these rows; of equals the first.
 

@@ -26,6 +26,7 @@ from candlecast.forests import (
     probabilities_by_size,
     walk_forward,
 )
+from candlecast.metrics import log_losses
 from candlecast.windows import Feature, add_windows
 
 
@@ -50,9 +51,9 @@ def try_candidates(
     for fold, (past, scored) in enumerate(walk_forward(train, folds, purge), start=1):
         forest = grow(past, max(candidate_trees), min_weight_fraction_leaf, seed)
         up = scored["up"].to_numpy()
-        date_losses = {"base_rate": _row_losses(up, np.full(len(up), past["up"].mean()))}
+        date_losses = {"base_rate": log_losses(up, np.full(len(up), past["up"].mean()))}
         for trees, probability in probabilities_by_size(forest, scored, candidate_trees):
-            date_losses[f"trees_{trees}"] = _row_losses(up, probability)
+            date_losses[f"trees_{trees}"] = log_losses(up, probability)
             scores.append(
                 {
                     "fold": fold,
@@ -67,17 +68,6 @@ def try_candidates(
             )
         losses.append(pd.DataFrame(date_losses).groupby(scored["session"].to_numpy()).mean())
     return pd.DataFrame(scores), pd.concat(losses).rename_axis("session").reset_index()
-
-
-def _row_losses(up: np.ndarray, probability: Floats) -> Floats:
-    """Log loss of each row.
-
-    A probability of exactly 0 or 1 counts as one double away from it, as in scikit-learn.
-    """
-    epsilon = np.finfo(np.float64).eps
-    right = np.where(up == 1, probability, 1 - probability).clip(epsilon, 1 - epsilon)
-    losses: Floats = -np.log(right)
-    return losses
 
 
 def grow_forest(
