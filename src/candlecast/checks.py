@@ -208,6 +208,32 @@ def _absent_sessions(
     return len(absent), f"{known}; the first: {absent[0]}" if len(absent) else known
 
 
+def next_session(ticker: str, last: dt.date) -> dt.date:
+    """Name the session that follows `last` by the calendar of the ticker's exchange.
+
+    >>> next_session("AAPL", dt.date(2012, 7, 3)), next_session("BTC-USD", dt.date(2012, 7, 3))
+    (datetime.date(2012, 7, 5), datetime.date(2012, 7, 4))
+
+    Args:
+        ticker: as Yahoo names it.
+        last: a day, a session or not.
+
+    Returns:
+        The first day after it on which the exchange trades; the next weekday where no calendar is
+        known for the ticker. A day on which the exchange closes unforeseen is not known here.
+    """
+    name = calendar_of(ticker)
+    after = np.datetime64(last, "D") + 1
+    if name == "24/7":
+        return _day(after)
+    trading = np.busdaycalendar() if name is None else _trading_days(name)[0]
+    return _day(np.busday_offset(after, 0, roll="forward", busdaycal=trading))
+
+
+def _day(day: np.datetime64) -> dt.date:
+    return dt.date.fromisoformat(str(day))
+
+
 def as_date(value: str | None) -> pd.Timestamp | None:
     """Read an ISO date as a session, midnight without a zone; None stays None."""
     return None if value is None else pd.Timestamp(dt.date.fromisoformat(value))

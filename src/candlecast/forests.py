@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,25 +100,43 @@ def probabilities_by_size(
         ``predict_proba`` on one thread. It is 0 when the forest never saw an up.
     """
     lags = np.ascontiguousarray(features(frame).to_numpy())
-    classes = list(forest.classes_)
-    if 1 not in classes:
-        yield from ((size, np.zeros(len(lags))) for size in sizes)
-        return
-    trees = [tree.tree_ for tree in forest.estimators_[: max(sizes)]]
-    votes = [(tree, tree.value[:, 0, classes.index(1)]) for tree in trees]
+    votes = _votes(forest, max(sizes))
     parts = np.array_split(lags, (os.cpu_count() or 1) if len(lags) >= PARALLEL_ROWS else 1)
     with ThreadPoolExecutor(len(parts)) as pool:
         scored = list(pool.map(partial(_up_by_size, votes, sizes), parts))
     yield from zip(sizes, np.concatenate(scored, axis=1), strict=True)
 
 
+def probability_of_up(forest: RandomForestClassifier, lags: npt.NDArray[np.float32]) -> Floats:
+    """Score a matrix of lags on this thread alone.
+
+    Args:
+        forest: fitted on as many lags.
+        lags: one row a ticker and session, one column a lag, newest first.
+
+    Returns:
+        P(up) of each row, equal to the bit to the forest's ``predict_proba`` on one thread.
+    """
+    size = len(forest.estimators_)
+    return np.asarray(_up_by_size(_votes(forest, size), [size], lags)[0])
+
+
+def _votes(forest: RandomForestClassifier, trees: int) -> list[tuple[Any, Floats]]:
+    """The first trees, each with the share of ups in each leaf: 0 if it never saw an up."""
+    classes = list(forest.classes_)
+    first = [tree.tree_ for tree in forest.estimators_[:trees]]
+    up = classes.index(1) if 1 in classes else None
+    nothing = np.zeros(max(tree.node_count for tree in first))
+    return [(tree, nothing if up is None else tree.value[:, 0, up]) for tree in first]
+
+
 def _up_by_size(
-    votes: Sequence[tuple[object, Floats]], sizes: Sequence[int], lags: npt.NDArray[np.float32]
+    votes: Sequence[tuple[Any, Floats]], sizes: Sequence[int], lags: npt.NDArray[np.float32]
 ) -> Floats:
     """P(up) by the first trees, one row a size; `votes` are trees and the share of ups a leaf."""
     total, by_size = np.zeros(len(lags)), []
     for trees, (tree, up) in enumerate(votes, start=1):
-        total += up.take(tree.apply(lags))  # type: ignore[attr-defined] # compiled, without types
+        total += up.take(tree.apply(lags))
         if trees in sizes:
             by_size.append(total / trees)
     return np.stack(by_size)

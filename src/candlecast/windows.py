@@ -1,7 +1,7 @@
 """Candle bodies, labels, windows and the split by date, in native Spark.
 
 The window arithmetic of the project exists here once: whatever needs windows calls
-`add_windows`.
+`add_windows`, or `newest_windows` for the session that is still to come.
 """
 
 import math
@@ -83,21 +83,66 @@ def add_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
         0, so an equal close is not up), ``body`` (of the session itself, float64) and ``return_``
         (close / open - 1, float64, whatever the feature).
     """
-    by_session = Window.partitionBy("ticker").orderBy("session")
     names = lag_columns(window)
-    candles = prices.select("ticker", "session", "open", "close", body(feature).alias("body"))
-    rows = candles.select(
+    rows = _candles(prices, feature).select(
         "ticker",
         "session",
-        *(
-            F.lag("body", lag).over(by_session).cast("float").alias(name)
-            for lag, name in enumerate(names, start=1)
-        ),
+        *_lags(names, ahead=0),
         (F.col("close") > F.col("open")).cast("byte").alias("up"),
         "body",
         (F.col("close") / F.col("open") - 1).alias("return_"),
     )
     return rows.dropna(subset=[*names, "body"])
+
+
+def newest_windows(prices: DataFrame, window: int, feature: Feature) -> DataFrame:
+    """Give what is known of each ticker before its next session.
+
+    >>> gains = [1.0, -1.0, 2.0]
+    >>> prices = spark.createDataFrame(
+    ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
+    ...     "ticker string, session int, open double, close double",
+    ... )
+    >>> newest_windows(prices, window=2, feature="delta").show()
+    +------+------------+------+------+
+    |ticker|last_session|lag_01|lag_02|
+    +------+------------+------+------+
+    |     A|           3|   2.0|  -1.0|
+    +------+------------+------+------+
+    <BLANKLINE>
+
+    Args:
+        prices: as for `add_windows`.
+        window: candle bodies before the next session.
+        feature: what a body is, see `body`.
+
+    Returns:
+        One row a ticker: ``ticker``, ``last_session`` (the last there is) and ``lag_01`` …
+        ``lag_NN``, the same as `add_windows` gives once the next session is there. A ticker whose
+        newest window is void, or not full, has no row.
+    """
+    names = lag_columns(window)
+    newest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
+    rows = _candles(prices, feature).select(
+        "ticker",
+        F.col("session").alias("last_session"),
+        *_lags(names, ahead=1),
+        F.row_number().over(newest_first).alias("_age"),
+    )
+    return rows.where(F.col("_age") == 1).drop("_age").dropna(subset=names)
+
+
+def _candles(prices: DataFrame, feature: Feature) -> DataFrame:
+    return prices.select("ticker", "session", "open", "close", body(feature).alias("body"))
+
+
+def _lags(names: Sequence[str], ahead: int) -> list[Column]:
+    """Give the bodies before the session that lies `ahead` sessions after the row's own."""
+    by_session = Window.partitionBy("ticker").orderBy("session")
+    return [
+        F.lag("body", lag - ahead).over(by_session).cast("float").alias(name)
+        for lag, name in enumerate(names, start=1)
+    ]
 
 
 def first_test_position(dates: Sequence[T], test_fraction: float) -> int:
