@@ -28,7 +28,19 @@ KEDRO_SIDE = {
 """Modules beside the pipelines that may know Kedro and MLflow; all others are the domain."""
 
 VERBS = {
-    *("audit", "break", "choose", "cut", "draw", "evaluate", "fetch", "gather", "grow", "judge"),
+    *(
+        "audit",
+        "break",
+        "choose",
+        "cut",
+        "describe",
+        "draw",
+        "evaluate",
+        "fetch",
+        "gather",
+        "grow",
+        "judge",
+    ),
     *(
         "make",
         "merge",
@@ -42,7 +54,7 @@ VERBS = {
         "select",
         "split",
     ),
-    *("tabulate", "track", "try", "write"),
+    *("tabulate", "track", "try", "watch", "write"),
 }
 
 
@@ -64,7 +76,8 @@ def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def fields_of(group: type[Group], prefix: str = "") -> Iterator[str]:
-    for name, field in group.model_fields.items():
+    for field_name, field in group.model_fields.items():
+        name = field.alias or field_name
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             yield from fields_of(field.annotation, f"{prefix}{name}.")
@@ -147,7 +160,7 @@ DOMAIN = sorted(file for file in SOURCE.glob("*.py") if file.stem not in KEDRO_S
 def test_the_domain_is_there():
     assert {file.stem for file in DOMAIN} >= {
         *("windows", "forests", "checks", "history", "metrics", "inference", "trading", "yahoo"),
-        *("parameters", "errors"),
+        *("parameters", "errors", "drift", "scoring", "pages", "figures"),
     }
 
 

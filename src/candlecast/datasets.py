@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
+import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.partitions import PartitionedDataset
@@ -192,7 +193,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     @property
     def _sql_name(self) -> str:
-        return f"delta.`{self._table}`" if "/" in self._table else self._table
+        if "/" in self._table:
+            return f"delta.`{self._table}`"
+        return ".".join(f"`{part}`" for part in self._table.split("."))  # a catalog may have a dash
 
     @property
     def _spark(self) -> "SparkSession":
@@ -235,13 +238,14 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if "/" in self._table:
             writer.save(self._table)
         else:
-            writer.saveAsTable(self._table)
+            writer.saveAsTable(self._sql_name)
         self._note_last_commit()
 
     def _spark_frame(self, data: "DataFrame | pd.DataFrame") -> "DataFrame":
+        if isinstance(data, pd.DataFrame):
+            # By Arrow whatever the session's settings are: NaN and NA become null.
+            data = self._spark.createDataFrame(pa.Table.from_pandas(data, preserve_index=False))
         if self._schema is None:
-            if isinstance(data, pd.DataFrame):
-                return self._spark.createDataFrame(data)
             return data
         from pyspark.sql import functions as F
         from pyspark.sql.types import StructType
@@ -252,8 +256,6 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         expected, got = [field.name for field in fields], list(data.columns)
         if set(expected) != set(got):
             raise DatasetError(f"Table {self._table}: expected the columns {expected}, got {got}.")
-        if isinstance(data, pd.DataFrame):
-            return self._spark.createDataFrame(data[expected], schema=schema)
         return data.select(*(F.col(field.name).cast(field.dataType) for field in fields))
 
     def _note_last_commit(self) -> None:
@@ -275,7 +277,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
     def _last_commit(self) -> dict[str, Any]:
         """Tell the last commit; a folder's from its own log, which spares a Spark job of 0.4 s."""
         if "/" not in self._table:
-            [row] = self._spark.sql(f"DESCRIBE HISTORY {self._table} LIMIT 1").collect()
+            [row] = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").collect()
             return row.asDict()
         newest = max((Path(self._table) / "_delta_log").glob("*.json"))
         actions = [json.loads(line) for line in newest.read_text().splitlines()]
@@ -286,10 +288,57 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if "/" in self._table:
             # A first write that was killed leaves a log without a commit.
             return any((Path(self._table) / "_delta_log").glob("*.json"))
-        return bool(self._spark.catalog.tableExists(self._table))
+        return bool(self._spark.catalog.tableExists(self._sql_name))
 
     def _describe(self) -> dict[str, Any]:
         return {"table": self._table, "replace_by": self._replace_by}
+
+
+class TableVersion(AbstractDataset[None, int]):
+    """The version of a Delta table that was committed last, for what notes where it came from.
+
+    Args:
+        table: as for `DeltaDataset`.
+    """
+
+    def __init__(self, *, table: str, metadata: dict[str, Any] | None = None):
+        self._of = DeltaDataset(table=table)
+        self.metadata = metadata
+
+    def load(self) -> int:
+        """Tell the version.
+
+        Raises:
+            DatasetError: there is no such table.
+        """
+        self._of._note_last_commit()
+        assert self._of.version is not None
+        return self._of.version
+
+    def save(self, data: None) -> None:
+        """A version is made by a commit."""
+        raise DatasetError("A table's version is read only.")
+
+    def _describe(self) -> dict[str, Any]:
+        return self._of._describe()
+
+
+class Clock(AbstractDataset[None, dt.datetime]):
+    """The time, UTC, to the second: nodes don't look it up themselves."""
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None):
+        self.metadata = metadata
+
+    def load(self) -> dt.datetime:
+        """Look it up."""
+        return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+    def save(self, data: None) -> None:
+        """Nobody sets it."""
+        raise DatasetError("The clock is read only.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {}
 
 
 class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no types

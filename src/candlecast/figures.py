@@ -54,13 +54,16 @@ def _undefined(sentence: str) -> "Figure":
     return figure
 
 
-def draw_accuracy(table: pd.DataFrame, best: float) -> "Figure":
+def draw_accuracy(
+    table: pd.DataFrame, best: float, label: str = "accuracy on the test set"
+) -> "Figure":
     """Draw accuracies as points, the model's with its interval.
 
     Args:
         table: one row a rule, the model first: ``name``, ``accuracy``, and ``low`` and ``high``
             (NaN where there is no interval).
         best: accuracy of the baseline that the gate compares with.
+        label: of the axis.
     """
     figure, axes = _blank(4.6, 0.5 + 0.28 * len(table))
     axes.axvline(best, color=OTHER, linewidth=0.8, linestyle="--")
@@ -72,7 +75,7 @@ def draw_accuracy(table: pd.DataFrame, best: float) -> "Figure":
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("accuracy on the test set")
+    axes.set_xlabel(label)
     return figure
 
 
@@ -111,6 +114,35 @@ def draw_calibration(table: pd.DataFrame) -> "Figure":
     axes.set(xlim=span, ylim=span, aspect="equal")
     axes.set_xlabel("probability of up that the model gave")
     axes.set_ylabel("share that did close up")
+    return figure
+
+
+def with_chance(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``low`` and ``high``: the share up, less and plus 1.96 binomial standard errors."""
+    error = 1.96 * (table["share_up"] * (1 - table["share_up"]) / table["rows"]) ** 0.5
+    return table.assign(low=table["share_up"] - error, high=table["share_up"] + error)
+
+
+def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
+    """Draw the population stability index of every lag, and what it must exceed to be drift.
+
+    Args:
+        lags: one row a lag: ``name``, ``psi``, ``drifted``.
+        limit: the threshold of the parameters.
+        chance: what chance stays below.
+    """
+    figure, axes = _blank(4.6, 0.9 + 0.2 * len(lags))
+    axes.axvline(limit, color=OTHER, linewidth=0.8, linestyle="--")
+    axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+    for place, lag in enumerate(lags):
+        colour = OTHER if lag["drifted"] else MODEL
+        axes.plot([0, lag["psi"]], [place, place], color=colour, linewidth=4)
+    axes.set_yticks(range(len(lags)), [lag["name"] for lag in lags], color=INK)
+    axes.set_xlim(0, 1.08 * max(limit, chance, *(lag["psi"] for lag in lags)))
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("population stability index")
     return figure
 
 

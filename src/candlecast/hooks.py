@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -127,6 +128,8 @@ class ProjectHooks:
             "tickers": parameters["tickers"],
             "candidate_trees": parameters["candidate_trees"],
             "registered_model": parameters["registered_model"],
+            "experiment": parameters["experiment"],
+            **self._environment(),
         }
         self._parameters = parameters
         # Interpolated from data_root, so read again now that this is absolute.
@@ -134,7 +137,7 @@ class ProjectHooks:
         if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
             os.environ.setdefault("MPLCONFIGDIR", str(self._data_root / "matplotlib"))
         self._spark = loader["spark"].get("session") or {}
-        if self._spark:
+        if loader.runtime_params["artifact_location"]:
             (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
         with starting():
             yield
@@ -149,6 +152,21 @@ class ProjectHooks:
             version_of(parameters["registered_model"], CHAMPION)  # the registry answers as well
         if found:
             tracking.run.id = found[0].info.run_id
+
+    def _environment(self) -> dict[str, str | None]:
+        """Tell, for environments that leave it to what surrounds them, where MLflow's runs go.
+
+        Where nothing says it and no platform does, into the data root, as on a laptop.
+        """
+        store = f"sqlite:///{self._data_root}/mlflow/mlflow.db"
+        platform = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else store
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or platform
+        served = not uri.startswith("sqlite:")
+        return {
+            "tracking_uri": uri,
+            "artifact_location": None if served else f"{self._data_root}/mlflow/artifacts",
+            "scratch": str(Path(tempfile.gettempdir(), f"candlecast-{os.getuid()}")),
+        }
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
@@ -260,6 +278,8 @@ class ProjectHooks:
         self._end_line()
         if "report" in pipeline.all_outputs():
             logger.info("report: %s", self._data_root / "reporting" / "report.html")
+        if "track_record_page" in pipeline.all_outputs():
+            logger.info("track record: %s", self._data_root / "reporting" / "track_record.html")
         for name in sorted(pipeline.all_outputs()):
             if isinstance(moved := self._dataset(name), AliasesDataset):
                 for line in moved.told:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from candlecast.metrics import HARD_BASELINES, SOFT_BASELINES
@@ -38,6 +40,25 @@ def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
         score=lambda name: score_text(metrics, name),
         baselines=[name for name in BASELINES if f"{name}.accuracy" in metrics],
         **content,
+    )
+
+
+def accuracies(metrics: Mapping[str, float]) -> pd.DataFrame:
+    """Table the accuracies: one row a rule, the model first.
+
+    Returns:
+        ``name``, ``accuracy``, and ``low`` and ``high`` (NaN where there is no interval).
+    """
+    rules = [name for name in BASELINES if f"{name}.accuracy" in metrics]
+    names = {"accuracy": "model", **{f"{name}.accuracy": words(name) for name in rules}}
+    return pd.DataFrame(
+        {
+            "name": name,
+            "accuracy": metrics[key],
+            "low": metrics.get(f"{key}.low", np.nan),
+            "high": metrics.get(f"{key}.high", np.nan),
+        }
+        for key, name in names.items()
     )
 
 

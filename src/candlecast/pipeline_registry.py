@@ -5,7 +5,13 @@ What promotes a model or acts on one stays out of ``__default__``, so that no pl
 
 from kedro.pipeline import Pipeline
 
-from candlecast.pipelines import data_engineering, data_science, registration, reporting
+from candlecast.pipelines import (
+    data_engineering,
+    data_science,
+    forecast,
+    registration,
+    reporting,
+)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -22,5 +28,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         **default,
         "registration": registration.create_pipeline(),
         "rollback": registration.create_rollback(),
+        "forecast": forecast.create_pipeline(),
         "__default__": sum(default.values(), Pipeline([])),
     }

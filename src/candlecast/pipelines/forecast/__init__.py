@@ -1,0 +1,5 @@
+"""The champion scores the session to come; its forecasts are kept and compared with outcomes."""
+
+from candlecast.pipelines.forecast.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]
