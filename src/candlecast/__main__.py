@@ -1,11 +1,9 @@
 """What ``kedro run`` does, from an installed wheel: ``candlecast``, ``python -m candlecast``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from kedro.framework.cli.utils import find_run_command
-from kedro.framework.project import configure_project
 
 from candlecast import quiet
 
@@ -23,11 +21,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Exception: what the run failed of, or click's for a wrong option; uncaught, the process ends
             with a code that is not 0.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Kedro reads this when it is imported, which quiet does.
+    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(_configuration(given) / "logging.yml"))
     quiet()
+    from kedro.framework.cli.utils import find_run_command
+    from kedro.framework.project import configure_project
+
     package = Path(__file__).parent.name
     configure_project(package)
-    run = find_run_command(package)
-    run(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    find_run_command(package)(given, standalone_mode=False)
+
+
+def _configuration(arguments: Sequence[str]) -> Path:
+    """The folder of the configuration, as the options name it."""
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option.startswith("--conf-source"):
+            return Path(option.partition("=")[2] or value)
+    return Path("conf")
 
 
 if __name__ == "__main__":

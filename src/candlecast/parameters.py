@@ -101,6 +101,10 @@ class Parameters(Group):
     git_commit: Text
     data_root: Annotated[str, Field(min_length=1)]
     tables: Annotated[str, Field(min_length=1)]
+    catalog: Text
+    schema_: Annotated[Text, Field(alias="schema")]
+    volume: Text
+    experiment: Annotated[str, Field(min_length=1)]
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
     end: Date
@@ -161,6 +165,10 @@ class Parameters(Group):
         return value
 
 
+PLACES = ("catalog", "schema", "volume")
+"""What must be given where tables have names and not paths."""
+
+
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """Check the parameters of a run, all at once, before anything is read or written.
 
@@ -175,8 +183,15 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         ParameterError: one line a fault: what was asked, what came, and the near match of an
             unknown key.
     """
+    unplaced = [name for name in PLACES if not given.get(name)]
+    if unplaced and "/" not in str(given.get("tables") or "/"):
+        raise ParameterError(
+            f"Not given: {', '.join(unplaced)}. Where tables are named <catalog>.<schema>.<table>, "
+            "catalog and schema say where they go, and volume is the folder for files: --params "
+            "catalog=<catalog>,schema=<schema>,volume=/Volumes/<catalog>/<schema>/<volume>"
+        )
     try:
-        return Parameters.model_validate(dict(given)).model_dump()
+        return Parameters.model_validate(dict(given)).model_dump(by_alias=True)
     except ValidationError as error:
         lines = [_line(fault, given) for fault in error.errors()]
         raise ParameterError("The parameters are not usable:\n  " + "\n  ".join(lines)) from None
@@ -198,7 +213,8 @@ def _line(fault: Any, given: Mapping[str, Any]) -> str:
 def _keys(group: type[BaseModel], prefix: str = "") -> list[str]:
     """Name the keys of a group and of the groups in it as a command line does: ``gate.metric``."""
     keys = []
-    for name, field in group.model_fields.items():
+    for field_name, field in group.model_fields.items():
+        name = field.alias or field_name
         keys.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys.extend(_keys(field.annotation, f"{prefix}{name}."))
