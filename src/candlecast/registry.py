@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -240,15 +240,7 @@ class AliasesDataset(AbstractDataset[Promotion | Rollback, Aliases]):
         _ensure_model(client, name)
         number = candidate.version
         if number is None:
-            made = client.create_model_version(
-                name,
-                f"models:/{candidate.model_id}",
-                candidate.run_id,
-                tags=tags,
-                description=candidate.card,
-                model_id=candidate.model_id,
-            )
-            number = int(made.version)
+            number = self._create(client, candidate, tags)
         else:
             self._rewrite(client, number, tags, candidate.card)
         self._require_still(promotion.former)
@@ -263,6 +255,29 @@ class AliasesDataset(AbstractDataset[Promotion | Rollback, Aliases]):
             + (f", override reason: {reason}" if reason else ""),
             f"champion: v{number}, " + _before(promotion.former),
         ]
+
+    def _create(self, client: MlflowClient, candidate: Candidate, tags: dict[str, str]) -> int:
+        """Make one version, and wait for it.
+
+        MLflow's client repeats a request whose answer was lost, and so makes two. Here it asks
+        once, and if no answer comes, looks whether the version is there.
+        """
+        try:
+            with _environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
+                made = client.create_model_version(
+                    self._model_name,
+                    f"models:/{candidate.model_id}",
+                    candidate.run_id,
+                    tags=tags,
+                    description=candidate.card,
+                    model_id=candidate.model_id,
+                )
+            return int(made.version)
+        except MlflowException:
+            number = _version_of_model(self._model_name, candidate.run_id, str(candidate.model_id))
+            if number is None:
+                raise
+            return number
 
     def _rewrite(
         self, client: MlflowClient, number: int, tags: dict[str, str], card: str | None
@@ -366,17 +381,26 @@ def starting() -> Iterator[None]:
     Raises:
         TrackingUnavailableError: it does not answer as it should.
     """
-    before = {name: os.environ.get(name) for name in IMPATIENT}
-    os.environ.update(IMPATIENT)
     retries = logging.getLogger("urllib3.connectionpool")  # warns of each try
     level = retries.level
     retries.setLevel(logging.ERROR)
     try:
-        yield
+        with _environment(IMPATIENT):
+            yield
     except MlflowException as error:
         raise TrackingUnavailableError(error) from error
     finally:
         retries.setLevel(level)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for a while; MLflow's client reads them at each request."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -385,7 +409,7 @@ def starting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _asking(what: str, advice: str) -> Generator[None]:
+def _asking(what: str, advice: str) -> Iterator[None]:
     """Turn what MLflow's client raises into one message for the user."""
     try:
         yield

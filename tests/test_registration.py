@@ -1,0 +1,549 @@
+"""Registration and rollback as whole runs, on a real store; killed at each step, without a server.
+
+One store is trained once; each test works on a copy of its database (the artifacts stay in place).
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import mlflow
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DatasetError
+from mlflow.tracking import MlflowClient
+
+from candlecast.errors import CandlecastError
+from candlecast.hooks import UnnamedCandidateError
+from candlecast.registry import ChampionDataset, TrackingUnavailableError
+from conftest import ROOT, SMALL, kedro
+
+WHY = "the first champion"
+TAGS = {
+    *("candidate", "git_commit", "candlecast", "approver", "override_reason", "gate"),
+    *("version_prices", "version_train", "version_test", "window", "feature", "promoted_at"),
+}
+
+
+def go(data_root, *pipelines, tags=None, node_names=None, conf_source=None, **parameters):
+    """Run pipelines in this process, under a data root."""
+    bootstrap_project(ROOT)
+    runtime = {"data_root": str(data_root), **parameters}
+    with KedroSession.create(
+        project_path=ROOT, conf_source=conf_source, runtime_params=runtime
+    ) as session:
+        try:
+            return session.run(
+                pipeline_names=list(pipelines) or None, tags=tags, node_names=node_names
+            )
+        finally:
+            while mlflow.active_run():
+                mlflow.end_run()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone() -> Iterator[None]:
+    """Nothing of this machine's environment reaches the runs, and nothing of them is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+            patch.delenv(name, raising=False)
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        yield
+    logging.captureWarnings(False)
+
+
+@pytest.fixture(scope="module")
+def trained(spark, tmp_path_factory) -> Path:
+    """A data root with two whole candidates, the second on newer tables, and three broken ones."""
+    data_root = tmp_path_factory.mktemp("trained")
+    go(data_root, **SMALL, candidate="first")
+    go(data_root, **SMALL, candidate="reportless", tags=["train"])
+    go(data_root, **SMALL, candidate="modelless", node_names=["fetch_sessions"])
+    go(data_root, **SMALL, candidate="second")
+    go(data_root, **SMALL, candidate="retrained", tags=["train", "evaluate"])
+    go(data_root, **SMALL, candidate="retrained", tags=["train"])
+    return data_root
+
+
+def copy_store(source: Path, data_root: Path) -> Path:
+    (data_root / "mlflow").mkdir(parents=True)
+    shutil.copy(source / "mlflow/mlflow.db", data_root / "mlflow")
+    return data_root
+
+
+@pytest.fixture
+def store(trained, tmp_path) -> Path:
+    """A data root of this test's own, with a copy of the trained store."""
+    return copy_store(trained, tmp_path / "data")
+
+
+def client_of(data_root):
+    return MlflowClient(f"sqlite:///{data_root}/mlflow/mlflow.db")
+
+
+def run_of(data_root, candidate):
+    client = client_of(data_root)
+    experiment = client.get_experiment_by_name("candlecast").experiment_id
+    [run] = client.search_runs([experiment], f"tags.candidate = '{candidate}'")
+    return run
+
+
+def aliases_of(data_root, name="candlecast"):
+    """Which version each alias points to, and how many versions there are."""
+    client = client_of(data_root)
+    versions = client.search_model_versions(f"name = '{name}'")
+    if not versions:
+        return {}, 0
+    aliases = client.get_registered_model(name).aliases
+    return {alias: int(version) for alias, version in aliases.items()}, len(versions)
+
+
+def tags_of(data_root, version, name="candlecast"):
+    return client_of(data_root).get_model_version(name, str(version)).tags
+
+
+def register(data_root, candidate, approver="Ada", override_reason=WHY, **parameters):
+    return go(
+        data_root,
+        "registration",
+        candidate=candidate,
+        approver=approver,
+        override_reason=override_reason,
+        **parameters,
+    )
+
+
+def said(capsys):
+    """The messages of the log, without time and level."""
+    return [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines()]
+
+
+# --- Registration ---------------------------------------------------------------------------------
+
+
+def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, trained, capsys):
+    register(store, "first", git_commit=run_of(store, "first").data.tags["git_commit"])
+    assert said(capsys)[-3:] == [
+        "registered: candlecast v1, candidate first, approved by Ada",
+        "gate: not passed, override reason: the first champion",
+        "champion: v1, the first",
+    ]
+    assert aliases_of(store) == ({"champion": 1}, 1)
+    version = client_of(store).get_model_version("candlecast", "1")
+    run = run_of(store, "first")
+    [model] = client_of(store).search_logged_models(
+        [run.info.experiment_id], f"source_run_id='{run.info.run_id}'"
+    )
+    assert (version.run_id, version.source) == (run.info.run_id, f"models:/{model.model_id}")
+    assert set(version.tags) == TAGS
+    assert {key: version.tags[key] for key in TAGS - {"gate", "promoted_at", "candlecast"}} == {
+        "candidate": "first",
+        "git_commit": run.data.tags["git_commit"],
+        "approver": "Ada",
+        "override_reason": WHY,
+        "version_prices": "0",
+        "version_train": "0",
+        "version_test": "0",
+        "window": "14",
+        "feature": "return",
+    }
+    gate = json.loads(version.tags["gate"])
+    assert {key: gate[key] for key in ("passed", "metric", "threshold")} == {
+        "passed": False,
+        "metric": "accuracy",
+        "threshold": 0.0,
+    }
+    assert gate["reasons"][0] == "Scored on 157 sessions; at least 250 are needed."
+    assert version.description.startswith("# Will the next daily candle close above its open?")
+    assert "Candidate `first`" in version.description
+    assert run.info.status == "FINISHED"  # the candidate's run is left alone
+    assert "registration" not in run.data.tags.get("kedro_command", "")
+    assert ChampionDataset(model_name="candlecast").load().candidate == "first"
+
+
+def test_the_former_champion_is_the_previous_one(store):
+    register(store, "first")
+    register(store, "second", approver="Bob")
+    assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
+    assert tags_of(store, 2)["approver"] == "Bob"
+    assert json.loads(tags_of(store, 2)["gate"])["reasons"][-1] == (
+        "The champion is version 1 now, and it was not compared with that: train a candidate anew."
+    )
+
+
+def test_a_candidate_that_passed_needs_no_reason(store):
+    run = run_of(store, "first").info.run_id
+    client_of(store).log_metric(run, "accuracy_minus_best_baseline.low", 0.01)
+    register(store, "first", override_reason=None, **{"gate": {"min_sessions": 100}})
+    assert set(tags_of(store, 1)) == TAGS - {"override_reason"}
+    assert json.loads(tags_of(store, 1)["gate"])["passed"] is True
+
+
+def test_three_level_names(store):
+    """As in Unity Catalog."""
+    name = "main.candles.candlecast"
+    register(store, "first", registered_model=name)
+    register(store, "second", registered_model=name)
+    assert aliases_of(store, name) == ({"champion": 2, "previous": 1}, 2)
+    go(store, "rollback", approver="Ada", registered_model=name)
+    assert aliases_of(store, name) == ({"champion": 1, "previous": 1}, 2)
+    assert aliases_of(store) == ({}, 0)
+
+
+def test_fault_25_approving_twice_is_harmless(store, capsys):
+    register(store, "first")
+    before = tags_of(store, 1)
+    register(store, "first", approver="Bob", override_reason=None)
+    assert (
+        said(capsys)[-1] == "already champion: candlecast v1, candidate first; nothing is changed"
+    )
+    assert aliases_of(store) == ({"champion": 1}, 1)
+    assert tags_of(store, 1) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"candidate": "frist"}, "There is no candidate frist to register.*nearest names: first"),
+        ({"candidate": "x' OR 'a"}, "candidate: String should match pattern"),
+        ({"candidate": None}, "Name the candidate"),
+        ({"candidate": "reportless"}, "it has no report.*--tags evaluate --params candidate="),
+        ({"candidate": "modelless"}, "its run has no model.*kedro run --params candidate="),
+        ({"candidate": "retrained"}, "its report is of .* and its model was trained anew at"),
+        ({"git_commit": "decade"}, "and commit decade is asked for"),
+        ({"approver": None}, "needs the name of who answers for it.*approver=<who>"),
+        ({"override_reason": None}, "the gate has not let it pass. Scored on 157 sessions; .*why>"),
+        ({"override_reason": ""}, "the gate has not let it pass"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_fault_25_what_may_not_be_approved_is_refused(store, asked, words):
+    with pytest.raises((CandlecastError, DatasetError), match=rf"(?s){words}"):
+        register(store, **{"candidate": "second", **asked})
+    assert aliases_of(store) == ({}, 0)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
+def test_fault_25_a_candidate_that_did_not_finish_is_refused(store, status):
+    client_of(store).update_run(run_of(store, "second").info.run_id, status=status)
+    with pytest.raises(CandlecastError, match=f"its run is {status} and not FINISHED"):
+        register(store, "second")
+    assert aliases_of(store) == ({}, 0)
+
+
+def test_fault_25_a_stale_candidate_is_refused(store):
+    register(store, "second")
+    with pytest.raises(CandlecastError, match=r"it is stale: it was trained on prices v0, and the"):
+        register(store, "first")
+    assert aliases_of(store) == ({"champion": 1}, 1)
+
+
+def test_fault_25_without_a_candidate_or_a_store_the_message_says_so(tmp_path):
+    with pytest.raises(UnnamedCandidateError):
+        go(tmp_path, "registration", approver="Ada")
+    with pytest.raises(DatasetError, match="There is none at all yet; train one"):
+        register(tmp_path, "first")
+
+
+# --- Rollback -------------------------------------------------------------------------------------
+
+
+def test_a_rollback_puts_the_previous_champion_back(store, capsys):
+    register(store, "first")
+    register(store, "second")
+    before = tags_of(store, 1)
+    go(store, "rollback", approver="Bob", override_reason="worse live")
+    assert said(capsys)[-2:] == [
+        "rolled back: candlecast, ordered by Bob, reason: worse live",
+        "champion: v1, before it v2",
+    ]
+    assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
+    taken_down = tags_of(store, 2)
+    assert (taken_down["rolled_back_by"], taken_down["rolled_back_reason"]) == ("Bob", "worse live")
+    assert taken_down["rolled_back_at"] >= taken_down["promoted_at"]
+    assert tags_of(store, 1) == before
+
+    go(store, "rollback", approver="Eve")
+    assert said(capsys)[-1] == (
+        "the champion is already the previous version: candlecast v1; nothing is changed"
+    )
+    assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
+    assert tags_of(store, 2) == taken_down
+
+    register(store, "second", override_reason="better after all")
+    assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
+    assert tags_of(store, 2)["override_reason"] == "better after all"
+
+
+def test_a_rollback_without_anything_to_go_back_to_is_refused(store):
+    with pytest.raises(CandlecastError, match="There is no version to go back to"):
+        go(store, "rollback", approver="Ada")
+    register(store, "first")
+    with pytest.raises(CandlecastError, match="There is no version to go back to"):
+        go(store, "rollback", approver="Ada")
+    register(store, "second")
+    with pytest.raises(CandlecastError, match="A rollback needs the name of who answers for it"):
+        go(store, "rollback")
+    assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
+
+
+# --- Killed ---------------------------------------------------------------------------------------
+
+
+def killed_at_each_step(store, tmp_path, pipeline, **parameters):
+    """Run tests/killed_registration.py and return what it found."""
+    command = [sys.executable, str(Path(__file__).with_name("killed_registration.py"))]
+    arguments = [store / "mlflow/mlflow.db", tmp_path / "killed", pipeline, json.dumps(parameters)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(store, tmp_path):
+    register(store, "first")
+    found = killed_at_each_step(
+        store, tmp_path, "registration", candidate="second", approver="Bob", override_reason=WHY
+    )
+    made, alias = "create_model_version", "set_registered_model_alias"
+    old, half, new = {"champion": 1}, {"champion": 1, "previous": 1}, {"champion": 2, "previous": 1}
+    assert [
+        (item["step"], item["killed"]["versions"], item["killed"]["aliases"]) for item in found
+    ] == [
+        (f"before MlflowClient.{made}", [1], old),
+        (f"before SqlAlchemyStore.{made}", [1], old),
+        (f"after SqlAlchemyStore.{made}", [1, 2], old),
+        (f"after MlflowClient.{made}", [1, 2], old),
+        (f"before MlflowClient.{alias}", [1, 2], old),
+        (f"before SqlAlchemyStore.{alias}", [1, 2], old),
+        (f"after SqlAlchemyStore.{alias}", [1, 2], half),
+        (f"after MlflowClient.{alias}", [1, 2], half),
+        (f"before MlflowClient.{alias}", [1, 2], half),
+        (f"before SqlAlchemyStore.{alias}", [1, 2], half),
+        (f"after SqlAlchemyStore.{alias}", [1, 2], new),
+        (f"after MlflowClient.{alias}", [1, 2], new),
+        ("", [1, 2], new),
+    ]
+    for item in found:
+        assert (item["finished"]["versions"], item["finished"]["aliases"]) == ([1, 2], new)
+        assert set(item["finished"]["tags"]["2"]) == TAGS
+
+
+def test_fault_23_a_killed_rollback_leaves_the_old_or_the_new_champion(store, tmp_path):
+    register(store, "first")
+    register(store, "second")
+    found = killed_at_each_step(store, tmp_path, "rollback", approver="Bob")
+    assert [item["killed"]["aliases"]["champion"] for item in found] == [2] * 10 + [1] * 3
+    for item in found:
+        assert item["finished"]["aliases"] == {"champion": 1, "previous": 1}
+        assert set(item["finished"]["tags"]["2"]) == TAGS | {"rolled_back_by", "rolled_back_at"}
+
+
+# --- A server that is not there -------------------------------------------------------------------
+
+
+class Proxy(ThreadingHTTPServer):
+    """Hands requests on to a server, until the n-th write to the registry.
+
+    Attributes:
+        fails_at: which write, counted from 1; 0: none.
+        loses: ``request`` (the server never sees it) or ``answer`` (it has been carried out).
+        stays_dead: whether no request is answered from then on.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, port: int):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.port = port
+        self.set()
+
+    def set(self, fails_at: int = 0, loses: str = "request", stays_dead: bool = True) -> None:
+        """Begin anew, with all alive."""
+        self.fails_at, self.loses, self.stays_dead = fails_at, loses, stays_dead
+        self.writes, self.dead = 0, False
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        """Hand it on, or lose it."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        writes = self.command != "GET" and re.search(
+            "/(registered-models|model-versions)/(?!search)", self.path
+        )
+        self.server.writes += bool(writes)
+        failing = bool(writes) and self.server.writes == self.server.fails_at
+        if failing and self.server.loses == "request":
+            self.server.dead = self.server.stays_dead
+        if self.server.dead or (failing and self.server.loses == "request"):
+            self.close_connection = True
+            return
+        upstream = HTTPConnection("127.0.0.1", self.server.port)
+        with closing(upstream):
+            headers = {**self.headers, "Host": f"127.0.0.1:{self.server.port}"}
+            upstream.request(self.command, self.path, body, headers)
+            came = upstream.getresponse()
+            answer = came.read()
+        if failing:
+            self.server.dead = self.server.stays_dead
+            self.close_connection = True
+            return
+        self.send_response(came.status)
+        self.send_header("Content-Type", came.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def configuration(folder: Path, port: int) -> str:
+    """Copy the configuration, with a tracking server of this port."""
+    shutil.copytree(ROOT / "conf/base", folder / "base")
+    shutil.copy(ROOT / "conf/logging.yml", folder)
+    (folder / "local").mkdir()
+    (folder / "local/mlflow.yml").write_text(
+        f"server:\n  mlflow_tracking_uri: http://127.0.0.1:{port}\n"
+    )
+    return str(folder)
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[int]:
+    """Run a real MLflow server on a store; give its port."""
+    port = free_port()
+    command = [Path(sys.executable).with_name("mlflow"), "server", "--host", "127.0.0.1"]
+    uri = f"sqlite:///{store}/mlflow/mlflow.db"
+    with subprocess.Popen(
+        [*map(str, command), "--port", str(port), "--workers", "1", "--backend-store-uri", uri],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield port
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def wait_for(address: str, server: "subprocess.Popen[Any]") -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        assert server.poll() is None, f"the server ended with {server.returncode}"
+        with suppress(OSError), urlopen(address, timeout=5):
+            return
+        assert time.monotonic() < deadline, f"{address} does not answer"
+        time.sleep(0.2)
+
+
+LOST = [("request", 1), ("answer", 1), ("answer", 2), ("answer", 3)]
+
+
+def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
+    store, tmp_path, monkeypatch
+):
+    """At each write to the registry: what it never saw, or had carried out without an answer."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    names = [f"{loses}_{n}" for loses, n in LOST]
+    for name in [*names, "alive"]:
+        register(store, "first", registered_model=name)
+    left = {}
+    with serving(store) as port, Proxy(port) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        conf = configuration(tmp_path / "conf", proxy.server_port)
+        for name, (loses, n) in zip(names, LOST, strict=True):
+            proxy.set(fails_at=n, loses=loses)
+            with pytest.raises(DatasetError) as error:
+                register(store, "second", registered_model=name, conf_source=conf)
+            assert str(error.value).endswith(
+                ". The champion is the old version or the new one, whole; the same command "
+                "finishes the job."
+            )
+            assert f"Asked http://127.0.0.1:{proxy.server_port} for registered model" in str(
+                error.value
+            )
+            left[name] = aliases_of(store, name)
+            proxy.set()
+            register(store, "second", registered_model=name, conf_source=conf)
+            assert aliases_of(store, name) == ({"champion": 2, "previous": 1}, 2)
+        proxy.set(fails_at=1, loses="answer", stays_dead=False)
+        register(store, "second", registered_model="alive", conf_source=conf)
+        proxy.shutdown()
+    assert left == {
+        "request_1": ({"champion": 1}, 1),
+        "answer_1": ({"champion": 1}, 2),
+        "answer_2": ({"champion": 1, "previous": 1}, 2),
+        "answer_3": ({"champion": 2, "previous": 1}, 2),
+    }
+    # MLflow's own client would have asked again, and made a second version.
+    assert aliases_of(store, "alive") == ({"champion": 2, "previous": 1}, 2)
+
+
+def test_fault_23_an_unreachable_registry_promotes_nothing(store, tmp_path):
+    conf = configuration(tmp_path / "conf", free_port())
+    before = (store / "mlflow/mlflow.db").read_bytes()
+    for pipeline in ("registration", "rollback"):
+        with pytest.raises(TrackingUnavailableError, match=r"what came: .*Connection refused"):
+            go(store, pipeline, candidate="first", approver="Ada", conf_source=conf)
+    assert (store / "mlflow/mlflow.db").read_bytes() == before
+
+
+def test_fault_23_training_without_a_tracking_server_is_refused_at_start(project):
+    port = free_port()
+    (project / "conf/local").mkdir(exist_ok=True)
+    (project / "conf/local/mlflow.yml").write_text(
+        f"server:\n  mlflow_tracking_uri: http://somebody:secret@127.0.0.1:{port}\n"
+    )
+    began = time.monotonic()
+    done = kedro(project, "run")
+    assert time.monotonic() - began < 60
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [line.split(maxsplit=2)[1:] for line in lines] == [
+        [
+            "ERROR",
+            f"Asked http://127.0.0.1:{port} for experiment, runs and registered model; what came: "
+            "[Errno 111] Connection refused. Nothing was read or written. What to do: see that it "
+            "runs and that its address is right (server.mlflow_tracking_uri in "
+            "conf/<env>/mlflow.yml), then run again.",
+        ]
+    ]
+    assert not (project / "data/tables").exists()
+    assert not (project / "data/fetched").exists()
