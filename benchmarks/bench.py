@@ -141,7 +141,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         compare_training()
         compare_run()
-        for peer in ("fetch.py", "gate.py"):
+        for peer in ("fetch.py", "gate.py", "scoring.py"):
             sys.stdout.write(f"{peer}\n")
             sys.stdout.flush()
             subprocess.run([sys.executable, str(HERE / peer)], check=True)

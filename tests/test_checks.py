@@ -1,5 +1,7 @@
 """What is refused, what is kept and counted: hand-made sessions of one ticker."""
 
+import datetime as dt
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from candlecast.checks import (
     as_date,
     calendar_of,
     check_sessions,
+    next_session,
 )
 from candlecast.errors import CandlecastError, SourceError
 
@@ -311,6 +314,26 @@ def test_days_of_a_calendar_are_its_own_sessions():
 )
 def test_calendar_of_a_ticker(ticker, calendar):
     assert calendar_of(ticker) == calendar
+
+
+@pytest.mark.parametrize(
+    ("ticker", "last", "following"),
+    [
+        ("AAPL", "2012-07-02", "2012-07-03"),
+        ("AAPL", "2012-07-03", "2012-07-05"),  # Independence Day
+        ("AAPL", "2012-12-28", "2012-12-31"),  # a Friday
+        ("AAPL", "2012-12-31", "2013-01-02"),
+        ("AAPL", "2012-10-26", "2012-10-31"),  # two days closed by a hurricane
+        ("AAPL", "2012-12-29", "2012-12-31"),  # a Saturday
+        ("7203.T", "2023-12-29", "2024-01-04"),
+        ("SAP.DE", "2024-12-23", "2024-12-27"),
+        ("BTC-USD", "2012-12-31", "2013-01-01"),
+        ("^N225", "2012-12-31", "2013-01-01"),  # no calendar known: a weekday
+        ("^N225", "2012-12-28", "2012-12-31"),
+    ],
+)
+def test_the_next_session(ticker, last, following):
+    assert next_session(ticker, dt.date.fromisoformat(last)) == dt.date.fromisoformat(following)
 
 
 def test_dates_are_sessions():

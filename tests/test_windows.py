@@ -17,6 +17,7 @@ from candlecast.windows import (
     add_windows,
     first_test_position,
     lag_columns,
+    newest_windows,
     purge_before,
     sessions_needed,
     split_windows,
@@ -123,6 +124,44 @@ def test_no_window_crosses_a_ticker(spark):
         ("B", 3): (4.0, 4.0, 1, 4.0),
         ("B", 4): (4.0, 4.0, 1, 4.0),
     }
+
+
+def test_newest_windows_written_out(spark):
+    candles = {
+        "A": [(8.0, 10.0), (10.0, 5.0), (4.0, 4.5)],
+        "B": [(1.0, 2.0), (1.0, 3.0)],
+        "short": [(1.0, 2.0)],
+        "void": [(1.0, 2.0), (1.0, None)],
+        "gap": [(1.0, None), (1.0, 2.0), (1.0, 3.0)],
+    }
+    newest = newest_windows(prices(spark, candles), 2, "return")
+    assert newest.columns == ["ticker", "last_session", "lag_01", "lag_02"]
+    assert sorted(tuple(row) for row in newest.collect()) == [
+        ("A", day(3), 0.125, -0.5),
+        ("B", day(2), 2.0, 1.0),
+        ("gap", day(3), 2.0, 1.0),
+    ]
+
+
+@pytest.mark.parametrize("feature", ["return", "delta"])
+def test_the_newest_window_is_the_one_that_training_sees_later(spark, feature):
+    """Scored before a session and trained on after it, a window is the same to the bit."""
+    random = np.random.default_rng(1)
+    candles = {
+        name: [tuple(pair) for pair in random.uniform(5, 6, (12, 2)).tolist()] for name in "ABC"
+    }
+    candles["B"][4] = (5.0, None)  # day 5
+    whole = prices(spark, candles)
+    later = found(add_windows(whole, 3, feature))
+    before = {}
+    for known in range(3, 12):
+        so_far = whole.where(f"session <= DATE'{day(known)}'")
+        for row in newest_windows(so_far, 3, feature).collect():
+            assert row.last_session == day(known)
+            before[row.ticker, known + 1] = tuple(row)[2:]
+    assert len(before.pop(("B", 5))) == 3  # it had a window, and turned out to have no close
+    assert before == {key: values[:3] for key, values in later.items()}
+    assert len(before) == 3 * 9 - 4
 
 
 @pytest.mark.parametrize("feature", ["return", "delta"])

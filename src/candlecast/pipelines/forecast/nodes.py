@@ -52,7 +52,8 @@ class NothingNewError(CandlecastError):
             f"{champion.candidate}) was trained and tested on sessions up to "
             f"{champion.last_known}, and the newest session asked for is "
             f"{f'that of {newest}' if newest else 'of no ticker: all newest windows are void'}. "
-            "Nothing is written but prices and quality. To go on, ask for a later end, or leave it out."
+            "Nothing is written but prices and quality. To go on, ask for a later end, or leave it "
+            "out."
         )
 
 
@@ -180,7 +181,8 @@ def merge_forecasts(
         len(before),
         merged["up"].count(),
     )
-    return merged.sort_values(["session", "ticker", "model_version"], ignore_index=True)
+    ordered = merged.sort_values(["session", "ticker", "model_version"], ignore_index=True)
+    return ordered[[*MADE, *OUTCOME]]
 
 
 def _outcomes(prices: DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
@@ -347,7 +349,7 @@ def _joined(reasons: list[str]) -> str:
 
 def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) -> str:
     """Write the track record: one HTML page that needs nothing else."""
-    metrics, drift = track_record["metrics"], track_record["drift"]
+    metrics = track_record["metrics"]
     own = forecasts[forecasts["model_version"] == track_record["champion"]["version"]]
     own = own.assign(late=made_late(own)).sort_values(["session", "ticker"])
     newest = own.drop_duplicates("ticker", keep="last").sort_values("ticker")
@@ -362,10 +364,7 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         body="close / open - 1"
         if track_record["champion"]["feature"] == "return"
         else "close - open",
-        drawings={
-            name: Markup(text)
-            for name, text in _drawings(metrics, track_record["calibration"], drift).items()
-        },
+        drawings={name: Markup(text) for name, text in _drawings(track_record).items()},
     )
 
 
@@ -379,11 +378,10 @@ def _in_plain_words(metrics: dict[str, float]) -> str:
     )
 
 
-def _drawings(
-    metrics: dict[str, float], calibration: list[dict[str, Any]], drift: dict[str, Any]
-) -> dict[str, str]:
-    """Draw what there is enough to draw of, as SVG by name."""
-    drawn = {}
+def _drawings(track_record: dict[str, Any]) -> dict[str, str]:
+    """Draw what there are enough sessions for, as SVG by name."""
+    metrics, drift = track_record["metrics"], track_record["drift"]
+    enough, drawn = track_record["monitoring"]["min_sessions"], {}
     if metrics:
         table = accuracies(metrics)
         rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in table.itertuples(index=False))
@@ -392,13 +390,13 @@ def _drawings(
             "Accuracy of the champion and of every baseline",
             f"Accuracy so far: {rules}.",
         )
-    if len(calibration) > 1:
+    if metrics.get("sessions", 0) >= enough:
         drawn["calibration"] = (
-            figures.draw_calibration(pd.DataFrame(calibration)),
+            figures.draw_calibration(pd.DataFrame(track_record["calibration"])),
             "Calibration",
             f"Mean gap between probability and share up: {score_text(metrics, 'ece')}.",
         )
-    if drift["sessions"]:
+    if drift["sessions"] >= enough:
         indices = "; ".join(f"{lag['name']} {lag['psi']:.3f}" for lag in drift["lags"])
         drawn["drift"] = (
             figures.draw_drift(drift["lags"], drift["max_psi"], drift["psi_chance"]),

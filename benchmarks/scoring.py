@@ -1,0 +1,129 @@
+"""Scoring on Spark beside plain scikit-learn, on the same rows: ``python benchmarks/scoring.py``.
+
+Ten million windows of 14 lags lie in Parquet. Spark reads, scores and throws away all of them; that
+includes the start of the job. scikit-learn scores them in memory, a million at a time (faster than
+all at once), and neither reads nor writes: the best case for it.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import candlecast
+
+candlecast.quiet()
+
+import numpy as np  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+import yaml  # noqa: E402
+from pyspark.sql import SparkSession  # noqa: E402
+from pyspark.sql import functions as F  # noqa: E402
+from sklearn.ensemble import RandomForestClassifier  # noqa: E402
+
+from candlecast.scoring import score_windows  # noqa: E402
+from candlecast.spark import start_session  # noqa: E402
+from candlecast.windows import lag_columns  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+LAGS = lag_columns(14)
+SEED = 4284
+SLICE = 1_000_000
+"""Rows that scikit-learn scores at once."""
+
+ENOUGH = 0.5
+"""The ratio aimed at, against scikit-learn on one core."""
+
+
+def grow(trees: int) -> RandomForestClassifier:
+    """Fit a forest as the project does, on random bodies with a little signal."""
+    random = np.random.default_rng(SEED)
+    lags = random.normal(0, 0.02, (20_000, len(LAGS))).astype(np.float32)
+    up = (random.normal(0, 0.02, len(lags)) - 0.1 * lags[:, 0] > 0).astype(int)
+    forest = RandomForestClassifier(trees, min_weight_fraction_leaf=0.1, random_state=SEED)
+    return forest.fit(lags, up)
+
+
+def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
+    """Write random windows, made by Spark."""
+    bodies = (
+        (F.randn(SEED + lag) * 0.02).cast("float").alias(name) for lag, name in enumerate(LAGS)
+    )
+    spark.range(rows).select(F.col("id").alias("key"), *bodies).write.parquet(folder)
+
+
+def time_spark(spark: SparkSession, forest: RandomForestClassifier, folder: str) -> float:
+    """Seconds in which Spark reads, scores and throws away every row."""
+    since = time.perf_counter()
+    scored = score_windows(forest, spark.read.parquet(folder), LAGS)
+    scored.write.format("noop").mode("overwrite").save()
+    return time.perf_counter() - since
+
+
+def time_sklearn(forest: RandomForestClassifier, lags: np.ndarray, jobs: int) -> float:
+    """Seconds of scikit-learn's own ``predict_proba`` on rows in memory."""
+    forest.set_params(n_jobs=jobs)
+    since = time.perf_counter()
+    for first in range(0, len(lags), SLICE):
+        forest.predict_proba(lags[first : first + SLICE])
+    return time.perf_counter() - since
+
+
+def in_memory(folder: str, rows: int) -> np.ndarray:
+    """The rows as scikit-learn wants them: one float32 matrix."""
+    lags, first = np.empty((rows, len(LAGS)), dtype=np.float32), 0
+    for file in sorted(Path(folder).glob("*.parquet")):
+        for batch in pq.ParquetFile(file).iter_batches(SLICE, columns=LAGS):
+            part = lags[first : first + batch.num_rows]
+            for place, name in enumerate(LAGS):
+                part[:, place] = batch.column(name)
+            first += batch.num_rows
+    return lags
+
+
+def worker_peak() -> float:
+    """The most memory that a Python worker has held, in MB; NaN where /proc does not tell."""
+    peaks = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):  # it has ended
+            if b"pyspark.daemon" in (folder / "cmdline").read_bytes():
+                status = (folder / "status").read_text()
+                peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+    return max(peaks, default=float("nan"))
+
+
+def main() -> None:
+    """Time both, and print throughput and ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--trees", type=int, default=100)
+    arguments = parser.parse_args()
+    rows, forest = arguments.rows, grow(arguments.trees)
+    forest.set_params(n_jobs=1)
+    configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
+    with TemporaryDirectory() as folder:
+        spark, windows = start_session(configuration, Path(folder)), f"{folder}/windows"
+        write_rows(spark, rows, windows)
+        seconds = {"spark": time_spark(spark, forest, windows)}
+        peak = worker_peak()
+        spark.stop()
+        lags = in_memory(windows, rows)
+    seconds |= {str(jobs): time_sklearn(forest, lags, jobs) for jobs in (1, -1)}
+    speed = {name: rows / took for name, took in seconds.items()}
+    one, every = speed["spark"] / speed["1"], speed["spark"] / speed["-1"]
+    sys.stdout.write(
+        f"scoring {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
+        f"  scikit-learn, n_jobs=1   {speed['1']:10,.0f} rows/s\n"
+        f"  scikit-learn, n_jobs=-1  {speed['-1']:10,.0f} rows/s\n"
+        f"  on Spark, Parquet in     {speed['spark']:10,.0f} rows/s"
+        f"  {one:.2f} x n_jobs=1, {every:.2f} x n_jobs=-1\n"
+        f"  most memory of a Python worker: {peak:.0f} MB\n"
+    )
+    if rows >= 10_000_000 and one < ENOUGH:
+        sys.exit(f"The aim of {ENOUGH} x n_jobs=1 is missed.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""The forecast pipeline's functions on hand-made frames."""
+
+import datetime as dt
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from candlecast.champion import Champion
+from candlecast.drift import profile, watch
+from candlecast.inference import intervals
+from candlecast.metrics import score
+from candlecast.pipelines.forecast import create_pipeline
+from candlecast.pipelines.forecast.nodes import (
+    MADE,
+    OUTCOME,
+    NothingNewError,
+    describe_champion,
+    judge_champion,
+    made_late,
+    make_forecasts,
+    merge_forecasts,
+    score_newest,
+    scores_of,
+    watch_inputs,
+    write_track_record,
+)
+
+MONITORING = {"max_psi": 0.25, "max_share_up_shift": 0.1, "min_sessions": 20}
+EVALUATION = {"repetitions": 1000, "cost_bps": 5.0}
+NOW = dt.datetime(2024, 1, 4, 22, 15, tzinfo=dt.UTC)
+SCHEMA = "ticker string, session date, open double, close double"
+
+
+def train(rows: int = 400) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    lags = random.normal(0, 0.02, (rows, 2)).astype(np.float32)
+    frame = pd.DataFrame(lags, columns=["lag_01", "lag_02"])
+    return frame.assign(up=(random.random(rows) < 0.5).astype(np.int8))
+
+
+def champion(last_known: str = "2024-01-03", **others: Any) -> Champion:
+    frame = train()
+    forest = RandomForestClassifier(10, min_weight_fraction_leaf=0.1, random_state=1)
+    forest.fit(frame[["lag_01", "lag_02"]], frame["up"])
+    facts: dict[str, Any] = {
+        **{"version": 3, "candidate": "seven", "lags": ("lag_01", "lag_02"), "window": 2},
+        **{"feature": "return", "profile": profile(frame), "last_trained": "2023-12-29"},
+        "tags": {"promoted_at": "2024-01-04T08:00:00+00:00", "approver": "Ada"},
+    }
+    return Champion(forest=forest, last_known=last_known, **facts | others)
+
+
+def newest(*rows: tuple[str, str]) -> pd.DataFrame:
+    """Scores of the newest windows, of a ticker and its last session each."""
+    frame = pd.DataFrame(rows, columns=["ticker", "last_session"])
+    return frame.assign(
+        last_session=pd.to_datetime(frame["last_session"]), previous_day=1, probability=0.52
+    )
+
+
+def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
+    """Forecasts of version 3 as the table holds them, each row on so many weekdays."""
+    frames = [
+        pd.DataFrame(
+            {
+                **{"ticker": "AAPL", "session": pd.bdate_range("2024-01-04", periods=sessions)},
+                **{"model_version": 3, "candidate": "seven", "feature": "return"},
+                **{"probability": 0.52, "previous_day": 1, "base_rate": 0.51},
+                **{"made_at": pd.Timestamp("2024-01-04 01:00", tz="UTC"), "prices_version": 7},
+                **{"up": None, "body": np.nan, "return_": np.nan},
+            }
+            | row,
+            index=range(sessions),
+        )
+        for row in rows
+    ]
+    return pd.concat(frames, ignore_index=True).astype({"up": "Int8"})[[*MADE, *OUTCOME]]
+
+
+# --- Scoring --------------------------------------------------------------------------------------
+
+
+def test_newest_scores_are_those_of_the_champions_own_windows(spark):
+    bodies = {"A": [0.01, -0.02, 0.03], "B": [0.02, 0.01, -0.01], "short": [0.01]}
+    rows = [
+        (ticker, dt.date(2024, 1, number), 100.0, 100.0 * (1 + body))
+        for ticker, series in bodies.items()
+        for number, body in enumerate(series, start=1)
+    ]
+    found = score_newest(spark.createDataFrame(rows, SCHEMA), champion())
+    assert found["ticker"].tolist() == ["A", "B"]
+    assert found["last_session"].tolist() == [pd.Timestamp("2024-01-03")] * 2
+    assert found["previous_day"].tolist() == [1, 0]
+    lags = pd.DataFrame([[0.03, -0.02], [-0.01, 0.01]], columns=["lag_01", "lag_02"])
+    expected = champion().forest.predict_proba(lags.astype(np.float32))[:, 1]
+    assert found["probability"].to_numpy() == pytest.approx(expected, abs=1e-12)
+
+
+# --- Making ---------------------------------------------------------------------------------------
+
+
+def test_a_forecast_is_for_the_next_session_of_its_exchange():
+    scores = newest(("AAPL", "2024-01-05"), ("BTC-USD", "2024-01-05"), ("7203.T", "2024-01-05"))
+    made = make_forecasts(scores, champion(), ["AAPL", "BTC-USD", "7203.T"], NOW, 9)
+    assert list(made) == MADE
+    assert dict(zip(made["ticker"], made["session"], strict=True)) == {
+        "AAPL": pd.Timestamp("2024-01-08"),
+        "BTC-USD": pd.Timestamp("2024-01-06"),
+        "7203.T": pd.Timestamp("2024-01-09"),  # the 8th is a holiday there
+    }
+    (row,) = made[made["ticker"] == "AAPL"].to_dict("records")
+    assert row == {
+        **{"ticker": "AAPL", "session": pd.Timestamp("2024-01-08"), "model_version": 3},
+        **{"candidate": "seven", "feature": "return", "probability": 0.52, "previous_day": 1},
+        **{"base_rate": train()["up"].mean(), "made_at": pd.Timestamp(NOW), "prices_version": 9},
+    }
+
+
+def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
+    scores = newest(("AAPL", "2024-01-03"), ("IBM", "2024-01-02"))
+    with caplog.at_level(logging.WARNING):
+        made = make_forecasts(scores, champion("2024-01-03"), ["AAPL", "FB", "IBM"], NOW, 9)
+    assert made["ticker"].tolist() == ["AAPL"]
+    assert [record.getMessage().strip() for record in caplog.records] == [
+        "FB         no forecast: it has no whole window before its next session",
+        "IBM        no forecast for 2024-01-03: the champion was tested on sessions up to "
+        "2024-01-03",
+    ]
+
+
+def test_without_a_new_session_the_error_says_what_to_do():
+    scores = newest(("AAPL", "2024-01-02"), ("IBM", "2023-12-28"))
+    with pytest.raises(NothingNewError, match=r"that of 2024-01-03\..*a later end") as error:
+        make_forecasts(scores, champion("2024-01-03"), ["AAPL", "IBM"], NOW, 9)
+    assert "version 3, candidate seven" in str(error.value)
+    with pytest.raises(NothingNewError, match="all newest windows are void"):
+        make_forecasts(newest().astype({"ticker": str}), champion(), ["AAPL"], NOW, 9)
+
+
+# --- Merging --------------------------------------------------------------------------------------
+
+
+def prices(spark, *rows: tuple[str, int, float | None, float | None]):
+    days = [(ticker, dt.date(2024, 1, number), *candle) for ticker, number, *candle in rows]
+    return spark.createDataFrame(days, SCHEMA)
+
+
+def test_outcomes_are_filled_in_when_prices_hold_them(spark):
+    new = table({"ticker": "AAPL"}, {"ticker": "IBM"}, {"ticker": "KO"}, {"ticker": "GE"})[MADE]
+    candles = [("AAPL", 4, 10.0, 11.0), ("IBM", 4, 10.0, 10.0), ("KO", 4, 10.0, None)]
+    merged = merge_forecasts(new, None, prices(spark, *candles, ("GE", 3, 10.0, 11.0)))
+    assert list(merged) == [*MADE, *OUTCOME]
+    known = merged.set_index("ticker")[OUTCOME]
+    assert known.loc["AAPL"].tolist() == [1, 11.0 / 10.0 - 1, 11.0 / 10.0 - 1]
+    assert known.loc["IBM"].tolist() == [0, 0.0, 0.0]  # an equal close is not up
+    assert known.loc[["KO", "GE"]].isna().all(axis=None)
+
+
+def test_a_body_is_what_the_version_means_by_it(spark):
+    new = table({"feature": "delta"}, {"model_version": 4})[MADE]
+    merged = merge_forecasts(new, None, prices(spark, ("AAPL", 4, 10.0, 12.0)))
+    assert merged["body"].tolist() == [2.0, 12.0 / 10.0 - 1]
+    assert merged["return_"].tolist() == [12.0 / 10.0 - 1] * 2
+
+
+def test_the_first_forecast_of_a_ticker_session_and_version_stays(spark):
+    again = table({"probability": 0.6, "made_at": pd.Timestamp(NOW), "prices_version": 8})[MADE]
+    other = table({"model_version": 4, "probability": 0.7})[MADE]
+    none = prices(spark, ("AAPL", 3, 10.0, 11.0))
+    merged = merge_forecasts(pd.concat([again, other]), table({}), none)
+    assert merged["model_version"].tolist() == [3, 4]
+    assert merged["probability"].tolist() == [0.52, 0.7]
+    assert merged["made_at"].tolist() == [pd.Timestamp("2024-01-04 01:00", tz="UTC")] * 2
+    assert merged["prices_version"].tolist() == [7, 7]
+    pd.testing.assert_frame_equal(merge_forecasts(again, merged, none), merged)
+
+
+def test_an_outcome_stays_when_prices_lose_the_session_and_follows_a_correction(spark):
+    stored = table({"up": 1, "body": 0.1, "return_": 0.1}, {"ticker": "IBM", "up": 0}, sessions=2)
+    stored.loc[stored["ticker"] == "IBM", ["body", "return_"]] = -0.2
+    new = table({"ticker": "AAPL", "session": pd.Timestamp("2024-01-09")})[MADE]
+    corrected = prices(spark, ("AAPL", 5, 10.0, 9.0))
+    merged = merge_forecasts(new, stored, corrected).set_index(["ticker", "session"])[OUTCOME]
+    rows = {(name, f"{day:%d}"): tuple(row) for (name, day), *row in merged.itertuples()}
+    assert rows.pop(("AAPL", "09"))[0] is pd.NA
+    assert rows == {
+        ("AAPL", "04"): (1, 0.1, 0.1),
+        ("AAPL", "05"): (0, 9.0 / 10.0 - 1, 9.0 / 10.0 - 1),
+        ("IBM", "04"): (0, -0.2, -0.2),
+        ("IBM", "05"): (0, -0.2, -0.2),
+    }
+
+
+# --- Judging --------------------------------------------------------------------------------------
+
+
+def known(sessions: int, hit_share: float, tickers: tuple[str, ...] = ("AAPL", "IBM")):
+    """Forecasts with outcomes; such a share of the calls is right, ups and downs in turn."""
+    random = np.random.default_rng(4284)
+    rows = []
+    for ticker in tickers:
+        up = np.arange(sessions) % 2
+        right = random.random(sessions) < hit_share
+        call = np.where(right, up, 1 - up)
+        body = np.where(up == 1, 0.01, -0.01)
+        probability = 0.5 + np.where(call == 1, 1, -1) * random.uniform(0.01, 0.05, sessions)
+        rows.append(
+            {"ticker": ticker, "up": up, "body": body, "return_": body}
+            | {"probability": probability, "previous_day": np.arange(sessions) // 2 % 2}
+        )
+    return table(*rows, sessions=sessions)
+
+
+def drift_of(sessions: int, scale: float = 1.0, up: float = 0.5) -> dict[str, Any]:
+    random = np.random.default_rng(2)
+    lags = random.normal(0, 0.02 * scale, (sessions, 2)).astype(np.float32)
+    frame = pd.DataFrame(lags, columns=["lag_01", "lag_02"]).assign(
+        session=pd.bdate_range("2024-01-04", periods=sessions),
+        up=(np.linspace(0, 1, sessions, endpoint=False) < up).astype(np.int8),
+    )
+    return watch(profile(train(2000)), frame, 0.25, 0.1)
+
+
+def judged(forecasts: pd.DataFrame, drift: dict[str, Any]) -> dict[str, Any]:
+    facts = describe_champion(champion())
+    record = judge_champion(forecasts, facts, drift, MONITORING, EVALUATION, 4284)
+    json.dumps(record, allow_nan=False)
+    return record
+
+
+def test_too_early_to_tell_says_how_many_are_needed():
+    record = judged(known(19, 0.0), drift_of(19, scale=5, up=1.0))
+    assert record["retrain"] is None
+    assert record["advice"] == (
+        "Too early to tell whether to retrain: outcomes of 19 sessions and inputs of 19 are "
+        "known, and 20 are needed."
+    )
+    record = judged(table({}), drift_of(0))
+    assert record["retrain"] is None
+    assert record["metrics"] == {}
+    assert "outcomes of 0 sessions and inputs of 0" in record["advice"]
+
+
+def test_no_reason_to_retrain():
+    record = judged(known(250, 0.5), drift_of(250))
+    assert record["retrain"] is False
+    assert record["headline"] == "No reason to retrain"
+    assert record["metrics"]["accuracy_minus_best_baseline.high"] >= 0
+
+
+def test_drifted_inputs_are_a_reason():
+    record = judged(known(250, 0.5), drift_of(250, scale=2))
+    assert record["retrain"] is True
+    assert record["advice"].startswith("Retrain: its inputs have drifted (2 of 2 lags; the most, ")
+    assert record["advice"].endswith(", above 0.25).")
+
+
+def test_a_shifted_share_of_ups_is_a_reason_also_before_outcomes_tell():
+    record = judged(known(5, 0.5), drift_of(250, up=0.8))
+    trained = f"{100 * train(2000)['up'].mean():.1f}%"
+    assert record["reasons"] == [
+        f"the share of ups has shifted from {trained} in training to 80.0%"
+    ]
+
+
+def test_calls_that_are_evidently_worse_than_a_simple_rule_are_a_reason():
+    record = judged(known(250, 0.3), drift_of(250))
+    assert record["retrain"] is True
+    (reason,) = record["reasons"]
+    assert reason.startswith("its calls are evidently worse than the best simple rule (-0.")
+    assert record["metrics"]["accuracy_minus_best_baseline.high"] < 0
+
+
+def test_reasons_are_joined():
+    record = judged(known(250, 0.3), drift_of(250, scale=2, up=0.8))
+    assert len(record["reasons"]) == 3
+    first, second, third = record["reasons"]
+    assert record["advice"] == f"Retrain: {first}, {second}, and {third}."
+
+
+def test_figures_are_those_of_the_scores_and_of_this_version_alone():
+    own, other = known(30, 0.6), known(30, 0.0).assign(model_version=2)
+    record = judged(pd.concat([other, own], ignore_index=True), drift_of(30))
+    scores = own[["ticker", "session", "body", "return_", "probability"]].assign(
+        up=own["up"].astype(int),
+        always_up=1.0,
+        majority=1.0,  # a base rate of 0.51
+        previous_day=own["previous_day"].astype(float),
+        base_rate=0.51,
+    )
+    pd.testing.assert_frame_equal(scores_of(own), scores)
+    assert record["metrics"] == {
+        **score(scores),
+        **intervals(scores, repetitions=1000, seed=4284),
+    }
+    assert not [name for name in record["metrics"] if name.startswith("logistic")]
+    assert record["metrics"]["sessions"] == 30
+
+
+def test_forecasts_are_counted_by_what_became_of_them():
+    late, early = pd.Timestamp("2024-01-05 00:00", tz="UTC"), pd.Timestamp("2024-01-04 23:59:59Z")
+    rows = table(
+        {"ticker": "A", "up": 1, "made_at": early},
+        {"ticker": "B", "up": 0, "made_at": late},
+        {"ticker": "C", "made_at": late},  # a later session of it is there, this one is not
+        {"ticker": "C", "session": pd.Timestamp("2024-01-08"), "up": 1, "made_at": early},
+        {"ticker": "D", "made_at": early},
+    ).assign(body=0.0)
+    assert made_late(rows).tolist() == [False, True, True, False, False]
+    assert judged(rows, drift_of(0))["forecasts"] == {
+        **{"made": 5, "outcome": 3, "waiting": 1, "without_session": 1, "made_late": 2}
+    }
+
+
+def test_only_windows_that_the_champion_has_not_known_are_watched(spark):
+    days = pd.bdate_range("2024-01-01", periods=8)
+    rows = [("AAPL", day.date(), 100.0, 100.0 + n) for n, day in enumerate(days)]
+    found = watch_inputs(spark.createDataFrame(rows, SCHEMA), champion("2024-01-05"), MONITORING)
+    assert (found["sessions"], found["rows"]) == (3, 3)
+    assert (found["first_session"], found["last_session"]) == ("2024-01-08", "2024-01-10")
+    assert found["share_up"] == 1.0
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+EVIL = "<script>alert(1)</script>"
+
+
+def page_of(forecasts: pd.DataFrame, drift: dict[str, Any]) -> str:
+    return write_track_record(judged(forecasts, drift), forecasts)
+
+
+def test_the_page_says_what_the_record_says():
+    forecasts = pd.concat(
+        [known(40, 0.3), table({"session": pd.Timestamp("2024-03-04")}, {"ticker": EVIL})],
+        ignore_index=True,
+    )
+    record = judged(forecasts, drift_of(40, scale=2))
+    page = write_track_record(record, forecasts)
+    assert f'<p class="lede">{record["advice"]}</p>' in page
+    assert "82 made, 80 with an outcome, 2 waiting for it" in page
+    assert page.count("<svg") == 3
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "default-src 'none'; style-src 'unsafe-inline'" in page
+    assert "2024-03-04</td>" in page
+
+
+def test_the_page_before_any_outcome():
+    page = page_of(table({}), drift_of(0))
+    assert "No outcome is known yet." in page
+    assert "Too early to compare: prices hold 0 sessions" in page
+    assert "<svg" not in page
+
+
+def test_the_page_says_how_many_were_made_late():
+    late = table({"made_at": pd.Timestamp("2024-02-01", tz="UTC")}, {"ticker": "IBM"})
+    assert "1 made late: after the day of the session (UTC)" in page_of(late, drift_of(0))
+    assert "made late" not in page_of(table({}), drift_of(0))
+
+
+# --- The pipeline ---------------------------------------------------------------------------------
+
+
+def test_the_champion_is_asked_for_before_prices():
+    first = [node.name for node in create_pipeline().nodes[:2]]
+    assert first == ["describe_champion", "fetch_sessions"]
