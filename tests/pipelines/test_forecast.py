@@ -135,10 +135,10 @@ def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
 
 def test_without_a_new_session_the_error_says_what_to_do():
     scores = newest(("AAPL", "2024-01-02"), ("IBM", "2023-12-28"))
-    with pytest.raises(NothingNewError, match=r"that of 2024-01-03\..*a later end") as error:
+    with pytest.raises(NothingNewError, match=r"this run is 2024-01-03\..*a later end") as error:
         make_forecasts(scores, champion("2024-01-03"), ["AAPL", "IBM"], NOW, 9)
     assert "version 3, candidate seven" in str(error.value)
-    with pytest.raises(NothingNewError, match="all newest windows are void"):
+    with pytest.raises(NothingNewError, match="no ticker has a whole window"):
         make_forecasts(newest().astype({"ticker": str}), champion(), ["AAPL"], NOW, 9)
 
 

@@ -46,14 +46,18 @@ LATEST = 20
 class NothingNewError(CandlecastError):
     """There is no session to forecast that the champion does not know already."""
 
-    def __init__(self, champion: Champion, newest: object):
+    def __init__(self, champion: Champion, following: str | None):
         super().__init__(
             f"Nothing to forecast: the champion (version {champion.version}, candidate "
             f"{champion.candidate}) was trained and tested on sessions up to "
-            f"{champion.last_known}, and the newest session asked for is "
-            f"{f'that of {newest}' if newest else 'of no ticker: all newest windows are void'}. "
-            "Nothing is written but prices and quality. To go on, ask for a later end, or leave it "
-            "out."
+            f"{champion.last_known}, and "
+            + (
+                f"the session after the prices of this run is {following}. "
+                if following
+                else "no ticker has a whole window before its next session. "
+            )
+            + "Prices and quality are stored, nothing else. To go on, ask for a later end, or "
+            "leave it out."
         )
 
 
