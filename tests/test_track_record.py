@@ -1,16 +1,32 @@
-"""Whole forecast runs: a champion of June 2012 lives through the days that follow."""
+"""Whole forecast runs, and the page that they end with in a real browser.
+
+A champion of June 2012 lives through the days that follow.
+"""
 
 import json
+from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser
 
+from candlecast.drift import profile, watch
 from candlecast.inference import intervals
 from candlecast.metrics import score
-from candlecast.pipelines.forecast.nodes import NothingNewError
-from candlecast.windows import newest_windows
+from candlecast.pipelines.forecast.nodes import (
+    MADE,
+    OUTCOME,
+    NothingNewError,
+    judge_champion,
+    write_track_record,
+)
+from candlecast.windows import lag_columns, newest_windows
 from conftest import SMALL, kedro
+from test_report_browser import CONTRASTS, EVIL, SIZES, browser, opened
+
+__all__ = ["browser"]  # a fixture
 
 TRAINED = "2012-06-29"
 TINY = {**SMALL, "candidate_trees": [5]}
@@ -144,3 +160,78 @@ def test_without_a_champion_one_error_says_how_to_get_one(project):
     assert "Traceback" not in done.stderr
     assert "sessions, 20" not in done.stderr  # nothing was fetched
     assert not (project / "data/tables").exists()
+
+
+# --- The page in a browser ------------------------------------------------------------------------
+
+
+def simulate(sessions: int, scale: float) -> str:
+    """The page of five tickers, one of them HTML; inputs are so many times as wide as before."""
+    random = np.random.default_rng(7)
+
+    def windows(count: int, width: float) -> pd.DataFrame:
+        lags = random.normal(0, 0.02 * width, (5 * count, 14)).astype(np.float32)
+        up = (random.random(5 * count) < 0.5).astype(np.int8)
+        days = np.repeat(pd.bdate_range("2013-01-01", periods=count), 5)
+        return pd.DataFrame(lags, columns=lag_columns(14)).assign(session=days, up=up)
+
+    described = profile(windows(2000, 1.0))
+    rows = 5 * (sessions + 1)
+    days = np.repeat(pd.bdate_range("2013-01-01", periods=sessions + 1), 5)
+    body = random.normal(0, 0.01, rows)
+    forecasts = pd.DataFrame(
+        {
+            **{"ticker": ["AAPL", "FB", "IBM", "MSFT", EVIL] * (sessions + 1), "session": days},
+            **{"model_version": 3, "candidate": "seven", "feature": "return"},
+            "probability": 0.5 + random.normal(0, 0.03, rows),
+            **{"previous_day": random.integers(0, 2, rows), "base_rate": described["share_up"]},
+            **{"made_at": pd.Timestamp("2013-01-02 06:00", tz="UTC"), "prices_version": 7},
+            **{"up": (body > 0).astype(int), "body": body, "return_": body},
+        }
+    ).astype({"up": "Int8"})[[*MADE, *OUTCOME]]
+    forecasts.loc[forecasts["session"] == days.max(), OUTCOME] = [pd.NA, np.nan, np.nan]
+    facts = {
+        **{"version": 3, "candidate": "github-1234567890-1", "trees": 100, "window": 14},
+        **{"feature": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
+        **{"rows_trained": described["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
+        **{"approver": EVIL, "override_reason": EVIL},
+    }
+    monitoring = {"max_psi": 0.25, "max_share_up_shift": 0.1, "min_sessions": 20}
+    drift = watch(described, windows(sessions, scale), 0.25, 0.1)
+    record = judge_champion(forecasts, facts, drift, monitoring, {"repetitions": 1000}, 4284)
+    return write_track_record(record, forecasts)
+
+
+PAGES = {"early": (3, 1.0, 1), "fine": (120, 1.0, 3), "drifted": (120, 2.0, 3)}
+"""Sessions, width of the inputs, figures on the page."""
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page_file(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A page, and how many figures it has."""
+    sessions, scale, drawings = PAGES[request.param]
+    file = tmp_path_factory.mktemp(request.param) / "track_record.html"
+    file.write_text(simulate(sessions, scale), encoding="utf-8")
+    return file, drawings
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_quiet_whole_and_can_be_read(
+    browser: Browser, page_file: tuple[Path, int], theme: str, size: str
+) -> None:
+    file, drawings = page_file
+    watched = opened(browser, file, theme, size)
+    page = watched.page
+    sections = ["advice", "newest", "scores", "drift", "outcomes", "limits"]
+    assert [page.locator(f"#{name} >> visible=true").count() for name in sections] == [1] * 6
+    assert page.locator("svg[role=img]").count() == drawings
+    assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL
+    assert page.evaluate("document.scripts.length") == 0
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 60
+    assert [text for text, contrast in contrasts if contrast < 4.5] == []  # WCAG 2, level AA
+    assert watched.complaints == []
+    page.close()
