@@ -27,7 +27,6 @@ candlecast.quiet()
 from kedro.framework.project import pipelines  # noqa: E402
 from kedro.framework.session import KedroSession  # noqa: E402
 from kedro.framework.startup import bootstrap_project  # noqa: E402
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,7 @@ WRITES = (
 
 
 def kill_at(step: int) -> None:
-    """Kill this process at a step: before or after each write, of the client and of the store."""
+    """Kill this process at a step: before or after each write to the registry."""
     steps = itertools.count()
 
     def stop(what: str) -> None:
@@ -46,20 +45,19 @@ def kill_at(step: int) -> None:
             print(what, flush=True)  # noqa: T201 # the parent reads it
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def wrapped(owner: type, name: str) -> Any:
-        inner = getattr(owner, name)
+    def wrapped(name: str) -> Any:
+        inner = getattr(MlflowClient, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            stop(f"before {owner.__name__}.{name}")
+            stop(f"before {name}")
             answer = inner(*arguments, **named)
-            stop(f"after {owner.__name__}.{name}")
+            stop(f"after {name}")
             return answer
 
         return call
 
-    for owner in (MlflowClient, SqlAlchemyStore):
-        for name in WRITES:
-            setattr(owner, name, wrapped(owner, name))
+    for name in WRITES:
+        setattr(MlflowClient, name, wrapped(name))
 
 
 def child(data_root: Path, pipeline: str, parameters: dict[str, Any], step: int | None) -> str:

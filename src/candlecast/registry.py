@@ -313,12 +313,13 @@ class AliasesDataset(AbstractDataset[Promotion | Rollback, Aliases]):
 
     def _require_still(self, former: int | None) -> None:
         """Demand that the champion is still the one that the decision was made against."""
-        now = _plain(version_of(self._model_name, CHAMPION))
-        if (now.number if now else None) != former:
+        champion = version_of(self._model_name, CHAMPION)
+        now = int(champion.version) if champion else None
+        if now != former:
             raise DatasetError(
-                f"The champion of {self._model_name} is v{now.number if now else None} now, and it "
-                f"was v{former} when this was decided: another registration came between. The "
-                "champion is left alone. To decide anew, run again."
+                f"The champion of {self._model_name} is {f'v{now}' if now else 'none'} now, and "
+                f"{f'it was v{former}' if former else 'there was none'} when this was decided: "
+                "someone else has moved it. It is left alone. To decide anew, run again."
             )
 
     def _describe(self) -> dict[str, Any]:

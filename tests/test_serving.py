@@ -1,0 +1,94 @@
+"""The champion answers over HTTP, by MLflow's own server, and refuses what it does not know."""
+
+import json
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from candlecast.registry import ChampionDataset
+from conftest import SMALL
+from servers import mlflow_serving
+
+CHAMPION = "models:/candlecast@champion"
+LAGS = [f"lag_{number:02}" for number in range(1, 15)]
+
+
+@pytest.fixture
+def registered(run, tmp_path) -> Path:
+    """A data root with a champion."""
+    run(**SMALL, candidate="served")
+    run(
+        pipeline_names=["registration"],
+        candidate="served",
+        approver="Ada",
+        override_reason="to be served",
+    )
+    return tmp_path / "data"
+
+
+def ask(port, request):
+    """Post a request as the README's curl does; return the status and the parsed answer."""
+    posted = Request(
+        f"http://127.0.0.1:{port}/invocations",
+        data=json.dumps(request).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urlopen(posted, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
+
+
+def test_the_champion_is_served_over_http(registered, tmp_path):
+    """The documented example, and what fault 29 says of a missing and a misnamed column."""
+    example = json.loads(
+        Path(
+            mlflow.artifacts.download_artifacts(f"{CHAMPION}/serving_input_example.json")
+        ).read_text()
+    )
+    rows = example["dataframe_split"]
+    assert rows["columns"] == LAGS
+    forest = ChampionDataset(model_name="candlecast").load().forest
+    expected = forest.predict_proba(pd.DataFrame(rows["data"], columns=LAGS, dtype=np.float32))
+    assert len(expected) >= 2
+    assert len(np.unique(expected)) > 2  # so that a mixed-up order of rows would show
+
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{registered}/mlflow/mlflow.db"}
+    command = ["models", "serve", "--model-uri", CHAMPION, "--env-manager", "local"]
+    with mlflow_serving(
+        *command, health="/ping", log=tmp_path / "server.log", env=environment
+    ) as port:
+        status, answer = ask(port, example)
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"], expected, rtol=0, atol=1e-12)
+
+        backwards = {
+            "columns": LAGS[::-1],
+            "data": [row[::-1] for row in rows["data"]],
+        }
+        status, answer = ask(port, {"dataframe_split": backwards})  # by name, not by position
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"], expected, rtol=0, atol=1e-12)
+
+        fewer = {"columns": LAGS[:-1], "data": [row[:-1] for row in rows["data"]]}
+        status, answer = ask(port, {"dataframe_split": fewer})
+        assert status == 400
+        assert "Model is missing inputs ['lag_14']." in answer["message"]
+
+        misnamed = {"columns": ["lag_1", *LAGS[1:]], "data": rows["data"]}
+        status, answer = ask(port, {"dataframe_split": misnamed})
+        assert status == 400
+        assert "Model is missing inputs ['lag_01']." in answer["message"]
+        assert "extra inputs: ['lag_1']" in answer["message"]
+
+        words = {"columns": LAGS, "data": [["up", *row[1:]] for row in rows["data"]]}
+        status, answer = ask(port, {"dataframe_split": words})
+        assert status == 400
+        assert "Failed to convert column lag_01 to type 'float32'" in answer["message"]
