@@ -1,10 +1,12 @@
-"""What a Databricks task does, on open-source Spark: a session is there, then the wheel is called.
+"""What Databricks tasks do, on open-source Spark: a session is there, then the wheel is called.
 
-``python databricks_task.py classic|connect <folder> <options of kedro run>``; the folder holds the
-metastore and the tables of all tasks. Connect is what serverless compute has.
+``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``; the
+folder holds the metastore and the tables. Connect is what serverless compute has. Tasks separated
+by ``--`` share the session, which takes the longest to start.
 """
 
 import importlib.metadata
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -41,6 +43,7 @@ def session(kind: str, folder: Path) -> SparkSession:
     """Start the session that a task finds."""
     ensure_jars()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("task")
     given = settings(folder)
     if kind == "connect":
@@ -56,8 +59,10 @@ def main() -> None:
     spark = session(kind, Path(folder))
     spark.sql("CREATE SCHEMA IF NOT EXISTS candlecast")
     [entry] = importlib.metadata.entry_points(group="console_scripts", name="candlecast")
-    sys.argv = ["candlecast", *arguments]
-    entry.load()()
+    for last, options in itertools.groupby(arguments, lambda argument: argument == "--"):
+        if not last:
+            sys.argv = ["candlecast", *options]
+            entry.load()()
     spark.stop()
 
 
