@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint viz bench package lock clean
+.PHONY: help run test lint workflows viz bench package lock clean
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -20,6 +20,10 @@ lint: $(READY) ## the linter, the format and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+workflows: $(READY) ## the linters of the GitHub workflows (needs Go)
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
 viz: $(READY) ## the pipelines as a graph, in a browser
 	$(BIN)/kedro viz run
 
@@ -27,7 +31,8 @@ bench: $(READY) ## speed against peers, in this same environment
 	$(BIN)/python benchmarks/bench.py
 
 package: $(READY) ## the wheel, in dist/
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	@sh scripts/wheel.sh $(BIN)/python
+	@ls dist/*.whl
 
 lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
