@@ -548,8 +548,8 @@ def test_fault_23_training_without_a_tracking_server_is_refused_at_start(project
             "ERROR",
             f"Asked http://127.0.0.1:{port} for experiment, runs and registered model; what came: "
             "[Errno 111] Connection refused. Nothing was read or written. What to do: see that it "
-            "runs and that its address is right (server.mlflow_tracking_uri in "
-            "conf/<env>/mlflow.yml), then run again.",
+            "runs and that its address is right (MLFLOW_TRACKING_URI, or "
+            "server.mlflow_tracking_uri in conf/<env>/mlflow.yml), then run again.",
         ]
     ]
     assert not (project / "data/tables").exists()

@@ -44,7 +44,8 @@ class TrackingUnavailableError(CandlecastError):
         super().__init__(
             _answer("experiment, runs and registered model", cause)
             + " Nothing was read or written. What to do: see that it runs and that its address is "
-            "right (server.mlflow_tracking_uri in conf/<env>/mlflow.yml), then run again."
+            "right (MLFLOW_TRACKING_URI, or server.mlflow_tracking_uri in conf/<env>/mlflow.yml), "
+            "then run again."
         )
 
 
@@ -423,5 +424,7 @@ def _answer(what: str, error: BaseException) -> str:
     cause = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    said = f"Asked {mlflow.get_tracking_uri()} for {what}; what came: {str(cause).rstrip('.')}."
+    server, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    asked = server if registry == server else f"{server} and the registry {registry}"
+    said = f"Asked {asked} for {what}; what came: {str(cause).rstrip('.')}."
     return re.sub(r"//[^/@\s]*@", "//", said)
