@@ -237,13 +237,17 @@ def test_too_early_to_tell_says_how_many_are_needed():
     record = judged(known(19, 0.0), drift_of(19, scale=5, up=1.0))
     assert record["retrain"] is None
     assert record["advice"] == (
-        "Too early to tell whether to retrain: outcomes of 19 sessions and inputs of 19 are "
-        "known, and 20 are needed."
+        "Too early to tell whether to retrain: outcomes of 19 sessions and inputs of 19 sessions "
+        "are known, and 20 are needed."
     )
     record = judged(table({}), drift_of(0))
     assert record["retrain"] is None
     assert record["metrics"] == {}
-    assert "outcomes of 0 sessions and inputs of 0" in record["advice"]
+    assert "outcomes of 0 sessions and inputs of 0 sessions are" in record["advice"]
+    assert judged(known(1, 1.0), drift_of(250))["advice"] == (
+        "Too early to tell whether to retrain: outcomes of 1 session are known, and 20 are needed. "
+        "So far the inputs have not drifted."
+    )
 
 
 def test_no_reason_to_retrain():

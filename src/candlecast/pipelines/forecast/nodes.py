@@ -312,11 +312,14 @@ def _advice(metrics: dict[str, float], drift: dict[str, Any], min_sessions: int)
             "reasons": reasons,
         }
     if min(sessions, drift["sessions"]) < min_sessions:
+        few = drift["sessions"] < min_sessions
         return {
             "retrain": None,
             "headline": "Too early to tell",
-            "advice": f"Too early to tell whether to retrain: outcomes of {sessions} sessions and "
-            f"inputs of {drift['sessions']} are known, and {min_sessions} are needed.",
+            "advice": f"Too early to tell whether to retrain: outcomes of {_counted(sessions)} "
+            + (f"and inputs of {_counted(drift['sessions'])} " if few else "")
+            + f"are known, and {min_sessions} are needed."
+            + ("" if few else " So far the inputs have not drifted."),
             "reasons": [],
         }
     return {
@@ -326,6 +329,10 @@ def _advice(metrics: dict[str, float], drift: dict[str, Any], min_sessions: int)
         "training, and the calls are not evidently worse than the best simple rule.",
         "reasons": [],
     }
+
+
+def _counted(sessions: int) -> str:
+    return "1 session" if sessions == 1 else f"{sessions} sessions"
 
 
 def _drift_reasons(drift: dict[str, Any]) -> list[str]:
