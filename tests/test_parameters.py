@@ -52,6 +52,15 @@ def test_fault_02_unparsable_dates(committed, date):
     ]
 
 
+@pytest.mark.parametrize("blank", [None, "", "  "])
+def test_what_a_job_leaves_empty_is_not_given(committed, blank):
+    names = ["git_commit", "approver", "override_reason", "catalog", "schema", "volume"]
+    checked = check_parameters({**committed, **dict.fromkeys(names, blank)})
+    assert [checked[name] for name in names] == [None] * 6
+    checked = check_parameters({**committed, "candidate": "", "start": "", "end": ""})
+    assert [checked[name] for name in ("candidate", "start", "end")] == [None] * 3
+
+
 def test_fault_02_both_dates_unparsable(committed):
     assert faults({**committed, "start": "soon", "end": "later"}) == [
         "start: must be a date written YYYY-MM-DD; start is 'soon', end is 'later'",

@@ -121,14 +121,13 @@ class ProjectHooks:
         self._data_root = Path(context.project_path, parameters["data_root"]).resolve()
         made = f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         self._candidate = parameters["candidate"] or made
+        # Nodes and the configuration see the checked values, not what was typed.
+        checked = {name: value for name, value in parameters.items() if name != "tables"}
         loader.runtime_params = {
             **(loader.runtime_params or {}),
+            **checked,
             "data_root": str(self._data_root),
             "candidate": self._candidate,
-            "tickers": parameters["tickers"],
-            "candidate_trees": parameters["candidate_trees"],
-            "registered_model": parameters["registered_model"],
-            "experiment": parameters["experiment"],
             **self._environment(),
         }
         self._parameters = parameters

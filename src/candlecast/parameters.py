@@ -38,8 +38,10 @@ def _sizes(value: object) -> object:
 
 
 def _text(value: object) -> object:
-    """Take what a command line made a number of, and an empty text as none: ``candidate=123``."""
-    return str(value) if type(value) in (int, float) else value or None
+    """Take what a command line made a number of, and a blank text as none: ``candidate=123``."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return str(value) if type(value) in (int, float) else value
 
 
 def _date(value: object) -> object:

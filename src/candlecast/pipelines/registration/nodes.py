@@ -86,10 +86,10 @@ def require_fitness(candidate: Candidate, aliases: Aliases, git_commit: str | No
             evaluate,
         )
     commit = candidate.tags.get("git_commit", "unknown")
-    if (asked := _said(git_commit)) and asked != commit:
+    if git_commit is not None and git_commit != commit:
         raise RefusedCandidateError(
             candidate.name,
-            f"commit {commit} made it, and commit {asked} is asked for",
+            f"commit {commit} made it, and commit {git_commit} is asked for",
             "Check out the commit that made it, or train a candidate with the new one.",
         )
     _require_new_tables(candidate, aliases)
@@ -149,21 +149,20 @@ def promote_candidate(
     former = aliases.champion.number if aliases.champion else None
     if _is_champion(candidate, aliases):
         return Promotion(candidate, former, {})
-    who, why = _said(approver), _said(override_reason)
-    if who is None:
+    if approver is None:
         raise NoApproverError(f"Registering candidate {candidate.name}")
-    if not judgement["passed"] and why is None:
+    if not judgement["passed"] and override_reason is None:
         raise RefusedCandidateError(
             candidate.name,
             "the gate has not let it pass. " + " ".join(judgement["reasons"]).removesuffix("."),
             "Whoever registers it all the same must say why: --params "
-            f"candidate={candidate.name},approver={who},override_reason=<why>",
+            f"candidate={candidate.name},approver={approver},override_reason=<why>",
         )
     tags = {
         "candidate": candidate.name,
         "git_commit": candidate.tags.get("git_commit", "unknown"),
         "candlecast": candidate.tags.get("candlecast", "unknown"),
-        "approver": who,
+        "approver": approver,
         "gate": _as_json(judgement),
         **{
             f"version_{table}": candidate.tags[f"version.{table}"]
@@ -173,8 +172,8 @@ def promote_candidate(
         "window": str(candidate.window),
         "feature": str(candidate.feature),
     }
-    if why is not None:
-        tags["override_reason"] = why
+    if override_reason is not None:
+        tags["override_reason"] = override_reason
     return Promotion(candidate, former, tags)
 
 
@@ -190,25 +189,19 @@ def restore_previous(
         NoApproverError: nobody answers for it.
         NoPreviousError: there is no version before the champion.
     """
-    who, why = _said(approver), _said(override_reason)
-    if who is None:
+    if approver is None:
         raise NoApproverError("A rollback")
     if aliases.previous is None:
         raise NoPreviousError
-    tags = {"rolled_back_by": who}
-    if why is not None:
-        tags["rolled_back_reason"] = why
+    tags = {"rolled_back_by": approver}
+    if override_reason is not None:
+        tags["rolled_back_reason"] = override_reason
     former = aliases.champion.number if aliases.champion else None
     return Rollback(aliases.previous.number, former, tags)
 
 
 def _is_champion(candidate: Candidate, aliases: Aliases) -> bool:
     return aliases.champion is not None and aliases.champion.number == candidate.version
-
-
-def _said(parameter: object) -> str | None:
-    """Take blanks for nothing, and for a text what a command line made a number of."""
-    return None if parameter is None else str(parameter).strip() or None
 
 
 def _as_json(judgement: Mapping[str, Any]) -> str:
