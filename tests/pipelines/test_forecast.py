@@ -355,6 +355,13 @@ def test_the_page_says_what_the_record_says():
     assert "2024-03-04</td>" in page
 
 
+def test_the_page_says_how_few_outcomes_there_are():
+    page = page_of(known(1, 1.0), drift_of(0))
+    assert "Of the 2 forecasts with an outcome, on 1 session, 100.0% named the right" in page
+    assert "Without intervals: fewer than 20 sessions" in page
+    assert page.count("<svg") == 1
+
+
 def test_the_page_before_any_outcome():
     page = page_of(table({}), drift_of(0))
     assert "No outcome is known yet." in page

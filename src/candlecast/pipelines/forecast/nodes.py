@@ -332,7 +332,7 @@ def _advice(metrics: dict[str, float], drift: dict[str, Any], min_sessions: int)
 
 
 def _counted(sessions: int) -> str:
-    return "1 session" if sessions == 1 else f"{sessions} sessions"
+    return "1 session" if sessions == 1 else f"{sessions:,} sessions"
 
 
 def _drift_reasons(drift: dict[str, Any]) -> list[str]:
@@ -382,8 +382,9 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
 def _in_plain_words(metrics: dict[str, float]) -> str:
     best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
     return (
-        f"Of the {metrics['rows']:,.0f} forecasts with an outcome, on {metrics['sessions']:,.0f} "
-        f"sessions, {percent(metrics['accuracy'])} named the right direction; the best simple "
+        f"Of the {metrics['rows']:,.0f} forecasts with an outcome, on "
+        f"{_counted(int(metrics['sessions']))}, {percent(metrics['accuracy'])} named the right "
+        "direction; the best simple "
         f"rule, \N{LEFT DOUBLE QUOTATION MARK}{words(best)}\N{RIGHT DOUBLE QUOTATION MARK}, "
         f"{percent(metrics['best_baseline.accuracy'])}."
     )
