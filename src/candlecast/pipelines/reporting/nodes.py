@@ -19,7 +19,7 @@ from candlecast.metrics import (
     reliability,
     verdict,
 )
-from candlecast.pages import BASELINES, percent, render, score_text, words
+from candlecast.pages import accuracies, percent, render, score_text, words
 from candlecast.trading import equity_curve
 
 
@@ -66,35 +66,16 @@ def break_down(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str
     """
     tests = ticker_tests(test_scores).drop(columns="sessions")
     return {
-        "accuracy": _accuracies(metrics),
+        "accuracy": accuracies(metrics),
         "classes": pd.DataFrame(classification_table(test_scores)).T.rename_axis("class"),
         "confusion": confusion(test_scores),
         "roc": _roc(test_scores),
-        "calibration": _with_chance(reliability(test_scores)),
+        "calibration": figures.with_chance(reliability(test_scores)),
         "ticker": by_group(test_scores, "ticker").merge(tests, on="ticker"),
         "year": by_group(test_scores, "year"),
         "volatility": by_group(test_scores, "volatility"),
         "equity": equity_curve(test_scores, cost_bps=metrics["trading_cost_bps"]),
     }
-
-
-def _accuracies(metrics: Mapping[str, float]) -> pd.DataFrame:
-    names = {"accuracy": "model", **{f"{name}.accuracy": words(name) for name in BASELINES}}
-    return pd.DataFrame(
-        {
-            "name": name,
-            "accuracy": metrics[key],
-            "low": metrics.get(f"{key}.low", np.nan),
-            "high": metrics.get(f"{key}.high", np.nan),
-        }
-        for key, name in names.items()
-    )
-
-
-def _with_chance(table: pd.DataFrame) -> pd.DataFrame:
-    """Add ``low`` and ``high``: the share up, less and plus 1.96 binomial standard errors."""
-    error = 1.96 * (table["share_up"] * (1 - table["share_up"]) / table["rows"]) ** 0.5
-    return table.assign(low=table["share_up"] - error, high=table["share_up"] + error)
 
 
 def _roc(scores: pd.DataFrame) -> pd.DataFrame:
