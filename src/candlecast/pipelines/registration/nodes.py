@@ -108,8 +108,8 @@ def _require_new_tables(candidate: Candidate, aliases: Aliases) -> None:
                 candidate.name,
                 f"it is stale: it was trained on {table} v{own}, and the champion (version "
                 f"{aliases.champion.number}) on v{champions}",
-                "Train a candidate on the tables of now: kedro run --params candidate=<id>. Were the "
-                "tables dropped and made anew, first take the alias champion away.",
+                "Train a candidate on the tables of now: kedro run --params candidate=<id>. Were "
+                "the tables dropped and made anew, first take the alias champion away.",
             )
 
 
