@@ -150,6 +150,7 @@ def test_environments_are_named_and_the_login_is_theirs():
             "DATABRICKS_AUTH_TYPE": "github-oidc",
             "DATABRICKS_HOST": "${{ vars.DATABRICKS_HOST }}",
             "DATABRICKS_CLIENT_ID": "${{ vars.DATABRICKS_CLIENT_ID }}",
+            "DATABRICKS_TOKEN_AUDIENCE": "${{ github.server_url }}/${{ github.repository_owner }}",
         }
         first = job["steps"][0]["run"]
         assert "DATABRICKS_HOST DATABRICKS_CLIENT_ID" in first
