@@ -36,7 +36,7 @@ package: $(READY) ## the wheel, in dist/
 
 lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-	  --extra local --extra dev --quiet pyproject.toml -o requirements.lock
+	  --extra local --extra dev --extra release --quiet pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and what runs wrote; the sample stays
 	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
