@@ -112,6 +112,22 @@ def test_fault_17_orphan_files_of_a_killed_write_are_not_read(run, spark, tmp_pa
     assert spark.read.format("delta").load(str(folder)).count() == whole
 
 
+def test_prices_that_a_forecast_fetched_meanwhile_do_not_stop_a_candidate(run, spark, tmp_path):
+    """Its champion is compared on the prices that its test set was made of."""
+    run(**SMALL, candidate="slow", tags=["ingest", "preprocess"])
+    table = str(tmp_path / "data/tables/prices")
+    spark.sql(f"DELETE FROM delta.`{table}` WHERE session > '2012-12-31'")
+    run(**SMALL, candidate="slow", tags=["train", "evaluate"])
+    versions = {
+        name: value
+        for name, value in MlflowClient(f"sqlite:///{tmp_path}/data/mlflow/mlflow.db")
+        .search_runs(["1"])[0]
+        .data.tags.items()
+        if name.startswith("version.")
+    }
+    assert versions["version.prices"] == "0"
+
+
 def test_fault_18_a_mix_of_table_versions_is_refused_and_mended(run, tmp_path):
     """Killed after prices and quality were written anew, before windows were."""
     run(**SMALL, candidate="mixed")

@@ -159,6 +159,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: the columns that Delta keeps statistics for (the others are wide, never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
+        as_known: the table's name; load the version that what was read before came from, though
+            there may be a newer one.
 
     ``version``, ``rows`` (None with `replace_by`, whose commits write a part), ``sources`` (the
     versions of the tables known to the run that wrote it) and ``made_with`` (its candidate and
@@ -176,8 +178,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: str | None = None,
         as_pandas: bool = False,
         missing_ok: bool = False,
+        as_known: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
+        self.as_known = as_known
+        self.known: int | None = None
         self._table = table
         self._schema = schema
         self._replace_by = replace_by
@@ -212,7 +217,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self.optional and not self._exists():
             return None
         self._note_last_commit()
-        frame = self._spark.read.option("versionAsOf", str(self.version)).table(self._sql_name)
+        version = self.version if self.known is None else self.known
+        frame = self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
         return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
 
     def save(self, data: "DataFrame | pd.DataFrame") -> None:

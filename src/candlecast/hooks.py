@@ -246,6 +246,8 @@ class ProjectHooks:
             self._end_line()
             self._node, self._since = node, time.monotonic()
         self._ensure_spark(dataset_name)
+        if (table := self._table(dataset_name)) and table.as_known:
+            table.known = self._versions.get(table.as_known)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
@@ -338,7 +340,7 @@ class ProjectHooks:
     def _check_sources(self, dataset_name: str) -> None:
         """Demand that all tables read in this run come from the same versions of their sources."""
         table, name = self._table(dataset_name), _plain(dataset_name)
-        if table is None or table.version is None or table.optional:
+        if table is None or table.version is None or table.optional or table.as_known:
             return
         asked = {"candidate": self._candidate} if name == "test_scores" else {}
         if name in ("windows", "train", "test", "test_scores"):
@@ -355,7 +357,7 @@ class ProjectHooks:
 
     def _note(self, dataset_name: str) -> None:
         table, name = self._table(dataset_name), _plain(dataset_name)
-        if table is None or table.version is None or table.optional:
+        if table is None or table.version is None or table.optional or table.as_known:
             return
         if table.rows is not None:
             self._rows[name] = table.rows

@@ -222,7 +222,7 @@ def test_model_is_the_first_trees_and_shows_five_rows():
 
 
 def no_champion(test: pd.DataFrame) -> pd.DataFrame:
-    return score_champion(None, None, test)
+    return score_champion(test, None, None)
 
 
 # --- score_test -----------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
         tags={},
     )
     table = spark.createDataFrame(pd.concat([prices, other]))
-    scores = score_champion(champion, table, test)
+    scores = score_champion(test, champion, table)
     expected = forest.predict_proba(
         pd.DataFrame({"lag_01": [-1.0, 1.0], "lag_02": [1.0, 3.0]}, dtype=np.float32)
     )[:, 1]
@@ -343,7 +343,7 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
         scores,
     )
     assert scored["champion"].notna().sum() == 3
-    none = score_champion(None, table, test)
+    none = score_champion(test, None, table)
     assert list(none) == ["ticker", "session", "champion", "champion_version"]
     assert len(none) == 6 and none[["champion", "champion_version"]].isna().all(axis=None)
 

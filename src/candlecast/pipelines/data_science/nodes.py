@@ -160,14 +160,14 @@ def cut_forest(
 
 
 def score_champion(
-    champion: Champion | None, prices: DataFrame, test: pd.DataFrame
+    test: pd.DataFrame, champion: Champion | None, prices: DataFrame
 ) -> pd.DataFrame:
     """Score the test set by the champion, with windows as it sees them.
 
     Args:
-        champion: None when there is none yet.
-        prices: one row a ticker and session.
         test: one row a ticker and session.
+        champion: None when there is none yet.
+        prices: one row a ticker and session; those that `test` was made of.
 
     Returns:
         One row a ticker and session of `test`: ``ticker``, ``session``, ``champion`` (its P(up),

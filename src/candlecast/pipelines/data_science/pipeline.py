@@ -50,7 +50,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 score_champion,
-                ["champion_if_any", "prices", "test@pandas"],
+                ["test@pandas", "champion_if_any", "known_prices"],
                 "champion_scores",
                 name="score_champion",
             ),
