@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -607,8 +607,9 @@ def _run_job(
 
 
 def _one_line(text: str) -> str:
-    """Strip colours and line breaks, and end after 1000 characters."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())[:1000]
+    """Strip colours, line breaks and the SDK's list of its settings; end after 1000 characters."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return " ".join(re.sub(r"\. (Config|Env): \w+.*", "", text, flags=re.DOTALL).split())[:1000]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -663,13 +664,14 @@ def _signals() -> Iterator[None]:
 
     Python's own KeyboardInterrupt knows nothing of SIGTERM.
     """
+    came: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise EndedFromOutsideError(number)
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise EndedFromOutsideError(number)
-
     before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
