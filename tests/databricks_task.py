@@ -54,10 +54,9 @@ def session(kind: str, folder: Path) -> SparkSession:
 
 
 def main() -> None:
-    """Start a session, make the schema as the bundle does, and call the entry point."""
+    """Start a session and call the entry point."""
     kind, folder, *arguments = sys.argv[1:]
     spark = session(kind, Path(folder))
-    spark.sql("CREATE SCHEMA IF NOT EXISTS candlecast")
     [entry] = importlib.metadata.entry_points(group="console_scripts", name="candlecast")
     for last, options in itertools.groupby(arguments, lambda argument: argument == "--"):
         if not last:

@@ -244,6 +244,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if "/" in self._table:
             writer.save(self._table)
         else:
+            schema = self._sql_name.rpartition(".")[0]
+            if not self._spark.catalog.databaseExists(schema):  # the bundle makes it on Databricks
+                self._spark.sql(f"CREATE SCHEMA {schema}")
             writer.saveAsTable(self._sql_name)
         self._note_last_commit()
 
