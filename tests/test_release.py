@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +26,10 @@ from databricks.sdk.service.jobs import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kedro.framework.cli.project import run as run_command
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+import candlecast.release
 from candlecast.parameters import Parameters
 from candlecast.release import REPORT, _parser, has_ended, has_succeeded, main, plain, state_of
 from conftest import ROOT
@@ -125,6 +129,12 @@ RESULTS = {
 }
 """The bad results of the older words, and the code that comes with each in the newer ones."""
 
+ADVICE = {
+    "CANCELED": "Find out who cancelled it",
+    "TIMEDOUT": "Raise timeout_seconds in resources/, or give it less to do",
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": "Wait for the end of the job's other run",
+}
+
 
 def test_every_result_that_the_api_has_is_tried_here():
     assert {*RESULTS, "SUCCESS"} == {result.value for result in RunResultState}
@@ -145,7 +155,7 @@ def test_any_other_result_is_a_failure(server, release, result):
     assert release("train") == (
         1,
         f"Error: The job train did not succeed. Its run 1 ended as {result} (So it goes). "
-        f"Look at {PAGE}",
+        f"{ADVICE.get(result, 'Mend the cause')}, then run the release again. Look at {PAGE}",
     )
     assert f"ended as {result} (So it goes)" in page()
     assert not Path("report").exists()
@@ -232,7 +242,8 @@ def test_the_failing_task_and_its_cause_are_named(server, release):
     assert (code, said) == (
         1,
         "Error: The job train did not succeed. Its run 1 ended as FAILED (Task train failed). "
-        f"Task train is FAILED: TooLittleHistoryError: There are 3 of 9. Look at {PAGE}",
+        "Task train is FAILED: TooLittleHistoryError: There are 3 of 9. Mend the cause, then run "
+        f"the release again. Look at {PAGE}",
     )
 
 
@@ -298,26 +309,65 @@ def test_a_workspace_that_stays_broken_is_given_up(server, release):
     )
 
 
-def test_a_workspace_that_nobody_answers_for_is_told(server, release, monkeypatch):
+@pytest.mark.parametrize("login", ["pat", "github-oidc"])
+def test_a_workspace_that_nobody_answers_for_is_told_soon(server, release, monkeypatch, login):
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("DATABRICKS_HOST", address)
-    code, said = release("train", "--patience", "1")
+    monkeypatch.setenv("DATABRICKS_AUTH_TYPE", login)
+    monkeypatch.setattr(candlecast.release, "FIRST", 1)
+    since = time.monotonic()
+    code, said = release("train", "--patience", "600")
     assert code == 1
     assert said.startswith(
-        f"Error: Asked Databricks to tell of the job train (11): no answer from {address} for 1 "
-        "seconds ("
+        f"Error: Asked Databricks to let this process in: no answer from {address} for 1 seconds ("
     )
     assert "Connection refused" in said
     assert said.endswith("). Check DATABRICKS_HOST and the workspace's state, then try again")
+    assert time.monotonic() - since < 5
 
 
-def test_a_missing_permission_is_told(server, release):
-    server.fault("/jobs/run-now", 403)
+def test_a_workspace_that_only_listens_is_told_soon(server, release):
+    server.fault("/databricks-config", HOLD)
+    code, said = release("train", "--patience", "1")
+    assert (code, "for 1 seconds (timed out). Check DATABRICKS_HOST" in said) == (1, True)
+
+
+def test_a_workspace_that_answered_once_is_asked_longer(server, release, monkeypatch):
+    monkeypatch.setattr(candlecast.release, "FIRST", 1)
+    server.fault("/jobs/run-now", *[500] * 5)
+    assert release("train", "--poll", "0.3")[0] == 0
+    server.fault("/jobs/get", *[500] * 5)
+    code, said = release("train", "--poll", "0.3")
+    assert (code, "refused, CODE_500 (so it says: 500)" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "needed"),
+    [
+        ("/jobs/get", "CAN VIEW on the job"),
+        ("/jobs/run-now", "CAN MANAGE RUN on the job"),
+        ("/jobs/runs/get", "CAN VIEW on the job"),
+        ("/aliases/champion", f"EXECUTE on {MODEL}, USE SCHEMA and USE CATALOG"),
+        ("/mlflow/runs/get", "CAN READ on the experiment"),
+    ],
+)
+def test_a_missing_permission_is_named(workflow, release, path, needed):
+    workflow.fault(path, 403)
+    code, said = release("register")
+    assert code == 1
+    assert said.endswith(
+        ": not permitted (so it says: 403). Let the deployment and this step have the same service "
+        f"principal, or grant this one {needed}"
+    )
+
+
+def test_a_missing_permission_on_the_report_is_named(server, release):
+    server.fault("/report.html", 403)
     assert release("train") == (
         1,
-        "Error: Asked Databricks to start the job train (11): not permitted (so it says: 403). Let "
-        "the deployment and this step have the same service principal, and grant it what is "
-        "missing",
+        f"Error: Asked Databricks to hand out {VOLUME}/reporting/report.html: not permitted (so it "
+        "says: 403). Let the deployment and this step have the same service principal, or grant "
+        f"this one READ VOLUME on {VOLUME}, USE SCHEMA and USE CATALOG",
     )
 
 
@@ -374,11 +424,25 @@ def test_a_summary_of_nothing_is_told(server, release, summary, said):
     assert (code, message.removeprefix("Error: ")[: len(said)]) == (1, said)
 
 
-def test_a_candidate_must_be_named(server, release):
-    assert release("train", "--candidate", "") == (
-        1,
-        "Error: Which candidate? Name it with --candidate",
+@pytest.mark.parametrize("name", ["", "a,b=c", "it's", 'a"b', "a b", "-a", "a\n", "x" * 101])
+def test_a_candidate_s_id_has_a_form(server, release, name):
+    code, said = release("train", f"--candidate={name}")
+    assert (code, server.asked) == (1, [])
+    assert said == " ".join(
+        f"Error: The candidate {name!r} is no id. It has letters, digits, '.', '_' and '-', begins "
+        "with a letter or a digit, and is at most 100 characters long: --candidate gh-17-1".split()
     )
+
+
+def test_the_form_of_an_id_is_the_project_s():
+    [pattern] = [
+        item.pattern
+        for argument in Parameters.model_fields["candidate"].annotation.__args__
+        for field in getattr(argument, "__metadata__", ())
+        for item in field.metadata
+        if getattr(item, "pattern", None)
+    ]
+    assert pattern == f"^{candlecast.release.NAME}$"
 
 
 @pytest.mark.parametrize("command", ["train", "register"])
@@ -434,7 +498,9 @@ def test_the_report_is_kept_and_summed_up(workflow, release):
 
 
 def test_the_report_of_another_candidate_is_refused(server, release):
-    server.files[f"{VOLUME}/reporting/summary.md"] = b"## Other\n\n`gh-18-1`\n"
+    server.files[f"{VOLUME}/reporting/summary.md"] = (
+        b"## Other\n\n| candidate | `gh-17-10` |\n\nIt is better than `gh-17-1`.\n"
+    )
     code, said = release("train")
     assert code == 1
     assert said == (
@@ -449,6 +515,7 @@ def test_a_missing_report_is_a_failure(server, release):
     code, said = release("train")
     assert code == 1
     assert f"Asked Databricks to hand out {VOLUME}/reporting/report.html: there is no" in said
+    assert said.endswith("The run's last task writes it: look into its log")
 
 
 # --- Registering ----------------------------------------------------------------------------------
@@ -512,6 +579,19 @@ def test_who_approved_must_be_told(workflow, release, monkeypatch):
     )
 
 
+def test_who_approved_may_have_left_github(workflow, release):
+    workflow.reviews = [{**approved("ada")[0], "user": None}]
+    assert release("register")[0] == 0
+    assert workflow.started[0]["job_parameters"]["approver"] == "ghost (GitHub)"
+
+
+def test_a_message_is_one_that_github_reads(workflow, release):
+    workflow.script(ended("FAILED", message="It stopped at 50%0A"))
+    assert "::error::The job train did not" in release("train")[1]
+    assert "(It stopped at 50%250A)" in release("train")[1]
+    assert "(It stopped at 50%0A)" in page()
+
+
 def test_github_may_stumble(workflow, release):
     workflow.fault("/approvals", 502, RESET)
     assert release("register")[0] == 0
@@ -532,7 +612,7 @@ def test_a_refused_candidate_is_told_with_the_reason(workflow, release):
     assert code == 1
     assert said == (
         "::error::The job register did not succeed. Its run 1 ended as FAILED. Task register is "
-        f"FAILED: {refused} Look at {PAGE}"
+        f"FAILED: {refused} Mend the cause, then run the release again. Look at {PAGE}"
     )
 
 
@@ -572,6 +652,12 @@ def taken(text: str) -> object:
 
 @given(st.text(max_size=40) | st.text("ab1: #-?'\"{}[],&*!|>%@`\n", max_size=12))
 @example("no")
+@example("null")
+@example("~")
+@example(".inf")
+@example("nan")
+@example("+1")
+@example("1e5")
 @example("1_000")
 @example("0x1f")
 @example("12:30:45")
@@ -627,7 +713,10 @@ def test_a_cancelled_workflow_cancels_the_run(server, signals, code):
         said, _ = waiting.communicate(timeout=30)
         assert time.monotonic() - since < 7.5
     assert (waiting.returncode, server.cancelled) == (code, [1])
-    assert said.splitlines()[-1] == "Run 1 of the job train is cancelled."
+    assert said.splitlines()[-2:] == [
+        "Run 1 of the job train is cancelled.",
+        f"Ended by {signals[0].name}",
+    ]
     assert "Traceback" not in said
 
 
@@ -640,6 +729,44 @@ def test_a_run_that_nobody_has_heard_of_yet_is_cancelled_too(server):
     server.held.set()
     assert (waiting.returncode, server.cancelled) == (143, [1]), said
     assert server.runs == 1
+
+
+def test_a_run_that_cannot_be_cancelled_is_told(server):
+    server.script(RUNNING)
+    server.fault("/jobs/runs/cancel", 403)
+    with process("train") as waiting:
+        assert server.watched.wait(60)
+        waiting.terminate()
+        said, _ = waiting.communicate(timeout=30)
+    assert (waiting.returncode, server.cancelled) == (1, [])
+    assert said.splitlines()[-1] == (
+        "Error: Asked Databricks to cancel run 1: not permitted (so it says: 403). Let the "
+        "deployment and this step have the same service principal, or grant this one CAN MANAGE "
+        "RUN on the job. The run of the job train may go on: cancel it there by hand"
+    )
+
+
+def test_nothing_is_started_after_a_signal(server):
+    server.fault("/jobs/get", HOLD)
+    with process("train") as waiting:
+        assert server.watched.wait(60)
+        waiting.terminate()
+        said, _ = waiting.communicate(timeout=30)
+    assert (waiting.returncode, said) == (143, "Ended by SIGTERM\n")
+    assert (server.runs, server.cancelled) == (0, [])
+
+
+def test_the_log_and_the_message_go_separate_ways(server):
+    server.script(RUNNING, ended("FAILED"))
+    arguments = ["train", *COMMON, "--bundle-summary", "summary.json"]
+    command = [sys.executable, "-m", "candlecast.release", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == f"Run 1 of the job train: {PAGE}\n  run: RUNNING\n  run: FAILED\n"
+    assert done.stderr == (
+        "Error: The job train did not succeed. Its run 1 ended as FAILED. Mend the cause, then run "
+        f"the release again. Look at {PAGE}\n"
+    )
 
 
 def test_a_wrong_command_line_is_told():
@@ -682,7 +809,33 @@ def test_the_report_is_what_the_pipeline_writes():
     assert "data_root: ${volume}" in (ROOT / "conf/databricks/parameters.yml").read_text()
 
 
-def test_nothing_heavy_is_imported():
-    code = "import sys, candlecast.release; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"kedro", "mlflow", "pyspark", "pandas", "sklearn"} & set(done.stdout.split())
+def needed_by(package: str) -> set[str]:
+    """Packages that a package needs, and those that they need, by their normal names."""
+    found: set[str] = set()
+    to_do = [package]
+    while to_do:
+        name = canonicalize_name(to_do.pop())
+        if name in found:
+            continue
+        found.add(name)
+        for requirement in map(Requirement, requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                to_do.append(requirement.name)
+    return found
+
+
+def test_it_needs_the_sdk_and_nothing_else():
+    def imported(code: str) -> set[str]:
+        code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+        command = [sys.executable, "-c", code]
+        return set(subprocess.check_output(command, text=True).split())
+
+    allowed = needed_by("databricks-sdk") | {"candlecast"}
+    owners = {
+        module: {canonicalize_name(name) for name in names}
+        for module, names in packages_distributions().items()
+    }
+    came = {name for name in imported("import candlecast.release") if name in owners}
+    came -= imported("")  # what the environment imports at every start
+    assert {"candlecast", "databricks", "requests"} <= came
+    assert {name for name in came if not owners[name] & allowed} == set()

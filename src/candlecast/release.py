@@ -2,7 +2,7 @@
 
 ``python -m candlecast.release train --candidate gh-17-1 --bundle-summary summary.json``, then, once
 a person approved, ``… register …`` with the same candidate. Where and as whom comes from the
-environment (DATABRICKS_HOST and a login). Without Kedro, MLflow and Spark.
+environment (DATABRICKS_HOST and a login). It needs databricks-sdk and nothing else.
 """
 
 import argparse
@@ -17,13 +17,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import yaml
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 from databricks.sdk.errors import (
@@ -42,7 +42,6 @@ from databricks.sdk.service.jobs import (
     RunTask,
     TerminationCodeCode,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from candlecast import __version__
 from candlecast.errors import CandlecastError
@@ -57,8 +56,14 @@ REPORT = ("report.html", "model_card.md", "metrics.json", "gate.json", SUMMARY)
 OVERRIDE = "override:"
 """How the comment of an approval begins that says why a gate that did not pass is overridden."""
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""What the project takes as a candidate's id."""
+
 LONGEST = 500
 """Characters of an approver or a reason that the project takes."""
+
+MANAGE, VIEW = "CAN MANAGE RUN on the job", "CAN VIEW on the job"
+"""Permissions."""
 
 ENDED = (
     RunLifeCycleState.TERMINATED,
@@ -66,8 +71,20 @@ ENDED = (
     RunLifeCycleState.INTERNAL_ERROR,
 )
 
-HURRY = 5
+FIRST = 30
+"""Seconds for which a workspace is asked that never answered yet: its address may be wrong."""
+
+HURRY = 4
 """Seconds for cancelling a run: GitHub kills some 10 seconds after it asked to end."""
+
+ADVICE = {
+    "CANCELED": "Find out who cancelled it",
+    "TIMEDOUT": "Raise timeout_seconds in resources/, or give it less to do",
+    "SKIPPED": "If another run was in its way, wait for the end of that one",
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": "Wait for the end of the job's other run",
+    "MAX_CONCURRENT_RUNS_EXCEEDED": "Wait for the end of the job's other run",
+}
+"""What to do after an end, by the word for it."""
 
 Answer = TypeVar("Answer")
 
@@ -167,22 +184,24 @@ class Workspace:
         Raises:
             WorkspaceError: the environment does not say where or as whom, or the login failed.
         """
-        self.poll, self._patience = poll, patience
-        if not os.environ.get("DATABRICKS_HOST"):
+        self.poll, self._later = poll, patience
+        if not (host := os.environ.get("DATABRICKS_HOST")):
             raise WorkspaceError(
                 "let this process in",
                 "the variable DATABRICKS_HOST is not set",
                 "Set it to the workspace's address, and a login beside it (DATABRICKS_AUTH_TYPE "
                 "and DATABRICKS_CLIENT_ID, or DATABRICKS_TOKEN)",
             )
+        first = min(FIRST, patience)
+        _demand_answer(host, poll, first)
         try:
             self._config = Config(
-                retry_timeout_seconds=patience,
-                http_timeout_seconds=min(60, patience),
+                retry_timeout_seconds=first,
+                http_timeout_seconds=first,
                 product="candlecast",
                 product_version=__version__,
             )
-            self._client = WorkspaceClient(config=self._config)
+            self._allow(first)
         except ValueError as error:
             raise WorkspaceError(
                 "let this process in",
@@ -191,7 +210,13 @@ class Workspace:
                 "the service principal's federation policy names this repository and environment",
             ) from None
 
-    def ask(self, asked: str, question: Callable[[WorkspaceClient], Answer]) -> Answer:
+    def ask(
+        self,
+        asked: str,
+        question: Callable[[WorkspaceClient], Answer],
+        needs: str,
+        absent: str = "Deploy first: databricks bundle deploy -t <target>",
+    ) -> Answer:
         """Ask for something that may be asked for twice, until there is an answer.
 
         The SDK tries again by itself after HTTP 429 and 503 and a lost connection; here, other
@@ -200,18 +225,14 @@ class Workspace:
         Args:
             asked: for what, in words that follow "Asked Databricks to".
             question: the call.
+            needs: the permission for it.
+            absent: what to do when there is no such thing.
 
         Raises:
             WorkspaceError: it is refused, or nothing came in time.
         """
-        retrying = Retrying(
-            retry=retry_if_exception(_passing),
-            wait=wait_fixed(self.poll),
-            stop=stop_after_delay(self._patience),
-            reraise=True,
-        )
         try:
-            return retrying(question, self._client)
+            answer = _persist(lambda: question(self._client), self.poll, self._patience)
         except Unauthenticated as error:
             raise WorkspaceError(
                 asked,
@@ -222,14 +243,14 @@ class Workspace:
             raise WorkspaceError(
                 asked,
                 f"not permitted ({_one_line(str(error))})",
-                "Let the deployment and this step have the same service principal, and grant it "
-                "what is missing",
+                "Let the deployment and this step have the same service principal, or grant this "
+                f"one {needs}",
             ) from None
         except NotFound as error:
             raise WorkspaceError(
                 asked,
                 f"there is no such thing ({_one_line(str(error))})",
-                "Deploy first: databricks bundle deploy -t <target>",
+                absent,
             ) from None
         except DatabricksError as error:
             raise WorkspaceError(
@@ -238,23 +259,64 @@ class Workspace:
                 "If the workspace is in trouble, try again later",
             ) from None
         except OSError as error:
-            cause = error.__cause__ or error
-            raise WorkspaceError(
-                asked,
-                f"no answer from {self._config.host} for {self._patience} seconds "
-                f"({_one_line(str(cause))})",
-                "Check DATABRICKS_HOST and the workspace's state, then try again",
-            ) from None
+            raise _silent(asked, str(self._config.host), self._patience, error) from None
+        if self._later:
+            self._allow(self._later)
+        return answer
 
-    def hurry(self) -> None:
+    def hurry(self, seconds: int) -> None:
         """From now on ask for some seconds only."""
-        self._patience = self._config.retry_timeout_seconds = HURRY
-        self._config.http_timeout_seconds = HURRY
         self.poll = min(self.poll, 1)
+        self._allow(min(self._patience, seconds))
+
+    def _allow(self, seconds: int) -> None:
+        self._patience = self._config.retry_timeout_seconds = seconds
+        self._config.http_timeout_seconds = min(60, seconds)
         self._client = WorkspaceClient(config=self._config)
 
 
-def _passing(error: BaseException) -> bool:
+def _silent(asked: str, host: str, seconds: int, error: OSError) -> WorkspaceError:
+    return WorkspaceError(
+        asked,
+        f"no answer from {host} for {seconds} seconds ({_one_line(str(error.__cause__ or error))})",
+        "Check DATABRICKS_HOST and the workspace's state, then try again",
+    )
+
+
+def _demand_answer(host: str, poll: float, seconds: int) -> None:
+    """Demand that the host answers, whatever it says.
+
+    Without, the SDK tries to find out how to log in for minutes, and then names another cause.
+    """
+    address = host if "://" in host else f"https://{host}"
+
+    def knock() -> None:
+        with (
+            contextlib.suppress(HTTPError),
+            urlopen(f"{address}/.well-known/databricks-config", timeout=min(10, seconds)),
+        ):
+            pass
+
+    try:
+        _persist(knock, max(poll, 0.1), seconds)
+    except (OSError, ValueError, HTTPException) as error:
+        cause = error if isinstance(error, OSError) else OSError(str(error))
+        raise _silent("let this process in", address, seconds, cause) from None
+
+
+def _persist(question: Callable[[], Answer], poll: float, seconds: float) -> Answer:
+    """Ask again after a fault that may be gone soon, for some seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return question()
+        except OSError as error:
+            if not _passing(error) or time.monotonic() + poll > end:
+                raise
+        time.sleep(poll)
+
+
+def _passing(error: OSError) -> bool:
     """Whether a fault is the server's and may be gone soon, and the SDK has not tried again."""
     if isinstance(error, DatabricksError):
         # HTTP 502 has no class of its own.
@@ -262,8 +324,8 @@ def _passing(error: BaseException) -> bool:
             isinstance(error, (InternalError, DeadlineExceeded)) or type(error) is DatabricksError
         )
     if isinstance(error, HTTPError):
-        return error.code >= 500
-    return isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        return error.code >= 500 or error.code == 429
+    return not isinstance(error, TimeoutError)
 
 
 def carry_out(
@@ -293,24 +355,37 @@ def carry_out(
 
     run_id = None
     try:
-        run_id = workspace.ask(f"start the job {job} ({job_id})", start)
+        run_id = workspace.ask(f"start the job {job} ({job_id})", start, MANAGE)
         run = _watch(workspace, job, run_id)
     except EndedFromOutsideError:
-        workspace.hurry()
-        # It may have started without this process having heard of it: the token brings its id.
-        lost = run_id or workspace.ask(f"find the run of {job}", start)
-        workspace.ask(f"cancel run {lost}", lambda client: client.jobs.cancel_run(lost))
-        logger.info("Run %s of the job %s is cancelled.", lost, job)
+        _cancel(workspace, job, run_id, start)
         raise
     _demand_success(workspace, job, run)
     return run
+
+
+def _cancel(
+    workspace: Workspace, job: str, run_id: int | None, start: Callable[[WorkspaceClient], int]
+) -> None:
+    workspace.hurry(HURRY)
+    try:
+        # It may have started without this process having heard of it: the token brings its id.
+        lost = run_id or workspace.ask(f"find the run of the job {job}", start, MANAGE)
+        workspace.ask(f"cancel run {lost}", lambda client: client.jobs.cancel_run(lost), MANAGE)
+    except WorkspaceError as error:
+        raise RunFailedError(
+            f"{error}. The run of the job {job} may go on: cancel it there by hand"
+        ) from None
+    logger.info("Run %s of the job %s is cancelled.", lost, job)
 
 
 def _watch(workspace: Workspace, job: str, run_id: int) -> Run:
     said: dict[str, str] = {}
     while True:
         run = workspace.ask(
-            f"tell of run {run_id} of the job {job}", lambda client: client.jobs.get_run(run_id)
+            f"tell of run {run_id} of the job {job}",
+            lambda client: client.jobs.get_run(run_id),
+            VIEW,
         )
         if not said:
             logger.info("Run %s of the job %s: %s", run_id, job, run.run_page_url)
@@ -368,6 +443,7 @@ def _tasks(run: Run) -> dict[str, RunTask]:
 def _demand_success(workspace: Workspace, job: str, run: Run) -> None:
     if has_succeeded(run):
         return
+    workspace.hurry(FIRST)
     causes = []
     for key, task in _tasks(run).items():
         state = state_of(task)
@@ -376,12 +452,13 @@ def _demand_success(workspace: Workspace, job: str, run: Run) -> None:
     message = run.state.state_message if run.state else None
     if not message and run.status and run.status.termination_details:
         message = run.status.termination_details.message
+    advice = ADVICE.get(state_of(run).split(", ")[-1], "Mend the cause")
     raise RunFailedError(
         f"The job {job} did not succeed. Its run {run.run_id} ended as {state_of(run)}"
         + (f" ({_one_line(message).rstrip('.')})" if message else "")
         + ". "
         + "".join(f"{cause.rstrip('.')}. " for cause in causes)
-        + f"Look at {run.run_page_url}"
+        + f"{advice}, then run the release again. Look at {run.run_page_url}"
     )
 
 
@@ -391,6 +468,7 @@ def _cause(workspace: Workspace, task: RunTask) -> str:
         output = workspace.ask(
             f"tell the output of task {task.task_key}",
             lambda client: client.jobs.get_run_output(int(task.run_id or 0)),
+            VIEW,
         )
         if said := (output.error or output.logs or "").strip():
             return _one_line(said if output.error else said.splitlines()[-1])
@@ -416,10 +494,15 @@ def fetch_report(workspace: Workspace, volume: str, candidate: str) -> dict[str,
             contents = client.files.download(path).contents
             return contents.read() if contents else b""
 
-        return workspace.ask(f"hand out {path}", question)
+        return workspace.ask(
+            f"hand out {path}",
+            question,
+            f"READ VOLUME on {volume}, USE SCHEMA and USE CATALOG",
+            "The run's last task writes it: look into its log",
+        )
 
     files = {name: read(name) for name in REPORT}
-    if f"`{candidate}`" not in files[SUMMARY].decode():
+    if f"| candidate | `{candidate}` |" not in files[SUMMARY].decode().splitlines():
         raise DeploymentError(
             f"The report in {volume} is not of candidate {candidate}: another training has ended "
             "since. Run the release again"
@@ -436,11 +519,15 @@ def champion_version(workspace: Workspace, model: str, candidate: str) -> str:
     version = workspace.ask(
         f"name the champion of {model}",
         lambda client: client.model_versions.get_by_alias(model, CHAMPION),
+        f"EXECUTE on {model}, USE SCHEMA and USE CATALOG",
+        "The run's log tells what it registered",
     )
     if version.run_id:
         made_by = str(version.run_id)
         run = workspace.ask(
-            f"tell of the MLflow run {made_by}", lambda client: client.experiments.get_run(made_by)
+            f"tell of the MLflow run {made_by}",
+            lambda client: client.experiments.get_run(made_by),
+            "CAN READ on the experiment",
         ).run
         tags = (run.data.tags if run and run.data else None) or []
         of = {tag.key: tag.value for tag in tags}.get("candidate")
@@ -459,7 +546,7 @@ def demand_commit(workspace: Workspace, job: str, job_id: int, commit: str) -> N
         DeploymentError: another commit was deployed since.
     """
     settings = workspace.ask(
-        f"tell of the job {job} ({job_id})", lambda client: client.jobs.get(job_id)
+        f"tell of the job {job} ({job_id})", lambda client: client.jobs.get(job_id), VIEW
     ).settings
     deployed = (settings.tags if settings else None) or {}
     if deployed.get("commit") != commit:
@@ -490,15 +577,14 @@ def approval_of(environment: str) -> tuple[str, str | None]:
         f"{api}/repos/{repository}/actions/runs/{run_id}/approvals",
         headers={"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"},
     )
-    retrying = Retrying(
-        retry=retry_if_exception(_passing),
-        wait=wait_fixed(1),
-        stop=stop_after_delay(20),
-        reraise=True,
-    )
+
+    def read() -> bytes:
+        with urlopen(request, timeout=20) as answer:
+            return bytes(answer.read())
+
     try:
-        reviews = json.loads(retrying(lambda: urlopen(request, timeout=20).read()))
-    except (OSError, ValueError) as error:
+        reviews = json.loads(_persist(read, 1, 20))
+    except (OSError, ValueError, HTTPException) as error:
         raise ApprovalError(
             f"GitHub does not tell who approved ({error}). The job needs the permission "
             "actions: read"
@@ -514,7 +600,10 @@ def approval_of(environment: str) -> tuple[str, str | None]:
             f"Nobody approved that this run goes on in the environment {environment}. Give it "
             "required reviewers: Settings, Environments"
         )
-    people = list(dict.fromkeys(review["user"]["login"] for review in given))
+    # Who has left GitHub since has no name any more.
+    people = list(
+        dict.fromkeys((review["user"] or {"login": "ghost"})["login"] for review in given)
+    )
     reasons = [
         comment[len(OVERRIDE) :]
         for review in given
@@ -530,18 +619,16 @@ def plain(text: str) -> str:
 
     >>> plain("Worth it, says Ada: the gate is {{too}} strict")
     'Worth it; says Ada - the gate is too strict'
-    >>> plain("yes"), plain("2026")
-    ('(yes)', '(2026)')
+    >>> plain("yes"), plain("2026 was bad")
+    ('(yes)', '(2026 was bad)')
     """
     text = re.sub(r"""[{}\[\]$"`\\|>&*!%@<=~^]|[^\x20-\x7e\u00a1-\uffff]""", " ", text)
     text = re.sub(r":(?=\s|$)", " -", text.replace(",", ";"))
     text = re.sub(r"(^|\s)#+", " ", text)
     text = " ".join(text.split()).lstrip("-?:#'. ;")[:LONGEST].rstrip()
-    try:
-        number = float(text.replace("_", "")) is not None
-    except ValueError:
-        number = False
-    return f"({text})" if text and (number or not isinstance(yaml.safe_load(text), str)) else text
+    # What YAML may take for a number, a date or a truth value.
+    odd = re.match(r"[\d.+=~_]|(y|n|yes|no|on|off|true|false|null|nan|inf)$", text, re.IGNORECASE)
+    return f"({text})" if odd else text
 
 
 def train(options: argparse.Namespace, deployment: Deployment, workspace: Workspace) -> str:
@@ -687,23 +774,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The process's exit code: 0 only if the job succeeded.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
+    told, wrong = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    told.addFilter(lambda record: record.levelno < logging.ERROR)
+    wrong.setLevel(logging.ERROR)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[told, wrong])
     logger.setLevel(logging.INFO)
-    logging.getLogger("databricks.sdk").setLevel(logging.ERROR)
+    logging.getLogger("databricks.sdk").setLevel(logging.CRITICAL)
     try:
         with _signals():
-            if not options.candidate:
-                raise DeploymentError("Which candidate? Name it with --candidate")
+            if not re.fullmatch(NAME, options.candidate):
+                raise DeploymentError(
+                    f"The candidate {options.candidate!r} is no id. It has letters, digits, '.', "
+                    "'_' and '-', begins with a letter or a digit, and is at most 100 characters "
+                    "long: --candidate gh-17-1"
+                )
             deployment = Deployment.read(options.bundle_summary)
             workspace = Workspace(options.poll, options.patience)
             _tell(options.do(options, deployment, workspace))
     except CandlecastError as error:
-        _tell(f"## The release failed\n\n{error}\n")
+        if os.environ.get("GITHUB_STEP_SUMMARY"):
+            _tell(f"## The release failed\n\n{error}\n")
+        said = " ".join(str(error).split())
         # A line of this form is shown on the page of the workflow's run as well.
-        annotate = "::error::" if os.environ.get("GITHUB_ACTIONS") == "true" else "Error: "
-        logger.error("%s%s", annotate, _one_line(str(error)))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            logger.error("::error::%s", said.replace("%", "%25"))
+        else:
+            logger.error("Error: %s", said)
         return 1
     except EndedFromOutsideError as error:
+        logger.error("Ended by %s", signal.Signals(error.number).name)
         return 128 + error.number
     return 0
 
