@@ -15,14 +15,14 @@ test: $(READY) ## every test (TEST="-k windows" adds to it)
 	@sh scripts/system.sh browser
 	$(BIN)/pytest $(TEST)
 
-lint: $(READY) ## the linter, the format and the types
+lint: $(READY) ## the linter, the format, the types, the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-workflows: $(READY) ## the linters of the GitHub workflows (needs Go)
-	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	$(BIN)/zizmor --offline --quiet .github/workflows
+
+workflows: ## the linter of the GitHub workflows (needs Go)
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 viz: $(READY) ## the pipelines as a graph, in a browser
 	$(BIN)/kedro viz run
