@@ -375,7 +375,7 @@ def test_a_login_that_is_not_accepted_is_told(server, release):
     server.fault("/jobs/get", 401)
     code, said = release("train")
     assert (code, server.runs) == (1, 0)
-    assert "the login is not accepted (so it says: 401). Check DATABRICKS_CLIENT_ID" in said
+    assert "the login is not accepted (so it says: 401). Check DATABRICKS_HOST" in said
 
 
 def test_a_job_that_is_not_there_is_told(server, release):
@@ -460,7 +460,9 @@ def test_another_commit_than_the_deployed_one_is_stale(workflow, release, comman
 # --- Login without a secret -----------------------------------------------------------------------
 
 
-def test_the_login_is_a_token_of_the_workflow_s_job(workflow, release, monkeypatch):
+@pytest.fixture
+def federated(workflow: DatabricksServer, monkeypatch: pytest.MonkeyPatch) -> DatabricksServer:
+    """The same, and the workspace trusts what GitHub says of the workflow's job."""
     monkeypatch.delenv("DATABRICKS_TOKEN")
     workflow.tokens = {"exchanged"}
     for name, value in {
@@ -471,15 +473,36 @@ def test_the_login_is_a_token_of_the_workflow_s_job(workflow, release, monkeypat
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{workflow.url}/github/token?v=1",
     }.items():
         monkeypatch.setenv(name, value)
+    return workflow
+
+
+def test_the_login_is_a_token_of_the_workflow_s_job(federated, release, monkeypatch):
     assert release("train")[0] == 0
-    assert workflow.runs == 1
-    assert workflow.exchanged[0]["client_id"] == "the-service-principal"
-    assert workflow.exchanged[0]["subject_token_type"] == "urn:ietf:params:oauth:token-type:jwt"
+    assert federated.runs == 1
+    assert federated.exchanged[0]["client_id"] == "the-service-principal"
+    assert federated.exchanged[0]["subject_token_type"] == "urn:ietf:params:oauth:token-type:jwt"
     # Without the permission id-token: write there is none.
     monkeypatch.delenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     code, said = release("train")
     assert code == 1
     assert said.startswith("::error::Asked Databricks to let this process in: ")
+
+
+def test_a_login_without_a_federation_policy_is_told(federated, release):
+    federated.fault("/v1/token", *[401] * 1000)
+    assert release("train", "--patience", "1") == (
+        1,
+        "::error::Asked Databricks to tell of the job train (11): the login failed (access_denied: "
+        "so it says: 401). Check DATABRICKS_HOST, DATABRICKS_AUTH_TYPE and DATABRICKS_CLIENT_ID, "
+        "and that the service principal's federation policy names this repository and environment",
+    )
+
+
+def test_a_run_is_watched_through_faults_of_the_login(federated, release):
+    federated.script(RUNNING, RUNNING, ended("SUCCESS"))
+    federated.fault("/v1/token", 500, 503, RESET)
+    assert release("train")[0] == 0
+    assert federated.runs == 1
 
 
 # --- The report -----------------------------------------------------------------------------------
@@ -683,11 +706,11 @@ def test_a_long_text_is_cut():
 # --- Ends from outside ----------------------------------------------------------------------------
 
 
-def process(*arguments: str) -> subprocess.Popen[str]:
+def process(command: str, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "candlecast.release", *arguments, *COMMON),
-            *("--bundle-summary", "summary.json"),
+            *(sys.executable, "-m", "candlecast.release", command, *COMMON),
+            *("--bundle-summary", "summary.json", *more),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -744,6 +767,20 @@ def test_a_run_that_cannot_be_cancelled_is_told(server):
         "deployment and this step have the same service principal, or grant this one CAN MANAGE "
         "RUN on the job. The run of the job train may go on: cancel it there by hand"
     )
+
+
+def test_a_run_is_cancelled_within_the_seconds_that_github_gives(server):
+    server.script(RUNNING)
+    server.fault("/jobs/runs/cancel", *[500] * 1000)
+    with process("train", "--patience", "600") as waiting:
+        assert server.watched.wait(60)
+        waiting.terminate()
+        since = time.monotonic()
+        said, _ = waiting.communicate(timeout=60)
+    # 10 seconds, but this machine may be busy; the patience is 600.
+    assert time.monotonic() - since < 30
+    assert (waiting.returncode, server.cancelled) == (1, [])
+    assert "Asked Databricks to cancel run 1: refused, CODE_500" in said.splitlines()[-1]
 
 
 def test_nothing_is_started_after_a_signal(server):

@@ -65,6 +65,12 @@ LONGEST = 500
 MANAGE, VIEW = "CAN MANAGE RUN on the job", "CAN VIEW on the job"
 """Permissions."""
 
+FEDERATION = (
+    "Check DATABRICKS_HOST, DATABRICKS_AUTH_TYPE and DATABRICKS_CLIENT_ID, and that the service "
+    "principal's federation policy names this repository and environment"
+)
+"""What to do about a login that failed."""
+
 ENDED = (
     RunLifeCycleState.TERMINATED,
     RunLifeCycleState.SKIPPED,
@@ -103,6 +109,10 @@ class WorkspaceError(CandlecastError):
     def __init__(self, asked: str, came: str, advice: str):
         self.asked = asked
         super().__init__(f"Asked Databricks to {asked}: {came.rstrip('.')}. {advice}")
+
+
+class LoginError(OSError):
+    """The login failed, for now or for good: the SDK does not tell which."""
 
 
 class RunFailedError(CandlecastError):
@@ -206,8 +216,7 @@ class Workspace:
             raise WorkspaceError(
                 "let this process in",
                 _one_line(str(error)),
-                "Check DATABRICKS_HOST, DATABRICKS_AUTH_TYPE and DATABRICKS_CLIENT_ID, and that "
-                "the service principal's federation policy names this repository and environment",
+                FEDERATION,
             ) from None
 
     def ask(
@@ -231,13 +240,27 @@ class Workspace:
         Raises:
             WorkspaceError: it is refused, or nothing came in time.
         """
+
+        def attempt() -> Answer:
+            try:
+                return question(self._client)
+            except OSError:
+                raise
+            except Exception as error:
+                # The SDK (0.156) logs in before every request, and has no class for a failure.
+                raise LoginError(str(error)) from None
+
         try:
-            answer = _persist(lambda: question(self._client), self.poll, self._patience)
+            answer = _persist(attempt, self.poll, self._patience)
+        except LoginError as error:
+            raise WorkspaceError(
+                asked, f"the login failed ({_one_line(str(error))})", FEDERATION
+            ) from None
         except Unauthenticated as error:
             raise WorkspaceError(
                 asked,
                 f"the login is not accepted ({_one_line(str(error))})",
-                "Check DATABRICKS_CLIENT_ID and the service principal's federation policy",
+                FEDERATION,
             ) from None
         except PermissionDenied as error:
             raise WorkspaceError(
@@ -255,7 +278,7 @@ class Workspace:
         except DatabricksError as error:
             raise WorkspaceError(
                 asked,
-                f"refused, {error.error_code} ({_one_line(str(error))})",
+                f"refused, {error.error_code or 'HTTP'} ({_one_line(str(error))})",
                 "If the workspace is in trouble, try again later",
             ) from None
         except OSError as error:
@@ -517,7 +540,7 @@ def champion_version(workspace: Workspace, model: str, candidate: str) -> str:
         RunFailedError: another candidate is champion.
     """
     version = workspace.ask(
-        f"name the champion of {model}",
+        f"name the champion of {model}, after the job succeeded",
         lambda client: client.model_versions.get_by_alias(model, CHAMPION),
         f"EXECUTE on {model}, USE SCHEMA and USE CATALOG",
         "The run's log tells what it registered",
