@@ -206,6 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             reason = {403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}.get(fault, "")
             said = {"error_code": reason or f"CODE_{fault}", "message": f"so it says: {fault}"}
+            if path.endswith("/v1/token"):
+                said = {"error": "access_denied", "error_description": f"so it says: {fault}"}
             return self._send(fault, said)
         answer = self._answer(path, body)
         if fault == LOST:
