@@ -687,6 +687,11 @@ def taken(text: str) -> object:
 @example("2026-01-01")
 @example("=")
 @example("a: b #c")
+@example("A::")
+@example("x" * 499 + ":y")
+@example("1" * 600)
+@example("a\ufeffb\uffff")
+@example("(0: 1)")
 def test_any_text_reaches_the_task_as_text(text):
     made = plain(text)
     assert "{{" not in made and "${" not in made

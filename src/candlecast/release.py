@@ -645,13 +645,17 @@ def plain(text: str) -> str:
     >>> plain("yes"), plain("2026 was bad")
     ('(yes)', '(2026 was bad)')
     """
-    text = re.sub(r"""[{}\[\]$"`\\|>&*!%@<=~^]|[^\x20-\x7e\u00a1-\uffff]""", " ", text)
-    text = re.sub(r":(?=\s|$)", " -", text.replace(",", ";"))
+    text = re.sub(
+        r"""[{}\[\]$"`\\|>&*!%@<=~^]|[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufefe\uff00-\ufffd]""",
+        " ",
+        text,
+    )
+    text = re.sub(r":+(?=\s|$)", " -", text.replace(",", ";"))
     text = re.sub(r"(^|\s)#+", " ", text)
-    text = " ".join(text.split()).lstrip("-?:#'. ;")[:LONGEST].rstrip()
+    text = " ".join(text.split()).lstrip("-?:#'. ;")[:LONGEST].rstrip(": ")
     # What YAML may take for a number, a date or a truth value.
     odd = re.match(r"[\d.+=~_]|(y|n|yes|no|on|off|true|false|null|nan|inf)$", text, re.IGNORECASE)
-    return f"({text})" if odd else text
+    return f"({text[: LONGEST - 2]})" if odd else text
 
 
 def train(options: argparse.Namespace, deployment: Deployment, workspace: Workspace) -> str:
