@@ -370,7 +370,11 @@ class ProjectHooks:
         if self._node is None:
             return
         read, written = (
-            ", ".join(self._described(_plain(name)) for name in names if self._table(name))
+            ", ".join(
+                self._described(table.as_known or _plain(name))
+                for name in names
+                if (table := self._table(name))
+            )
             for names in (self._node.inputs, self._node.outputs)
         )
         tables = " -> ".join(part for part in (read, written) if part)
