@@ -2,7 +2,8 @@
 
 ``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``; the
 folder holds the metastore and the tables. Connect is what serverless compute has. Tasks separated
-by ``--`` share the session, which takes the longest to start.
+by ``--`` share the session, which takes the longest to start. The task ``keep <table>`` is what the
+platform does to its tables when it likes to.
 """
 
 import importlib.metadata
@@ -53,15 +54,28 @@ def session(kind: str, folder: Path) -> SparkSession:
     return builder.getOrCreate()
 
 
+def keep(spark: SparkSession, table: str) -> None:
+    """Commit to a table what predictive optimization does, which changes no row."""
+    spark.sql(f"OPTIMIZE {table}").collect()
+    spark.conf.set("spark.databricks.delta.vacuum.logging.enabled", "true")
+    spark.sql(f"VACUUM {table}").collect()
+    spark.conf.unset("spark.databricks.delta.vacuum.logging.enabled")
+
+
 def main() -> None:
     """Start a session and call the entry point."""
     kind, folder, *arguments = sys.argv[1:]
     spark = session(kind, Path(folder))
     [entry] = importlib.metadata.entry_points(group="console_scripts", name="candlecast")
     for last, options in itertools.groupby(arguments, lambda argument: argument == "--"):
-        if not last:
-            sys.argv = ["candlecast", *options]
-            entry.load()()
+        match () if last else tuple(options):
+            case ():
+                continue
+            case ("keep", table):
+                keep(spark, table)
+            case given:
+                sys.argv = ["candlecast", *given]
+                entry.load()()
     spark.stop()
 
 

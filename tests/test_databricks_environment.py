@@ -5,16 +5,21 @@ are classic, or of Spark Connect as on serverless compute. Tables live in a pers
 """
 
 import ast
+import json
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from pyspark.sql import SparkSession
 
+from candlecast.datasets import DeltaDataset, TableVersion
 from candlecast.parameters import ParameterError, check_parameters
 from conftest import ROOT
+from databricks_task import keep
 from test_project import loader
 from yahoo_server import YahooServer, prices, walk
 
@@ -46,14 +51,16 @@ def options(volume: Path, *given: str, **parameters: str) -> list[str]:
 def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path: Path) -> None:
     """Two candidates after each other, the second made champion, its forecast of the next session.
 
-    The two sessions start at once, to the second candidate's own end of the range.
+    The platform looks after the table of prices while the second one is made.
     """
     volume, empty = tmp_path / "volume", tmp_path / "empty"
     empty.mkdir()
     approval = {"approver": "Ada", "override_reason": "to try it out"}
     tasks = [
         options(volume, candidate="first", end="2021-06-30"),
-        options(volume, candidate="second"),
+        options(volume, "--tags", "ingest", candidate="second"),
+        ["keep", "spark_catalog.candlecast.prices"],
+        options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
         options(volume, "--pipelines", "registration", candidate="second", **approval),
         options(volume, "--pipelines", "forecast"),
     ]
@@ -75,8 +82,9 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
     assert "train v0 (" in done.stderr
+    assert "prices v1, quality v1" in done.stderr  # whatever the platform did to prices meanwhile
     assert "train v1 (2,454 rows), test v1 (622 rows)" in done.stderr
     assert f"report: {volume / 'reporting/report.html'}" in done.stderr
     client = MlflowClient(f"sqlite:///{volume}/mlflow/mlflow.db")
@@ -92,6 +100,46 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
     assert tables == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
     }
+
+
+# --- A platform that looks after its tables ------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["folder", "name"])
+def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
+    table = "spark_catalog.kept.prices" if named else f"{tmp_path}/prices"
+    dataset = DeltaDataset(table=table, replace_by="ticker")
+    dataset.stamp = json.dumps({"candidate": "c-1", "sources": {"other": 7}})
+    for ticker, close in {"AAPL": 1.5, "IBM": 2.5}.items():
+        dataset.save(pd.DataFrame({"ticker": [ticker], "close": [close]}))
+    spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('looked.after' = 'yes')")
+    keep(spark, dataset._sql_name)
+    history = spark.sql(f"DESCRIBE HISTORY {dataset._sql_name}").select("operation").collect()
+    assert [row[0] for row in history] == [
+        *("VACUUM END", "VACUUM START", "OPTIMIZE", "SET TBLPROPERTIES", "WRITE"),
+        "CREATE OR REPLACE TABLE AS SELECT" if named else "WRITE",
+    ]
+    loaded = dataset.load()
+    assert dataset.version == 1
+    assert dataset.sources == {"other": 7}
+    assert dataset.made_with == {"candidate": "c-1"}
+    # What is read is what is there, in one file: those of older versions get removed.
+    assert len(loaded.inputFiles()) == 1
+    dataset.save(pd.DataFrame({"ticker": ["IBM"], "close": [3.5]}))
+    assert dataset.version == 6
+    assert sorted(loaded.collect()) == [("AAPL", 1.5), ("IBM", 2.5)]
+    spark.sql(f"DELETE FROM {dataset._sql_name} WHERE ticker = 'IBM'")
+    dataset.load()
+    assert (dataset.version, dataset.sources, dataset.made_with) == (7, {}, {})  # by somebody else
+
+
+def test_a_change_older_than_the_log_reaches(spark: SparkSession, tmp_path: Path) -> None:
+    dataset = DeltaDataset(table=f"{tmp_path}/prices")
+    dataset.save(pd.DataFrame({"ticker": ["AAPL"], "close": [1.5]}))
+    spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('a' = 'b')")
+    spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('a' = 'c')")
+    (tmp_path / "prices/_delta_log/00000000000000000000.json").unlink()
+    assert TableVersion(table=f"{tmp_path}/prices").load() == 1
 
 
 # --- Without Spark --------------------------------------------------------------------------------

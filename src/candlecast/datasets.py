@@ -4,7 +4,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 FIRST_SESSION = dt.date(1962, 1, 2)
 """Before Yahoo's oldest prices: what is asked for when no start is given."""
+
+MAINTENANCE = {
+    *("OPTIMIZE", "OPTIMIZE CHECKPOINT", "CLUSTER BY", "VACUUM START", "VACUUM END"),
+    *("COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"),
+    *("UPGRADE PROTOCOL", "DOMAIN METADATA CLEANUP"),
+}
+"""Commits to a Delta table that change no row. Databricks looks after the tables of Unity Catalog
+by itself, at any time (predictive optimization, compaction)."""
 
 
 class SampleSource(AbstractDataset[None, Source]):
@@ -164,7 +172,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     ``version``, ``rows`` (None with `replace_by`, whose commits write a part), ``sources`` (the
     versions of the tables known to the run that wrote it) and ``made_with`` (its candidate and
-    parameters) tell what was last loaded or saved; ``stamp`` is stored with the next commits.
+    parameters) tell what was last loaded or saved; ``stamp`` is stored with the next commits. They
+    are of the last commit that changed rows: what is done to keep a table fast is no new version.
     """
 
     _SINGLE_PROCESS = True
@@ -191,6 +200,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self.optional = missing_ok
         self.metadata = metadata
         self.version: int | None = None
+        self._newest: int | None = None
         self.rows: int | None = None
         self.sources: dict[str, int] = {}
         self.made_with: dict[str, Any] = {}
@@ -217,7 +227,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self.optional and not self._exists():
             return None
         self._note_last_commit()
-        version = self.version if self.known is None else self.known
+        version = self._newest if self.known in (None, self.version) else self.known
         frame = self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
         return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
 
@@ -273,8 +283,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 f"There is no table {self._table} yet. To go on, run the pipeline that writes it: "
                 "kedro run"
             )
-        commit = self._last_commit()
-        self.version = int(commit["version"])
+        commits = list(self._last_commits())
+        # The change itself may be older than the log reaches.
+        changes = [commit for commit in commits if commit["operation"] not in MAINTENANCE]
+        commit = changes[0] if changes else commits[-1]
+        self._newest, self.version = int(commits[0]["version"]), int(commit["version"])
         rows = (commit["operationMetrics"] or {}).get("numOutputRows")
         self.rows = None if rows is None or self._replace_by else int(rows)
         stamp = json.loads(commit["userMetadata"] or "{}")
@@ -283,15 +296,29 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if "candidate" in stamp:
             self.made_with["candidate"] = stamp["candidate"]
 
-    def _last_commit(self) -> dict[str, Any]:
-        """Tell the last commit; a folder's from its own log, which spares a Spark job of 0.4 s."""
-        if "/" not in self._table:
-            [row] = self._spark.sql(f"DESCRIBE HISTORY {self._sql_name} LIMIT 1").collect()
-            return row.asDict()
-        newest = max((Path(self._table) / "_delta_log").glob("*.json"))
-        actions = [json.loads(line) for line in newest.read_text().splitlines()]
-        info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
-        return {"operationMetrics": None, "userMetadata": None, **info, "version": newest.stem}
+    def _last_commits(self) -> Iterator[dict[str, Any]]:
+        """Tell the commits, the newest first, back to the last that changed rows.
+
+        A folder's come from its own log, which spares a Spark job of 0.4 s.
+        """
+        for commit in self._commits():
+            yield commit
+            if commit["operation"] not in MAINTENANCE:
+                return
+
+    def _commits(self) -> Iterator[dict[str, Any]]:
+        if "/" in self._table:
+            for file in sorted((Path(self._table) / "_delta_log").glob("*.json"), reverse=True):
+                actions = [json.loads(line) for line in file.read_text().splitlines()]
+                info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+                yield {"operationMetrics": None, "userMetadata": None, **info, "version": file.stem}
+            return
+        history = f"DESCRIBE HISTORY {self._sql_name}"
+        [newest] = self._spark.sql(f"{history} LIMIT 1").collect()
+        yield newest.asDict()
+        for row in self._spark.sql(history).collect():
+            if row["version"] < newest["version"]:
+                yield row.asDict()
 
     def _exists(self) -> bool:
         if "/" in self._table:
