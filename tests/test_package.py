@@ -55,14 +55,20 @@ class Installed:
         (own / "packages.pth").write_text(sysconfig.get_path("purelib"))
         self.environment = dict(os.environ)
 
-    def run(self, *words: str, parameters: str = PARAMETERS) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, parameters: str = PARAMETERS, conf: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of the environment in the empty folder."""
+        return self.type(
+            *words,
+            *("--env", "yahoo", "--conf-source", str(conf or self.conf)),
+            *("--params", f"data_root={self.root},{parameters}"),
+        )
+
+    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the empty folder, with nothing added."""
         return subprocess.run(
-            [
-                *(str(self.bin / words[0]), *words[1:]),
-                *("--env", "yahoo", "--conf-source", str(self.conf)),
-                *("--params", f"data_root={self.root},{parameters}"),
-            ],
+            [str(self.bin / words[0]), *words[1:]],
             cwd=self.empty,
             env=self.environment,
             capture_output=True,
@@ -100,8 +106,12 @@ def test_four_tasks_in_four_processes_make_one_candidate(installed: Installed) -
         "train": ["python", "-c", ENTRY_POINT],
         "evaluate": ["candlecast"],
     }
+    archive = shutil.make_archive(
+        str(installed.root) + "-conf", "gztar", installed.conf.parent, "conf"
+    )
     for tag, command in commands.items():
-        done = installed.run(*command, "--tags", tag)
+        conf = Path(archive) if tag == "evaluate" else None  # as kedro package makes it
+        done = installed.run(*command, "--tags", tag, conf=conf)
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
         assert "candidate c-1, environment yahoo" in done.stderr.splitlines()[0]
@@ -130,15 +140,29 @@ def test_a_failure_ends_with_its_cause(
     assert done.stderr.splitlines()[-1].endswith(last)
 
 
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ([], "{empty}/conf/base"),
+        (["--conf-source", "nowhere"], "Path 'nowhere' does not exist."),
+        (["--conf-source"], "Option '--conf-source' requires an argument."),
+        (["--conf-source={conf}.zip", "--params", "windw=3"], "did you mean window?"),
+    ],
+)
+def test_the_configuration_is_missed_or_unpacked(
+    installed: Installed, options: list[str], last: str
+) -> None:
+    shutil.make_archive(str(installed.conf), "zip", installed.conf.parent, "conf")
+    done = installed.type("candlecast", *(option.format(**vars(installed)) for option in options))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(last.format(**vars(installed)))
+    assert list(installed.empty.iterdir()) == []
+
+
 def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
-    command = [str(installed.bin / "candlecast"), "--conf-source", str(installed.conf)]
-    done = subprocess.run(
-        [*command, "--params", f"data_root={installed.root}/none"],
-        cwd=installed.empty,
-        env=installed.environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = installed.type(
+        *("candlecast", "--conf-source", str(installed.conf)),
+        *("--params", f"data_root={installed.root}/none"),
     )
     assert done.returncode == 1
     assert "data/sample/prices.csv is not there" in done.stderr.splitlines()[-1]

@@ -1,7 +1,11 @@
 """What ``kedro run`` does, from an installed wheel: ``candlecast``, ``python -m candlecast``."""
 
+import argparse
 import os
+import shutil
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,23 +26,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with a code that is not 0.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Kedro reads this when it is imported, which quiet does.
-    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(_configuration(given) / "logging.yml"))
-    quiet()
-    from kedro.framework.cli.utils import find_run_command
-    from kedro.framework.project import configure_project
+    with tempfile.TemporaryDirectory() as scratch:
+        options, configuration = _unpacked(given, Path(scratch))
+        # Kedro reads this when it is imported, which quiet does.
+        if (log_configuration := configuration / "logging.yml").is_file():
+            os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(log_configuration))
+        quiet()
+        from kedro.framework.cli.utils import find_run_command
+        from kedro.framework.project import configure_project
 
-    package = Path(__file__).parent.name
-    configure_project(package)
-    find_run_command(package)(given, standalone_mode=False)
+        package = Path(__file__).parent.name
+        configure_project(package)
+        find_run_command(package)(options, standalone_mode=False)
 
 
-def _configuration(arguments: Sequence[str]) -> Path:
-    """The folder of the configuration, as the options name it."""
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if option.startswith("--conf-source"):
-            return Path(option.partition("=")[2] or value)
-    return Path("conf")
+def _unpacked(options: list[str], scratch: Path) -> tuple[list[str], Path]:
+    """Find the configuration; unpack one that is an archive, as ``kedro package`` makes it.
+
+    Returns:
+        The options that name the folder of the configuration, and the folder.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--conf-source", nargs="?", type=Path)
+    named, others = parser.parse_known_args(options)
+    folder = named.conf_source or Path("conf")
+    if not folder.is_file():
+        return options, folder
+    if tarfile.is_tarfile(folder):
+        shutil.unpack_archive(folder, scratch, filter="data")
+    else:
+        shutil.unpack_archive(folder, scratch)
+    [folder] = scratch.iterdir()
+    return [*others, "--conf-source", str(folder)], folder
 
 
 if __name__ == "__main__":
