@@ -56,10 +56,16 @@ def session(kind: str, folder: Path) -> SparkSession:
 
 def keep(spark: SparkSession, table: str) -> None:
     """Commit to a table what predictive optimization does, which changes no row."""
+    settings = {
+        "spark.databricks.delta.vacuum.logging.enabled": "true",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # not 10,000 tasks
+    }
+    for name, value in settings.items():
+        spark.conf.set(name, value)
     spark.sql(f"OPTIMIZE {table}").collect()
-    spark.conf.set("spark.databricks.delta.vacuum.logging.enabled", "true")
     spark.sql(f"VACUUM {table}").collect()
-    spark.conf.unset("spark.databricks.delta.vacuum.logging.enabled")
+    for name in settings:
+        spark.conf.unset(name)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ are classic, or of Spark Connect as on serverless compute. Tables live in a pers
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -17,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
 from candlecast.datasets import DeltaDataset, TableVersion
+from candlecast.hooks import FULL, ProjectHooks
 from candlecast.parameters import ParameterError, check_parameters
 from conftest import ROOT
 from databricks_task import keep
@@ -46,6 +48,27 @@ def options(volume: Path, *given: str, **parameters: str) -> list[str]:
     ]
 
 
+def run_tasks(
+    server: YahooServer, kind: str, folder: Path, tasks: list[list[str]]
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks after each other in an empty folder, with a session that is there."""
+    environment = server.environment(folder / "hook", pace=0)
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "SPARK_REMOTE"):
+        environment.pop(name, None)
+    (folder / "empty").mkdir()
+    return subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "tests/databricks_task.py"), kind, str(folder / "spark")),
+            *(word for task in tasks for word in ["--", *task]),
+        ],
+        cwd=folder / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classic", "connect"])
 def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path: Path) -> None:
@@ -53,8 +76,7 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
 
     The platform looks after the table of prices while the second one is made.
     """
-    volume, empty = tmp_path / "volume", tmp_path / "empty"
-    empty.mkdir()
+    volume = tmp_path / "volume"
     approval = {"approver": "Ada", "override_reason": "to try it out"}
     tasks = [
         options(volume, candidate="first", end="2021-06-30"),
@@ -67,20 +89,7 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
     with YahooServer() as server:
         for ticker in ("AAPL", "IBM"):
             server.script(ticker, prices(FROM_2016))
-        environment = server.environment(tmp_path / "hook", pace=0)
-        for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "SPARK_REMOTE"):
-            environment.pop(name, None)
-        done = subprocess.run(
-            [
-                *(sys.executable, str(ROOT / "tests/databricks_task.py"), kind),
-                *(str(tmp_path / "spark"), *(word for task in tasks for word in ["--", *task])),
-            ],
-            cwd=empty,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_tasks(server, kind, tmp_path, tasks)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
     assert "train v0 (" in done.stderr
@@ -95,7 +104,7 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
     assert done.stderr.splitlines()[-1].endswith(
         f"track record: {volume / 'reporting/track_record.html'}"
     )
-    assert list(empty.iterdir()) == []
+    assert list((tmp_path / "empty").iterdir()) == []
     tables = {path.name for path in (tmp_path / "spark/warehouse/candlecast.db").iterdir()}
     assert tables == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
@@ -142,6 +151,25 @@ def test_a_change_older_than_the_log_reaches(spark: SparkSession, tmp_path: Path
     assert TableVersion(table=f"{tmp_path}/prices").load() == 1
 
 
+@pytest.mark.parametrize("kind", ["classic", "connect"])
+def test_a_catalog_that_is_not_there_ends_with_one_message(kind: str, tmp_path: Path) -> None:
+    task = options(tmp_path / "volume", "--tags", "ingest", candidate="c-1", catalog="nope")
+    with YahooServer() as server:
+        for ticker in ("AAPL", "IBM"):
+            server.script(ticker, prices(FROM_2016))
+        done = run_tasks(server, kind, tmp_path, [task])
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    [error] = [number for number, line in enumerate(lines) if "ERROR" in line]
+    assert lines[error].endswith(
+        "Table nope.candlecast.prices can't be read: [REQUIRES_SINGLE_PART_NAMESPACE] "
+        "spark_catalog requires a single-part namespace, but got `nope`.`candlecast`. "
+        "SQLSTATE: 42K05"
+    )
+    assert "Traceback" not in done.stderr
+    assert lines[error + 1 :] == []
+
+
 # --- Without Spark --------------------------------------------------------------------------------
 
 
@@ -151,6 +179,14 @@ def test_what_is_not_given_is_named() -> None:
         check_parameters(committed)
     with pytest.raises(ParameterError, match=r"^Not given: volume. "):
         check_parameters({**committed, "catalog": "main", "schema": "candlecast"})
+
+
+def test_a_volume_that_does_not_tell_its_size_is_not_full(tmp_path: Path) -> None:
+    hooks = ProjectHooks()
+    assert shutil.disk_usage("/proc").total == 0  # as of a file system that has no answer
+    for folder in (Path("/proc"), tmp_path / "none"):
+        hooks._data_root = folder
+        assert hooks._free() == FULL
 
 
 def test_names_and_places_follow_from_what_is_given() -> None:

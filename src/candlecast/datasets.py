@@ -1,5 +1,6 @@
 """Kedro datasets: sources of prices, Delta tables, and what a candidate's MLflow run holds."""
 
+import contextlib
 import datetime as dt
 import importlib.metadata
 import json
@@ -222,21 +223,26 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         """Load the newest version, pinned: a later commit does not change what this frame holds.
 
         Raises:
-            DatasetError: there is no such table.
+            DatasetError: there is no such table, or Spark can't read it.
         """
-        if self.optional and not self._exists():
-            return None
-        self._note_last_commit()
-        version = self._newest if self.known in (None, self.version) else self.known
-        frame = self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
-        return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
+        with _spark_s_words(f"Table {self._table} can't be read"):
+            if self.optional and not self._exists():
+                return None
+            self._note_last_commit()
+            version = self._newest if self.known in (None, self.version) else self.known
+            frame = self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
+            return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
 
     def save(self, data: "DataFrame | pd.DataFrame") -> None:
         """Write `data` in one commit.
 
         Raises:
-            DatasetError: the columns are not those of the schema.
+            DatasetError: the columns are not those of the schema, or Spark can't write them.
         """
+        with _spark_s_words(f"Table {self._table} can't be written"):
+            self._write(data)
+
+    def _write(self, data: "DataFrame | pd.DataFrame") -> None:
         frame = self._spark_frame(data)
         writer = frame.write.format("delta").mode("overwrite")
         if self.stamp:
@@ -330,6 +336,18 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         return {"table": self._table, "replace_by": self._replace_by}
 
 
+@contextlib.contextmanager
+def _spark_s_words(failure: str) -> Iterator[None]:
+    """Say what Spark says of a failure, less the stack of its server that Spark Connect adds."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as error:
+        said = str(error).partition("\n\nJVM stacktrace:")[0].strip()
+        raise DatasetError(f"{failure}: {said}") from error
+
+
 class TableVersion(AbstractDataset[None, int]):
     """The version of a Delta table that was committed last, for what notes where it came from.
 
@@ -347,7 +365,8 @@ class TableVersion(AbstractDataset[None, int]):
         Raises:
             DatasetError: there is no such table.
         """
-        self._of._note_last_commit()
+        with _spark_s_words(f"Table {self._of._table} can't be read"):
+            self._of._note_last_commit()
         assert self._of.version is not None
         return self._of.version
 

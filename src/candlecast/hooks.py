@@ -315,8 +315,12 @@ class ProjectHooks:
             sys.__excepthook__(kind, error, trace)
 
     def _free(self) -> int:
-        """The bytes that are free for a run to write."""
-        return shutil.disk_usage(self._data_root).free if self._data_root.exists() else FULL
+        """The bytes that are free for a run to write; of a volume that does not tell, enough."""
+        try:
+            usage = shutil.disk_usage(self._data_root)
+        except OSError:  # it is not there, or not for this user
+            return FULL
+        return usage.free if usage.total else FULL
 
     def _release(self) -> None:
         if self._lock:
