@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
@@ -140,6 +141,13 @@ def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_pat
     spark.sql(f"DELETE FROM {dataset._sql_name} WHERE ticker = 'IBM'")
     dataset.load()
     assert (dataset.version, dataset.sources, dataset.made_with) == (7, {}, {})  # by somebody else
+
+
+def test_what_spark_refuses_to_write_is_told(spark: SparkSession, tmp_path: Path) -> None:
+    dataset = DeltaDataset(table=f"{tmp_path}/prices", schema="close DOUBLE")
+    told = r"Table .*/prices can't be written: \[CAST_INVALID_INPUT\] The value 'dear' "
+    with pytest.raises(DatasetError, match=told):
+        dataset.save(pd.DataFrame({"close": ["dear"]}))
 
 
 def test_a_change_older_than_the_log_reaches(spark: SparkSession, tmp_path: Path) -> None:
