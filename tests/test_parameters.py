@@ -174,6 +174,13 @@ def test_candidate_of_digits_is_text(committed):
     assert check_parameters({**committed, "candidate": 123})["candidate"] == "123"
 
 
+@pytest.mark.parametrize("key", ["candidate", "git_commit"])
+def test_what_reads_as_a_fraction_is_refused_as_text(committed, key):
+    assert faults({**committed, key: 1.1}) == [
+        f"{key}: was read as a number, not as typed: put it between single quotes; it is 1.1"
+    ]
+
+
 def test_all_faults_in_one_message(committed):
     given = {
         **committed,

@@ -41,7 +41,9 @@ def _text(value: object) -> object:
     """Take what a command line made a number of, and a blank text as none: ``candidate=123``."""
     if isinstance(value, str):
         return value.strip() or None
-    return str(value) if type(value) in (int, float) else value
+    if isinstance(value, float):  # 1.1 or 1.10, 1e5 or 100000.0
+        raise ValueError("was read as a number, not as typed: put it between single quotes")
+    return str(value) if type(value) is int else value
 
 
 def _date(value: object) -> object:
