@@ -442,7 +442,7 @@ def test_the_form_of_an_id_is_the_project_s():
         for item in field.metadata
         if getattr(item, "pattern", None)
     ]
-    assert pattern == f"^{candlecast.release.NAME}$"
+    assert pattern == f"^{candlecast.release.ID}$"
 
 
 @pytest.mark.parametrize("command", ["train", "register"])

@@ -6,6 +6,15 @@ Plain facts, so that the decision is made by functions that know no registry.
 import datetime as dt
 from dataclasses import dataclass
 
+CHAMPION, PREVIOUS = "champion", "previous"
+"""Aliases: the version that forecasts are made with, and the one before it."""
+
+ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""What a candidate's id looks like."""
+
+LONGEST_TEXT = 500
+"""Characters of an approver or a reason."""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -16,7 +16,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.partitions import PartitionedDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModel, Metric, Run
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
@@ -290,9 +290,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 "kedro run"
             )
         commits = list(self._last_commits())
-        # The change itself may be older than the log reaches.
-        changes = [commit for commit in commits if commit["operation"] not in MAINTENANCE]
-        commit = changes[0] if changes else commits[-1]
+        commit = commits[-1]  # it changed rows, or the change is older than the log reaches
         self._newest, self.version = int(commits[0]["version"]), int(commit["version"])
         rows = (commit["operationMetrics"] or {}).get("numOutputRows")
         self.rows = None if rows is None or self._replace_by else int(rows)
@@ -487,18 +485,24 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
         run = mlflow.active_run()
         if run is None:
             raise DatasetError("The model belongs to an MLflow run, and none is active.")
-        models = mlflow.search_logged_models(
-            experiment_ids=[run.info.experiment_id],
-            filter_string=f"source_run_id='{run.info.run_id}'",
-            max_results=1,
-            output_format="list",
-        )
-        if not models:
+        model = logged_model(run)
+        if model is None:
             raise DatasetError(
                 f"The MLflow run {run.info.run_id} has no model. To go on, train one: "
                 "kedro run --tags train, with the same candidate."
             )
-        return mlflow.sklearn.load_model(models[0].model_uri)
+        return mlflow.sklearn.load_model(model.model_uri)
+
+
+def logged_model(run: Run) -> LoggedModel | None:
+    """Return the newest model that was logged to a run; None when there is none."""
+    models: list[LoggedModel] = mlflow.search_logged_models(
+        experiment_ids=[run.info.experiment_id],
+        filter_string=f"source_run_id='{run.info.run_id}'",
+        max_results=1,
+        output_format="list",
+    )
+    return models[0] if models else None
 
 
 class LineageDataset(AbstractDataset[None, dict[str, Any]]):

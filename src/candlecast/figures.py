@@ -1,6 +1,7 @@
 """Figures of the pages: drawn by matplotlib, returned, and made fit for a page in two themes."""
 
 import re
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,11 @@ def _dates() -> Any:
     from matplotlib import dates
 
     return dates
+
+
+def svg_texts(drawings: Mapping[str, tuple["Figure", str, str]]) -> dict[str, str]:
+    """Return figures as SVG by name, each given with its title and description; see `svg_text`."""
+    return {name: svg_text(drawing[0], name, *drawing[1:]) for name, drawing in drawings.items()}
 
 
 def svg_text(figure: "Figure", name: str, title: str, description: str) -> str:

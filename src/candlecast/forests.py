@@ -107,6 +107,12 @@ def probabilities_by_size(
     yield from zip(sizes, np.concatenate(scored, axis=1), strict=True)
 
 
+def probabilities(forest: RandomForestClassifier, frame: pd.DataFrame) -> Floats:
+    """Score a frame of windows, a large one on all cores: P(up) of each row, as above."""
+    ((_, probability),) = probabilities_by_size(forest, frame, [len(forest.estimators_)])
+    return probability
+
+
 def probability_of_up(forest: RandomForestClassifier, lags: npt.NDArray[np.float32]) -> Floats:
     """Score a matrix of lags on this thread alone.
 

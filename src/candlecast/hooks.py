@@ -29,13 +29,13 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
 from kedro_mlflow.framework.hooks import mlflow_hook
-from mlflow.tracking import MlflowClient
 
 from candlecast import __version__
+from candlecast.candidate import CHAMPION
 from candlecast.datasets import DeltaDataset
 from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
-from candlecast.registry import CHAMPION, AliasesDataset, starting, version_of
+from candlecast.registry import AliasesDataset, run_of, starting, version_of
 from candlecast.spark import java_version, start_session
 
 logger = logging.getLogger("candlecast")
@@ -143,14 +143,10 @@ class ProjectHooks:
             mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
             tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow's
             tracking.run.name = self._candidate
-            found = MlflowClient().search_runs(
-                [tracking.experiment._experiment.experiment_id],
-                filter_string=f"tags.candidate = '{self._candidate}'",
-                max_results=1,
-            )
+            begun = run_of(self._candidate)
             version_of(parameters["registered_model"], CHAMPION)  # the registry answers as well
-        if found:
-            tracking.run.id = found[0].info.run_id
+        if begun:
+            tracking.run.id = begun.info.run_id
 
     def _environment(self) -> dict[str, str | None]:
         """Tell, for environments that leave it to what surrounds them, where MLflow's runs go.

@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from candlecast.candidate import ID, LONGEST_TEXT
 from candlecast.errors import CandlecastError
 
 
@@ -61,7 +62,9 @@ def _date(value: object) -> object:
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Date = Annotated[str | None, BeforeValidator(_date)]
-Text = Annotated[Annotated[str, Field(min_length=1, max_length=500)] | None, BeforeValidator(_text)]
+Text = Annotated[
+    Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None, BeforeValidator(_text)
+]
 Ticker = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -101,7 +104,7 @@ class Monitoring(Group):
 class Parameters(Group):
     """Every parameter of the project; ``conf/base/parameters.yml`` says what each one is for."""
 
-    candidate: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
+    candidate: Annotated[Annotated[str, Field(pattern=f"^{ID}$")] | None, BeforeValidator(_text)]
     git_commit: Text
     data_root: Annotated[str, Field(min_length=1)]
     tables: Annotated[str, Field(min_length=1)]
@@ -129,11 +132,6 @@ class Parameters(Group):
     approver: Text
     override_reason: Text
     monitoring: Monitoring
-
-    @field_validator("candidate", mode="before")
-    @classmethod
-    def _named(cls, value: object) -> object:
-        return _text(value)
 
     @field_validator("tickers")
     @classmethod

@@ -20,12 +20,18 @@ from mlflow.models import get_model_info
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from candlecast.candidate import Aliases, Candidate, Promotion, Rollback, Version
+from candlecast.candidate import (
+    CHAMPION,
+    PREVIOUS,
+    Aliases,
+    Candidate,
+    Promotion,
+    Rollback,
+    Version,
+)
 from candlecast.champion import Champion
+from candlecast.datasets import logged_model
 from candlecast.errors import CandlecastError
-
-CHAMPION, PREVIOUS = "champion", "previous"
-"""Aliases: the version that forecasts are made with, and the one before it."""
 
 ABSENT = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """How registries say that there is no such model (the first) or no such alias (either)."""
@@ -101,6 +107,14 @@ def version_of(model_name: str, alias: str) -> ModelVersion | None:
         raise
 
 
+def run_of(candidate: str | None) -> Run | None:
+    """Return the run of a candidate in the experiment that is set; None when there is none."""
+    runs: list[Run] = mlflow.search_runs(
+        filter_string=f"tags.candidate = '{candidate}'", max_results=1, output_format="list"
+    )
+    return runs[0] if runs else None
+
+
 class CandidateDataset(AbstractDataset[None, Candidate]):
     """What the MLflow run of one named candidate holds; loads a `candlecast.candidate.Candidate`.
 
@@ -123,27 +137,18 @@ class CandidateDataset(AbstractDataset[None, Candidate]):
             DatasetError: there is no such candidate, or the server does not answer.
         """
         with _asking(f"candidate {self._candidate}", "Nothing was registered. Run it again later."):
-            found = mlflow.search_runs(
-                filter_string=f"tags.candidate = '{self._candidate}'",
-                max_results=1,
-                output_format="list",
-            )
-            if not found:
+            run = run_of(self._candidate)
+            if run is None:
                 raise DatasetError(self._unknown())
-            return self._read(found[0])
+            return self._read(run)
 
     def _read(self, run: Run) -> Candidate:
         client, run_id = MlflowClient(), run.info.run_id
         files = {file.path for file in client.list_artifacts(run_id)}
         judged = client.get_metric_history(run_id, "gate.passed")
-        models = mlflow.search_logged_models(
-            experiment_ids=[run.info.experiment_id],
-            filter_string=f"source_run_id='{run_id}'",
-            max_results=1,
-            output_format="list",
-        )
+        logged = logged_model(run)
         # Of the model's own file, by the same clock as the metrics; the server may have another.
-        model = get_model_info(models[0].model_uri) if models else None
+        model = get_model_info(logged.model_uri) if logged else None
         told = (model and model.metadata) or {}
         return Candidate(
             name=str(self._candidate),
@@ -153,15 +158,15 @@ class CandidateDataset(AbstractDataset[None, Candidate]):
             metrics=dict(run.data.metrics),
             has_report="report.html" in files,
             card=_text_of(run, "model_card.md") if "model_card.md" in files else None,
-            model_id=models[0].model_id if models else None,
+            model_id=logged.model_id if logged else None,
             window=told.get("window"),
             feature=told.get("feature"),
             trained_at=_utc(dt.datetime.fromisoformat(model.utc_time_created)) if model else None,
             judged_at=_utc(dt.datetime.fromtimestamp(judged[-1].timestamp / 1000, dt.UTC))
             if judged
             else None,
-            version=_version_of_model(self._model_name, run_id, models[0].model_id)
-            if models
+            version=_version_of_model(self._model_name, run_id, logged.model_id)
+            if logged
             else None,
         )
 

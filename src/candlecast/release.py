@@ -44,23 +44,17 @@ from databricks.sdk.service.jobs import (
 )
 
 from candlecast import __version__
+from candlecast.candidate import CHAMPION, ID, LONGEST_TEXT
 from candlecast.errors import CandlecastError
 
 logger = logging.getLogger("candlecast.release")
 
-CHAMPION = "champion"
 SUMMARY = "summary.md"
 REPORT = ("report.html", "model_card.md", "metrics.json", "gate.json", SUMMARY)
 """What the train job leaves in the folder ``reporting`` of its volume."""
 
 OVERRIDE = "override:"
 """How the comment of an approval begins that says why a gate that did not pass is overridden."""
-
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""What the project takes as a candidate's id."""
-
-LONGEST = 500
-"""Characters of an approver or a reason that the project takes."""
 
 MANAGE, VIEW = "CAN MANAGE RUN on the job", "CAN VIEW on the job"
 """Permissions."""
@@ -652,10 +646,10 @@ def plain(text: str) -> str:
     )
     text = re.sub(r":+(?=\s|$)", " -", text.replace(",", ";"))
     text = re.sub(r"(^|\s)#+", " ", text)
-    text = " ".join(text.split()).lstrip("-?:#'. ;")[:LONGEST].rstrip(": ")
+    text = " ".join(text.split()).lstrip("-?:#'. ;")[:LONGEST_TEXT].rstrip(": ")
     # What YAML may take for a number, a date or a truth value.
     odd = re.match(r"[\d.+=~_]|(y|n|yes|no|on|off|true|false|null|nan|inf)$", text, re.IGNORECASE)
-    return f"({text[: LONGEST - 2]})" if odd else text
+    return f"({text[: LONGEST_TEXT - 2]})" if odd else text
 
 
 def train(options: argparse.Namespace, deployment: Deployment, workspace: Workspace) -> str:
@@ -809,7 +803,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("databricks.sdk").setLevel(logging.CRITICAL)
     try:
         with _signals():
-            if not re.fullmatch(NAME, options.candidate):
+            if not re.fullmatch(ID, options.candidate):
                 raise DeploymentError(
                     f"The candidate {options.candidate!r} is no id. It has letters, digits, '.', "
                     "'_' and '-', begins with a letter or a digit, and is at most 100 characters "

@@ -23,6 +23,7 @@ from candlecast.forests import (
     first_trees,
     grow,
     in_order,
+    probabilities,
     probabilities_by_size,
     walk_forward,
 )
@@ -185,10 +186,7 @@ def score_champion(
     ).where(F.col("session") > F.lit(champion.last_trained).cast("date"))
     seen = windows.select("ticker", "session", *champion.lags).toArrow()
     scored = seen.to_pandas(date_as_object=False)
-    ((_, probability),) = probabilities_by_size(
-        champion.forest, scored, [champion.forest.n_estimators]
-    )
-    scores = scored[["ticker", "session"]].assign(champion=probability)
+    scores = scored[["ticker", "session"]].assign(champion=probabilities(champion.forest, scored))
     rows = rows.merge(scores, on=["ticker", "session"], how="left")
     return rows.assign(champion_version=pd.array([champion.version] * len(rows), "Int32"))
 
@@ -210,10 +208,9 @@ def score_test(
         P(up) > 0.5. ``champion`` and ``champion_version`` are those of `score_champion`.
     """
     train, test = in_order(train), in_order(test)
-    ((_, probability),) = probabilities_by_size(model, test, [model.n_estimators])
     base_rate = float(train["up"].mean())
     scores = test[["ticker", "session", "body", "return_", "up"]].assign(
-        probability=probability,
+        probability=probabilities(model, test),
         always_up=1.0,
         majority=float(base_rate > 0.5),
         previous_day=(features(test).iloc[:, 0] > 0).astype(float),

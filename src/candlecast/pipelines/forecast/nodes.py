@@ -415,7 +415,4 @@ def _drawings(track_record: dict[str, Any]) -> dict[str, str]:
             "Population stability index of every lag",
             f"Population stability index: {indices}.",
         )
-    return {
-        name: figures.svg_text(figure, name, title, description)
-        for name, (figure, title, description) in drawn.items()
-    }
+    return figures.svg_texts(drawn)

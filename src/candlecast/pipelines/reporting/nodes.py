@@ -131,11 +131,7 @@ def draw_figures(
         ),
         "equity": (equity_figure, "Equity curve, illustrative", grown),
     }
-    texts = {
-        name: figures.svg_text(figure, name, title, description)
-        for name, (figure, title, description) in drawings.items()
-    }
-    return texts, roc_figure, calibration_figure, equity_figure
+    return figures.svg_texts(drawings), roc_figure, calibration_figure, equity_figure
 
 
 def gather_facts(
