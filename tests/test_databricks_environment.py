@@ -5,7 +5,6 @@ are classic, or of Spark Connect as on serverless compute. Tables live in a pers
 """
 
 import ast
-import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
-from candlecast.datasets import DeltaDataset, TableVersion
+from candlecast.datasets import Commit, DeltaDataset, TableVersion
 from candlecast.hooks import FULL, ProjectHooks
 from candlecast.parameters import ParameterError, check_parameters
 from conftest import ROOT
@@ -119,7 +118,7 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
 def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
     table = "spark_catalog.kept.prices" if named else f"{tmp_path}/prices"
     dataset = DeltaDataset(table=table, replace_by="ticker")
-    dataset.stamp = json.dumps({"candidate": "c-1", "sources": {"other": 7}})
+    dataset.stamp = {"candidate": "c-1", "sources": {"other": 7}}
     for ticker, close in {"AAPL": 1.5, "IBM": 2.5}.items():
         dataset.save(pd.DataFrame({"ticker": [ticker], "close": [close]}))
     spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('looked.after' = 'yes')")
@@ -130,17 +129,22 @@ def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_pat
         "CREATE OR REPLACE TABLE AS SELECT" if named else "WRITE",
     ]
     loaded = dataset.load()
-    assert dataset.version == 1
-    assert dataset.sources == {"other": 7}
-    assert dataset.made_with == {"candidate": "c-1"}
+    assert dataset.commit == Commit(1, None, {"other": 7}, {"candidate": "c-1"})
     # What is read is what is there, in one file: those of older versions get removed.
     assert len(loaded.inputFiles()) == 1
     dataset.save(pd.DataFrame({"ticker": ["IBM"], "close": [3.5]}))
-    assert dataset.version == 6
+    assert dataset.commit.version == 6
     assert sorted(loaded.collect()) == [("AAPL", 1.5), ("IBM", 2.5)]
     spark.sql(f"DELETE FROM {dataset._sql_name} WHERE ticker = 'IBM'")
     dataset.load()
-    assert (dataset.version, dataset.sources, dataset.made_with) == (7, {}, {})  # by somebody else
+    assert dataset.commit == Commit(7, None, {}, {})  # by somebody else
+    for pin, rows in {0: [("AAPL", 1.5)], 1: [("AAPL", 1.5), ("IBM", 2.5)]}.items():
+        dataset.pin = pin
+        assert sorted(dataset.load().collect()) == rows
+        assert dataset.commit.version == pin
+    dataset.pin = 8
+    with pytest.raises(DatasetError, match="has no version 8"):
+        dataset.load()
 
 
 def test_what_spark_refuses_to_write_is_told(spark: SparkSession, tmp_path: Path) -> None:

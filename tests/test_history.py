@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from candlecast.checks import Finding
-from candlecast.history import merge_history
+from candlecast.history import REPLACED, compare_history, merge_history
 
 SCHEMA = (
     "ticker string, session date, open double, high double, low double, close double, "
@@ -64,7 +64,10 @@ Merged = tuple[dict[str, dict[int, tuple[float | None, str]]], dict[tuple[str, s
 def merged(spark: SparkSession) -> Merged:
     """By ticker and day: the close, and which ingestion it came with; and the findings."""
     fetched, stored = table(spark, FETCHED[::-1], NEW), table(spark, STORED, OLD)
-    frame, findings = merge_history(fetched, stored, start="2022-01-04", end=None)
+    findings = compare_history(fetched, stored, start="2022-01-04", end=None)
+    replaced = [finding.ticker for finding in findings if finding.rule == REPLACED]
+    assert replaced == ["OTHER", "SPLIT"]
+    frame = merge_history(fetched, stored, replaced)
     rows: dict[str, dict[int, tuple[float | None, str]]] = {}
     for row in frame.orderBy("ticker", "session").collect():
         age = "old" if row["ingested_at"] == OLD.to_pydatetime() else "new"

@@ -32,6 +32,7 @@ VERBS = {
         "audit",
         "break",
         "choose",
+        "compare",
         "cut",
         "describe",
         "draw",

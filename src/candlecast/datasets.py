@@ -4,8 +4,11 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import json
+import logging
 import re
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +19,10 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.partitions import PartitionedDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
-from mlflow.entities import LoggedModel, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.checks import COLUMNS, Source
 from candlecast.errors import NoSessionsError, UnknownTickerError
@@ -26,6 +30,8 @@ from candlecast.errors import NoSessionsError, UnknownTickerError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from sklearn.ensemble import RandomForestClassifier
+
+logger = logging.getLogger(__name__)
 
 FIRST_SESSION = dt.date(1962, 1, 2)
 """Before Yahoo's oldest prices: what is asked for when no start is given."""
@@ -153,11 +159,41 @@ class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets h
         self._overwrite = False
 
 
+@dataclass(frozen=True)
+class Commit:
+    """The commit that last changed the rows of a table; maintenance of the platform is none.
+
+    Attributes:
+        version: of the table.
+        rows: how many the table has; None where a commit writes a part of it.
+        sources: versions of the tables that were known to the run that wrote it, by name.
+        made_with: ``candidate`` and the parameters that the run was given, by name.
+    """
+
+    version: int
+    rows: int | None
+    sources: dict[str, int]
+    made_with: dict[str, Any]
+
+
+class ConcurrentWriteError(DatasetError):
+    """Another writer committed to a table first, again and again."""
+
+
+Change = Callable[["DataFrame | None"], "DataFrame"]
+"""From what a table holds (None: there is none yet) to the rows to save."""
+
+
 class DeltaDataset(AbstractDataset[Any, Any]):
     """A Delta table, a path on a laptop and a three-level name on Databricks; a save is a commit.
 
     No dataset of kedro-datasets does both places, replacement by value and commit stamps:
     SparkDatasetV2 knows paths only, ManagedTableDataset names only.
+
+    Two jobs may write the same table at once. A save that finds another commit in its way is
+    repeated on what is stored then. With `replace_by` no commit that came between is overlooked:
+    each is a transaction of the application ``candlecast``, numbered by the version that it was
+    computed from, and Delta carries out a number once.
 
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
@@ -168,16 +204,15 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: the columns that Delta keeps statistics for (the others are wide, never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
-        as_known: the table's name; load the version that what was read before came from, though
-            there may be a newer one.
 
-    ``version``, ``rows`` (None with `replace_by`, whose commits write a part), ``sources`` (the
-    versions of the tables known to the run that wrote it) and ``made_with`` (its candidate and
-    parameters) tell what was last loaded or saved; ``stamp`` is stored with the next commits. They
-    are of the last commit that changed rows: what is done to keep a table fast is no new version.
+    Attributes:
+        pin: the version to load; None: the newest.
+        stamp: stored with the next commits, see `Commit`.
+        commit: what was last loaded or saved; None: nothing yet.
     """
 
     _SINGLE_PROCESS = True
+    ATTEMPTS = 8
 
     def __init__(
         self,
@@ -188,11 +223,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: str | None = None,
         as_pandas: bool = False,
         missing_ok: bool = False,
-        as_known: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
-        self.as_known = as_known
-        self.known: int | None = None
         self._table = table
         self._schema = schema
         self._replace_by = replace_by
@@ -200,12 +232,19 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._as_pandas = as_pandas
         self.optional = missing_ok
         self.metadata = metadata
-        self.version: int | None = None
-        self._newest: int | None = None
-        self.rows: int | None = None
-        self.sources: dict[str, int] = {}
-        self.made_with: dict[str, Any] = {}
-        self.stamp: str | None = None
+        self.pin: int | None = None
+        self.stamp: dict[str, Any] = {}
+        self.commit: Commit | None = None
+
+    @property
+    def name(self) -> str:
+        """The table's name, the same in both places."""
+        return re.split(r"[/.]", self._table)[-1]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether each run writes its own part of the table."""
+        return self._replace_by is not None
 
     @property
     def _sql_name(self) -> str:
@@ -220,37 +259,64 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         return SparkSession.builder.getOrCreate()
 
     def load(self) -> Any:
-        """Load the newest version, pinned: a later commit does not change what this frame holds.
+        """Load one version: a later commit does not change what this frame holds.
 
         Raises:
-            DatasetError: there is no such table, or Spark can't read it.
+            DatasetError: there is no such table or version, or Spark can't read it.
         """
-        with _spark_s_words(f"Table {self._table} can't be read"):
+        with translate_spark_errors(f"Table {self._table} can't be read"):
             if self.optional and not self._exists():
                 return None
-            self._note_last_commit()
-            version = self._newest if self.known in (None, self.version) else self.known
-            frame = self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
+            version, self.commit = self._find(self.pin)
+            frame = self._read(version)
             return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
 
-    def save(self, data: "DataFrame | pd.DataFrame") -> None:
-        """Write `data` in one commit.
+    def save(self, data: "DataFrame | pd.DataFrame | Change") -> None:
+        """Write in one commit.
+
+        Args:
+            data: the rows; with `replace_by` also a function of what is stored that returns them.
 
         Raises:
             DatasetError: the columns are not those of the schema, or Spark can't write them.
+            ConcurrentWriteError: other writers came first at each attempt.
         """
-        with _spark_s_words(f"Table {self._table} can't be written"):
-            self._write(data)
+        attempts = Retrying(
+            retry=retry_if_exception(_is_conflict),
+            wait=wait_random_exponential(multiplier=1, max=30),
+            stop=stop_after_attempt(self.ATTEMPTS),
+            before_sleep=lambda state: logger.warning(
+                "  %s: another writer committed first, attempt %d", self.name, state.attempt_number
+            ),
+            reraise=True,
+        )
+        with translate_spark_errors(f"Table {self._table} can't be written"):
+            try:
+                attempts(self._write, data)
+            except Exception as error:
+                if not _is_conflict(error):
+                    raise
+                raise ConcurrentWriteError(
+                    f"Table {self._table} was not written: in {self.ATTEMPTS} attempts another "
+                    "writer committed first. What is stored is whole. Run this again when the "
+                    "other job has ended."
+                ) from error
 
-    def _write(self, data: "DataFrame | pd.DataFrame") -> None:
+    def _write(self, data: "DataFrame | pd.DataFrame | Change") -> None:
+        there = self.is_shared and self._exists()
+        version = self._find(None)[0] if there else -1
+        if callable(data):
+            data = data(self._read(version) if there else None)
         frame = self._spark_frame(data)
         writer = frame.write.format("delta").mode("overwrite")
-        if self.stamp:
-            writer = writer.option("userMetadata", self.stamp)
+        token = uuid.uuid4().hex
+        writer = writer.option("userMetadata", json.dumps({**self.stamp, "commit": token}))
         if self._keys:
             writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
-        if self._replace_by and self._exists():
-            values = [row[0] for row in frame.select(self._replace_by).distinct().collect()]
+        if self._replace_by:
+            writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(version + 1))
+        if there:
+            values = [row[0] for row in frame.select(str(self._replace_by)).distinct().collect()]
             literals = ", ".join(
                 "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values
             )
@@ -264,7 +330,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             if not self._spark.catalog.databaseExists(schema):  # the bundle makes it on Databricks
                 self._spark.sql(f"CREATE SCHEMA {schema}")
             writer.saveAsTable(self._sql_name)
-        self._note_last_commit()
+        self.commit = self._own_commit(token)
 
     def _spark_frame(self, data: "DataFrame | pd.DataFrame") -> "DataFrame":
         if isinstance(data, pd.DataFrame):
@@ -283,34 +349,67 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             raise DatasetError(f"Table {self._table}: expected the columns {expected}, got {got}.")
         return data.select(*(F.col(field.name).cast(field.dataType) for field in fields))
 
-    def _note_last_commit(self) -> None:
+    def _read(self, version: int) -> "DataFrame":
+        return self._spark.read.option("versionAsOf", str(version)).table(self._sql_name)
+
+    def _find(self, pin: int | None) -> tuple[int, Commit]:
+        """Find the version to read, and the commit that made its rows.
+
+        The newest version is read as the platform keeps it; the files of older ones get removed.
+
+        Raises:
+            DatasetError: there is no such table or version.
+        """
         if not self._exists():
             raise DatasetError(
-                f"There is no table {self._table} yet. To go on, run the pipeline that writes it: "
-                "kedro run"
+                f"There is no table {self._table} yet. Run the pipeline that writes it: kedro run"
             )
-        commits = list(self._last_commits())
-        commit = commits[-1]  # it changed rows, or the change is older than the log reaches
-        self._newest, self.version = int(commits[0]["version"]), int(commit["version"])
-        rows = (commit["operationMetrics"] or {}).get("numOutputRows")
-        self.rows = None if rows is None or self._replace_by else int(rows)
-        stamp = json.loads(commit["userMetadata"] or "{}")
-        self.sources = stamp.get("sources", {})
-        self.made_with = stamp.get("parameters", {})
-        if "candidate" in stamp:
-            self.made_with["candidate"] = stamp["candidate"]
+        newest = changed = None
+        for row in self._history():
+            newest = int(row["version"]) if newest is None else newest
+            if changed is None and row["operation"] not in MAINTENANCE:
+                changed = row
+                if pin is None or int(row["version"]) <= pin <= newest:
+                    break
+            if pin is not None and int(row["version"]) == pin:
+                return pin, self._commit_of(row)
+        else:
+            if pin is not None:
+                raise DatasetError(
+                    f"Table {self._table} has no version {pin} any more (the newest is {newest}). "
+                    "Run this candidate from its start: kedro run"
+                )
+            changed = row  # the last change is older than the log reaches
+        assert newest is not None
+        return newest, self._commit_of(changed)
 
-    def _last_commits(self) -> Iterator[dict[str, Any]]:
-        """Tell the commits, the newest first, back to the last that changed rows.
+    def _own_commit(self, token: str) -> Commit:
+        """Find the commit that holds a token.
+
+        Raises:
+            ConcurrentWriteError: there is none, as another writer came first.
+        """
+        for row in self._history():
+            if json.loads(row["userMetadata"] or "{}").get("commit") == token:
+                return self._commit_of(row)
+        raise ConcurrentWriteError(self._table)
+
+    def _commit_of(self, row: dict[str, Any]) -> Commit:
+        rows = (row["operationMetrics"] or {}).get("numOutputRows")
+        stamp = json.loads(row["userMetadata"] or "{}")
+        candidate = {"candidate": stamp["candidate"]} if "candidate" in stamp else {}
+        return Commit(
+            int(row["version"]),
+            None if rows is None or self._replace_by else int(rows),
+            stamp.get("sources", {}),
+            stamp.get("parameters", {}) | candidate,
+        )
+
+    def _history(self) -> Iterator[dict[str, Any]]:
+        """Yield the commits, the newest first.
 
         A folder's come from its own log, which spares a Spark job of 0.4 s.
         """
-        for commit in self._commits():
-            yield commit
-            if commit["operation"] not in MAINTENANCE:
-                return
-
-    def _commits(self) -> Iterator[dict[str, Any]]:
         if "/" in self._table:
             for file in sorted((Path(self._table) / "_delta_log").glob("*.json"), reverse=True):
                 actions = [json.loads(line) for line in file.read_text().splitlines()]
@@ -334,9 +433,30 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         return {"table": self._table, "replace_by": self._replace_by}
 
 
+class TableVersion(DeltaDataset):
+    """The version of a Delta table that a run reads, for what notes where it came from."""
+
+    def load(self) -> int:
+        """Return the version.
+
+        Raises:
+            DatasetError: there is no such table.
+        """
+        with translate_spark_errors(f"Table {self._table} can't be read"):
+            _, self.commit = self._find(self.pin)
+        return self.commit.version
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether Delta says that another writer committed first; classic Spark has no class for it."""
+    return isinstance(error, ConcurrentWriteError) or bool(
+        re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error))
+    )
+
+
 @contextlib.contextmanager
-def _spark_s_words(failure: str) -> Iterator[None]:
-    """Say what Spark says of a failure, less the stack of its server that Spark Connect adds."""
+def translate_spark_errors(failure: str) -> Iterator[None]:
+    """Raise what Spark says of a failure, without the JVM stack trace that Spark Connect adds."""
     from pyspark.errors import PySparkException
 
     try:
@@ -344,36 +464,6 @@ def _spark_s_words(failure: str) -> Iterator[None]:
     except PySparkException as error:
         said = str(error).partition("\n\nJVM stacktrace:")[0].strip()
         raise DatasetError(f"{failure}: {said}") from error
-
-
-class TableVersion(AbstractDataset[None, int]):
-    """The version of a Delta table that was committed last, for what notes where it came from.
-
-    Args:
-        table: as for `DeltaDataset`.
-    """
-
-    def __init__(self, *, table: str, metadata: dict[str, Any] | None = None):
-        self._of = DeltaDataset(table=table)
-        self.metadata = metadata
-
-    def load(self) -> int:
-        """Tell the version.
-
-        Raises:
-            DatasetError: there is no such table.
-        """
-        with _spark_s_words(f"Table {self._of._table} can't be read"):
-            self._of._note_last_commit()
-        assert self._of.version is not None
-        return self._of.version
-
-    def save(self, data: None) -> None:
-        """A version is made by a commit."""
-        raise DatasetError("A table's version is read only.")
-
-    def _describe(self) -> dict[str, Any]:
-        return self._of._describe()
 
 
 class Clock(AbstractDataset[None, dt.datetime]):
@@ -485,7 +575,7 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
         run = mlflow.active_run()
         if run is None:
             raise DatasetError("The model belongs to an MLflow run, and none is active.")
-        model = logged_model(run)
+        model = logged_model(run.info.run_id)
         if model is None:
             raise DatasetError(
                 f"The MLflow run {run.info.run_id} has no model. To go on, train one: "
@@ -494,15 +584,29 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
         return mlflow.sklearn.load_model(model.model_uri)
 
 
-def logged_model(run: Run) -> LoggedModel | None:
-    """Return the newest model that was logged to a run; None when there is none."""
-    models: list[LoggedModel] = mlflow.search_logged_models(
-        experiment_ids=[run.info.experiment_id],
-        filter_string=f"source_run_id='{run.info.run_id}'",
-        max_results=1,
-        output_format="list",
-    )
-    return models[0] if models else None
+def logged_model(run_id: str) -> LoggedModel | None:
+    """Return the newest whole model that was logged to a run; None when there is none.
+
+    The run itself names its models: Databricks can't search them by run (mlflow 3.17,
+    tracking/_model_registry/fluent.py, ``_get_logged_models_from_run``).
+    """
+    client = MlflowClient()
+    outputs = client.get_run(run_id).outputs
+    models = [
+        client.get_logged_model(output.model_id)
+        for output in (outputs.model_outputs if outputs else [])
+    ]
+    whole = [model for model in models if model.status == LoggedModelStatus.READY]
+    return max(whole, key=lambda model: model.creation_timestamp, default=None)
+
+
+def table_versions(tags: Mapping[str, str]) -> dict[str, int]:
+    """Return the versions of the tables that a candidate's run read or wrote, by name, sorted."""
+    return {
+        name.removeprefix("version."): int(value)
+        for name, value in sorted(tags.items())
+        if name.startswith("version.")
+    }
 
 
 class LineageDataset(AbstractDataset[None, dict[str, Any]]):
@@ -535,11 +639,7 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
             "git_commit": tags["git_commit"],
             "candlecast": tags["candlecast"],
             "packages": json.loads(tags["packages"]),
-            "versions": {
-                name.removeprefix("version."): int(value)
-                for name, value in sorted(tags.items())
-                if name.startswith("version.")
-            },
+            "versions": table_versions(tags),
             "parameters": dict(sorted(run.data.params.items())),
         }
 

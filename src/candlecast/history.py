@@ -1,5 +1,6 @@
 """Bring newly fetched sessions and the stored ones together, ticker by ticker."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -12,48 +13,52 @@ MOVED = 1e-6
 RESCALED = 0.005
 """A history is on another scale when its typical price moved by more than this, relative to one."""
 
+REPLACED = "history replaced"
+"""The rule of a finding that says that a ticker's stored history does not go with the new one."""
+
 _VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
 
 
-def merge_history(
+def compare_history(
     fetched: DataFrame, stored: DataFrame, start: str | None, end: str | None
-) -> tuple[DataFrame, list[Finding]]:
-    """Let fetched sessions replace stored ones, and keep stored ones that were not fetched.
+) -> list[Finding]:
+    """Compare fetched sessions with the stored ones of the same tickers.
 
-    A price that moved is replaced and counted. The stored history of a ticker is replaced whole
-    when it does not go with the new one: it came from another source, or more than half of the
-    sessions that both have moved, by a common factor (a split between two fetches rescales all
-    prices before it). The stored sessions that were not fetched are dropped then. Nothing is lost:
-    the older version of the table stays readable.
+    The stored history of a ticker is to be replaced whole when it does not go with the new one: it
+    came from another source, or more than half of the sessions that both have moved, by a common
+    factor (a split between two fetches rescales all prices before it).
 
     Args:
-        fetched: one row a ticker and session, the columns of `candlecast.checks.COLUMNS`.
+        fetched: one row per ticker and session, the columns of `candlecast.checks.COLUMNS`.
         stored: the same of the same tickers, from earlier runs.
-        start: the first session that was asked for; None is the first there is.
-        end: the last one that was asked for; None is the last there is.
+        start: the first session that was requested; None is the first there is.
+        end: the last one that was requested; None is the last there is.
 
     Returns:
-        One row a ticker and session; one that did not move keeps its ``ingested_at``. And the
-        findings, of tickers that were stored: ``history replaced``
-        (`found` counts stored sessions that are dropped) or ``history kept`` (`found` counts stored
-        sessions that are kept though the answer lacks them inside the range asked for), and
-        ``history moved`` (`found` counts sessions with another price).
+        The findings, of tickers that were stored, sorted by ticker: ``history replaced`` (`found`
+        counts stored sessions that are dropped) or ``history kept`` (`found` counts stored sessions
+        that are kept though the answer lacks them inside the requested range), and ``history
+        moved`` (`found` counts sessions with another price).
     """
-    new, old = fetched.alias("new"), stored.alias("old")
-    both = new.join(old, ["ticker", "session"], "full_outer")
-    is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()
-    joined = both.select(
-        "ticker",
-        "session",
-        is_new.alias("is_new"),
-        is_old.alias("is_old"),
-        (is_new & is_old & _moved()).alias("moved"),
-        F.struct(*(F.col(f"new.{name}") for name in _VALUES)).alias("new"),
-        F.struct(*(F.col(f"old.{name}") for name in _VALUES)).alias("old"),
-    )
-    facts = [row.asDict() for row in _facts(joined, start, end).orderBy("ticker").collect()]
-    replaced = [row["ticker"] for row in facts if _why_replaced(row)]
-    kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
+    facts = _facts(_joined(fetched, stored), start, end).orderBy("ticker").collect()
+    return [finding for row in facts for finding in _findings(row.asDict())]
+
+
+def merge_history(fetched: DataFrame, stored: DataFrame, replaced: Sequence[str]) -> DataFrame:
+    """Let fetched sessions replace stored ones, and keep stored ones that were not fetched.
+
+    Nothing is lost: the older version of the table stays readable.
+
+    Args:
+        fetched: one row per ticker and session, the columns of `candlecast.checks.COLUMNS`.
+        stored: the same of the same tickers, from earlier runs.
+        replaced: the tickers whose stored sessions that were not fetched are dropped.
+
+    Returns:
+        One row per ticker and session; one whose prices did not move keeps its ``ingested_at``.
+    """
+    joined = _joined(fetched, stored)
+    kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(list(replaced)))
     values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
     first_seen = F.when(F.col("is_old") & ~F.col("moved"), F.col("old.ingested_at"))
     merged = kept.select(
@@ -64,7 +69,22 @@ def merge_history(
         *(F.col(f"values.{name}").alias(name) for name in _VALUES if name != "ingested_at"),
         F.coalesce("first_seen", "values.ingested_at").alias("ingested_at"),
     )
-    return merged.select(COLUMNS), [finding for row in facts for finding in _findings(row)]
+    return merged.select(COLUMNS)
+
+
+def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:
+    """Put the new and the old values of a ticker's session into one row."""
+    both = fetched.alias("new").join(stored.alias("old"), ["ticker", "session"], "full_outer")
+    is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()
+    return both.select(
+        "ticker",
+        "session",
+        is_new.alias("is_new"),
+        is_old.alias("is_old"),
+        (is_new & is_old & _moved()).alias("moved"),
+        F.struct(*(F.col(f"new.{name}") for name in _VALUES)).alias("new"),
+        F.struct(*(F.col(f"old.{name}") for name in _VALUES)).alias("old"),
+    )
 
 
 def _moved() -> Column:
@@ -113,7 +133,7 @@ def _findings(facts: dict[str, Any]) -> list[Finding]:
     rows = facts["fetched"] + only_stored
     if why := _why_replaced(facts):
         detail = f"{why}; replaced whole, {only_stored} stored sessions are dropped"
-        return [Finding(ticker, "history replaced", rows, facts["fetched"], only_stored, detail)]
+        return [Finding(ticker, REPLACED, rows, facts["fetched"], only_stored, detail)]
     lacking, outside = facts["lacking"], only_stored - facts["lacking"]
     kept = f"{facts['fetched'] - facts['both']} new; kept {outside} outside the range asked for"
     if lacking:

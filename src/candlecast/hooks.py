@@ -32,7 +32,7 @@ from kedro_mlflow.framework.hooks import mlflow_hook
 
 from candlecast import __version__
 from candlecast.candidate import CHAMPION
-from candlecast.datasets import DeltaDataset
+from candlecast.datasets import DeltaDataset, table_versions
 from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
 from candlecast.registry import AliasesDataset, run_of, starting, version_of
@@ -98,7 +98,10 @@ class ProjectHooks:
         self._started = False
         self._lock: TextIO | None = None
         self._catalog: DataCatalog | None = None
-        self._versions: dict[str, int] = {}
+        self._versions: dict[
+            str, int
+        ] = {}  # of tables that were read or written, or sources of one
+        self._recorded: dict[str, int] = {}  # by this candidate's processes
         self._rows: dict[str, int] = {}
         self._node: Node | None = None
         self._since = 0.0
@@ -178,9 +181,13 @@ class ProjectHooks:
         if self._spark:
             java_version()
             self._take_lock()
+            shutil.rmtree(
+                self._data_root / "fetched", ignore_errors=True
+            )  # of runs that were killed
         yield
         active = mlflow.active_run()
         if active:
+            self._recorded = table_versions(active.data.tags)
             try:
                 self._check_parameters(active.data.params)
             except OtherRunError:
@@ -237,26 +244,30 @@ class ProjectHooks:
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; a new node ends the last one's line."""
+        """Start Spark when the first dataset needs it; a new node ends the last one's line.
+
+        A table that this run knows already is read in the version that it knows, and one that each
+        run writes a part of in the version that this candidate wrote: another job may have written
+        it since.
+        """
         if node is not self._node:
             self._end_line()
             self._node, self._since = node, time.monotonic()
         self._ensure_spark(dataset_name)
-        if (table := self._table(dataset_name)) and table.as_known:
-            table.known = self._versions.get(table.as_known)
+        if (table := self._table(dataset_name)) and not table.optional:
+            known = self._versions.get(table.name)
+            table.pin = self._recorded.get(table.name, known) if table.is_shared else known
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
         """Start Spark when needed; stamp a commit with the candidate and the versions so far."""
         self._ensure_spark(dataset_name)
         if table := self._table(dataset_name):
-            table.stamp = json.dumps(
-                {
-                    "candidate": self._candidate,
-                    "sources": self._versions,
-                    "parameters": {name: self._parameters[name] for name in SHAPING},
-                }
-            )
+            table.stamp = {
+                "candidate": self._candidate,
+                "sources": self._versions,
+                "parameters": {name: self._parameters[name] for name in SHAPING},
+            }
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
@@ -287,10 +298,8 @@ class ProjectHooks:
     def on_pipeline_error(self) -> None:
         """Let the next run in, before kedro-mlflow marks this one as failed.
 
-        On a full disk the fetched files, which the next run fetches anyway, make room for the mark.
+        The files that this run fetched go first: on a full disk they make room for the mark.
         """
-        if self._free() < FULL:
-            shutil.rmtree(self._data_root / "fetched", ignore_errors=True)
         self._release()
 
     def _say(
@@ -319,6 +328,13 @@ class ProjectHooks:
         return usage.free if usage.total else FULL
 
     def _release(self) -> None:
+        """Remove the files that this run fetched, and let the next run in."""
+        fetched = self._data_root / "fetched"
+        shutil.rmtree(fetched / self._candidate, ignore_errors=True)
+        with contextlib.suppress(
+            OSError
+        ):  # another job's files are still in it, or it is not there
+            fetched.rmdir()
         if self._lock:
             self._lock.truncate(0)
             self._lock.close()
@@ -339,31 +355,32 @@ class ProjectHooks:
 
     def _check_sources(self, dataset_name: str) -> None:
         """Demand that all tables read in this run come from the same versions of their sources."""
-        table, name = self._table(dataset_name), _plain(dataset_name)
-        if table is None or table.version is None or table.optional or table.as_known:
+        table = self._table(dataset_name)
+        if table is None or table.commit is None or table.optional:
             return
-        asked = {"candidate": self._candidate} if name == "test_scores" else {}
-        if name in ("windows", "train", "test", "test_scores"):
+        commit = table.commit
+        asked = {"candidate": self._candidate} if table.name == "test_scores" else {}
+        if table.name in ("windows", "train", "test", "test_scores"):
             asked |= {key: self._parameters[key] for key in SHAPING}
         for key, value in asked.items():
-            if table.made_with.get(key, value) != value:
+            if commit.made_with.get(key, value) != value:
                 raise OtherRunError(
-                    f"Table {name} was made with {key}={table.made_with[key]}, and {value} is "
-                    "asked for now. To go on, ask for the same, or make it anew: kedro run"
+                    f"Table {table.name} was made with {key}={commit.made_with[key]}, and {value} "
+                    "is asked for now. To go on, ask for the same, or make it anew: kedro run"
                 )
-        for source, version in {**table.sources, name: table.version}.items():
+        for source, version in {**commit.sources, table.name: commit.version}.items():
             if self._versions.setdefault(source, version) != version:
-                raise MixedTablesError(name, source, version, self._versions[source])
+                raise MixedTablesError(table.name, source, version, self._versions[source])
 
     def _note(self, dataset_name: str) -> None:
-        table, name = self._table(dataset_name), _plain(dataset_name)
-        if table is None or table.version is None or table.optional or table.as_known:
+        table = self._table(dataset_name)
+        if table is None or table.commit is None or table.optional:
             return
-        if table.rows is not None:
-            self._rows[name] = table.rows
-        self._versions[name] = table.version
+        if table.commit.rows is not None:
+            self._rows[table.name] = table.commit.rows
+        self._versions[table.name] = self._recorded[table.name] = table.commit.version
         if mlflow.active_run():
-            mlflow.set_tag(f"version.{name}", table.version)
+            mlflow.set_tag(f"version.{table.name}", table.commit.version)
 
     def _end_line(self) -> None:
         """Log one line a node: its seconds, and the tables that it read and wrote."""
@@ -371,7 +388,7 @@ class ProjectHooks:
             return
         read, written = (
             ", ".join(
-                self._described(table.as_known or _plain(name))
+                name if table.optional else self._described(table.name)
                 for name in names
                 if (table := self._table(name))
             )
@@ -386,8 +403,3 @@ class ProjectHooks:
             return name
         rows = f" ({self._rows[name]:,} rows)" if name in self._rows else ""
         return f"{name} v{self._versions[name]}{rows}"
-
-
-def _plain(dataset_name: str) -> str:
-    """A dataset's name without its transcoding: ``train`` of ``train@pandas``."""
-    return dataset_name.split("@", 1)[0]

@@ -433,7 +433,7 @@ def test_files_of_earlier_runs_never_reach_the_prices(server: YahooServer, fresh
     server.script("IBM", changed(3, *BAD_ROWS["prices are positive"]), prices(FORTNIGHT[:6]))
     with pytest.raises(RefusedError):
         fresh.ingest("AAPL", "^GSPC", "IBM")
-    left = {file.name for file in (fresh.root / "fetched").iterdir()}
+    left = {file.name for file in (fresh.root / "fetched/none").iterdir()}
     assert left == {"AAPL.parquet", "%5EGSPC.parquet"}
     server.script("^GSPC", prices(FORTNIGHT[2:]))
     fresh.ingest("IBM", "^GSPC")

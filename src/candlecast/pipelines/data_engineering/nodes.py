@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from candlecast.errors import (
     TooLittleHistoryError,
     UnknownTickerError,
 )
-from candlecast.history import merge_history
+from candlecast.history import REPLACED, compare_history, merge_history
 from candlecast.windows import Feature, add_windows, sessions_needed, split_windows
 
 logger = logging.getLogger(__name__)
@@ -140,27 +140,45 @@ def _tell(arrivals: Arrivals, tickers: Iterable[str]) -> None:
         )
 
 
-def merge_prices(
+def compare_prices(
     fetched: DataFrame,
     stored_prices: DataFrame | None,
     arrivals: Arrivals,
     start: str | None,
     end: str | None,
-) -> tuple[DataFrame, list[Finding]]:
-    """Bring what arrived and what is stored together; see `candlecast.history.merge_history`.
-
-    Returns:
-        The sessions to store of the tickers that arrived in this run, one row a ticker and session;
-        and what happened to the stored ones.
-    """
+) -> list[Finding]:
+    """Compare what arrived with what is stored; see `candlecast.history.compare_history`."""
     if stored_prices is None:
-        return fetched, []
-    arrived = F.col("ticker").isin(list(arrivals.findings))
-    merged, findings = merge_history(fetched, stored_prices.where(arrived), start, end)
+        return []
+    findings = compare_history(fetched, _arrived(stored_prices, arrivals), start, end)
     for finding in findings:
         if finding.found:
             logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
-    return merged, findings
+    return findings
+
+
+def merge_prices(
+    fetched: DataFrame, arrivals: Arrivals, history: list[Finding]
+) -> Callable[[DataFrame | None], DataFrame]:
+    """Bring what arrived and what is stored together; see `candlecast.history.merge_history`.
+
+    Returns:
+        A function of the stored prices, since another job may store some until these are saved. It
+        returns the sessions to store of the tickers that arrived in this run, one row per ticker
+        and session.
+    """
+    replaced = [finding.ticker for finding in history if finding.rule == REPLACED]
+
+    def merge(stored: DataFrame | None) -> DataFrame:
+        if stored is None:
+            return fetched
+        return merge_history(fetched, _arrived(stored, arrivals), replaced)
+
+    return merge
+
+
+def _arrived(prices: DataFrame, arrivals: Arrivals) -> DataFrame:
+    return prices.where(F.col("ticker").isin(list(arrivals.findings)))
 
 
 def tabulate_quality(

@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline, node
 
 from candlecast.audit import audit_leakage
 from candlecast.pipelines.data_engineering.nodes import (
+    compare_prices,
     fetch_sessions,
     make_windows,
     merge_prices,
@@ -35,9 +36,21 @@ def create_pipeline() -> Pipeline:
             name="fetch_sessions",
         ),
         node(
+            compare_prices,
+            {
+                "fetched": "fetched@spark",
+                "stored_prices": "stored_prices",
+                "arrivals": "arrivals",
+                "start": "params:start",
+                "end": "params:end",
+            },
+            "history",
+            name="compare_prices",
+        ),
+        node(
             merge_prices,
-            ["fetched@spark", "stored_prices", "arrivals", "params:start", "params:end"],
-            ["prices", "history"],
+            ["fetched@spark", "arrivals", "history"],
+            "prices",
             name="merge_prices",
         ),
         node(

@@ -50,7 +50,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 score_champion,
-                ["test@pandas", "champion_if_any", "known_prices"],
+                ["test@pandas", "champion_if_any", "prices"],
                 "champion_scores",
                 name="score_champion",
             ),

@@ -13,7 +13,9 @@ from candlecast.pipelines.forecast.nodes import (
     write_track_record,
 )
 
-SHARED = ("fetch_sessions", "merge_prices", "tabulate_quality", "select_sessions")
+SHARED = (
+    *("fetch_sessions", "compare_prices", "merge_prices", "tabulate_quality", "select_sessions"),
+)
 """Nodes of data_engineering: prices are fetched anew, and checked as for training."""
 
 

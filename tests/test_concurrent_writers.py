@@ -1,0 +1,132 @@
+"""Two jobs that write the same table at once, where no lock keeps them apart.
+
+As the jobs train and forecast do on Databricks. Each is a process with a Spark of its own, and they
+share a folder or, through one Spark Connect server, a metastore.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from candlecast.datasets import ConcurrentWriteError, DeltaDataset
+
+ROUNDS = 10
+
+
+def rows(**closes: float) -> pd.DataFrame:
+    return pd.DataFrame({"ticker": list(closes), "close": list(closes.values())})
+
+
+def table(spark: SparkSession, dataset: DeltaDataset) -> list[tuple[str, float]]:
+    return sorted(map(tuple, spark.table(dataset._sql_name).collect()))
+
+
+@pytest.fixture(params=["folder", "name"])
+def address(request: pytest.FixtureRequest, tmp_path: Path, spark: SparkSession) -> str:
+    """Where a table lies; nothing is there yet."""
+    if request.param == "folder":
+        return f"{tmp_path}/prices"
+    spark.sql("DROP TABLE IF EXISTS spark_catalog.shared.prices")
+    return "spark_catalog.shared.prices"
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["first", "later"])
+def test_fault_44_a_commit_that_comes_between_is_not_overwritten(
+    there: bool, address: str, spark: SparkSession
+) -> None:
+    """The other job commits after this one has read what is stored, and before it writes."""
+    dataset, other = (DeltaDataset(table=address, replace_by="ticker") for _ in range(2))
+    if there:
+        dataset.save(rows(AAPL=1.0))
+    seen = []
+
+    def change(stored: DataFrame | None) -> DataFrame:
+        seen.append([] if stored is None else sorted(map(tuple, stored.collect())))
+        if len(seen) == 1:
+            other.save(rows(AAPL=2.0, IBM=3.0))
+        frame = spark.createDataFrame(rows(AAPL=4.0, MSFT=5.0))
+        return frame if stored is None else frame.union(stored.where("ticker = 'AAPL'")).limit(2)
+
+    dataset.ATTEMPTS = 3
+    dataset.save(change)
+    assert seen == [[("AAPL", 1.0)] if there else [], [("AAPL", 2.0), ("IBM", 3.0)]]
+    assert table(spark, dataset) == [("AAPL", 4.0), ("IBM", 3.0), ("MSFT", 5.0)]
+    assert other.commit and dataset.commit
+    assert (other.commit.version, dataset.commit.version) == (int(there), int(there) + 1)
+
+
+def test_fault_44_a_writer_that_never_comes_first_gives_up_and_harms_nothing(
+    address: str, spark: SparkSession
+) -> None:
+    dataset, other = (DeltaDataset(table=address, replace_by="ticker") for _ in range(2))
+    dataset.ATTEMPTS = 2
+
+    def change(stored: DataFrame | None) -> DataFrame:
+        other.save(rows(AAPL=2.0))
+        return spark.createDataFrame(rows(AAPL=1.0))
+
+    with pytest.raises(ConcurrentWriteError, match=address):
+        dataset.save(change)
+    assert table(spark, dataset) == [("AAPL", 2.0)]
+
+
+WRITER = """
+import json, sys, time
+from pathlib import Path
+import pandas as pd, yaml
+from candlecast.datasets import DeltaDataset
+from candlecast.spark import start_session
+root, folder, name, rounds = sys.argv[1:]
+session = yaml.safe_load(Path(root, "conf/base/spark.yml").read_text())["session"]
+spark = start_session({**session, "spark.master": "local[1]"}, Path(folder, name))
+dataset = DeltaDataset(table=f"{folder}/prices", replace_by="ticker")
+
+def change(stored):
+    # Each round adds a row to what is stored of the one ticker.
+    frame = spark.createDataFrame([("AAPL", f"{name}-{number}")], "ticker string, session string")
+    return frame if stored is None else stored.union(frame)
+
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(rounds)):
+    dataset.save(change)
+    print(json.dumps(dataset.commit.version), flush=True)
+    assert sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_fault_44_two_processes_lose_no_row(tmp_path: Path, spark: SparkSession) -> None:
+    """They start each round together; each adds a row to what is stored, read and written whole."""
+    root = Path(__file__).parents[1]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(root), str(tmp_path), name, str(ROUNDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("train", "forecast")
+    ]
+    for writer in writers:
+        assert writer.stdout and writer.stdout.readline() == "ready\n"
+    versions = []
+    for _ in range(ROUNDS):
+        for writer in writers:
+            assert writer.stdin
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        versions += [json.loads(writer.stdout.readline()) for writer in writers if writer.stdout]
+    for writer in writers:
+        writer.communicate("go\n", timeout=60)
+        assert writer.returncode == 0
+    assert sorted(versions) == list(range(2 * ROUNDS))
+    stored = spark.read.format("delta").load(f"{tmp_path}/prices").collect()
+    assert sorted(row["session"] for row in stored) == sorted(
+        f"{name}-{number}" for name in ("train", "forecast") for number in range(ROUNDS)
+    )
