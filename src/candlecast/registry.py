@@ -15,9 +15,9 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_mlflow.io.models import MlflowModelRegistryDataset
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import get_model_info
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, INVALID_PARAMETER_VALUE, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from candlecast.candidate import (
@@ -32,9 +32,6 @@ from candlecast.candidate import (
 from candlecast.champion import Champion
 from candlecast.datasets import logged_model
 from candlecast.errors import CandlecastError
-
-ABSENT = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
-"""How registries say that there is no such model (the first) or no such alias (either)."""
 
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """How MLflow's client asks while nothing is lost yet: some 5 s for a server that is not there."""
@@ -99,12 +96,25 @@ class ChampionDataset(MlflowModelRegistryDataset):  # type: ignore[misc] # kedro
 
 def version_of(model_name: str, alias: str) -> ModelVersion | None:
     """Return the version that an alias points to; None when there is no such alias, or model."""
+    client = MlflowClient()
     try:
-        return MlflowClient().get_model_version_by_alias(model_name, alias)
+        return client.get_model_version_by_alias(model_name, alias)
     except MlflowException as error:
-        if error.error_code in ABSENT:
+        if _says_absent(error):
+            return None
+        # The open-source registry says so of an absent alias, and of requests that are wrong.
+        refused = error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE)
+        if refused and alias not in client.get_registered_model(model_name).aliases:
             return None
         raise
+
+
+def _says_absent(error: MlflowException) -> bool:
+    """Whether a registry says that something is not there: each has codes of its own for it."""
+    answer = error.json if isinstance(error, RestException) else {}
+    code = str(answer.get("error_code", error.error_code))
+    absent = code.endswith(("DOES_NOT_EXIST", "NOT_FOUND"))
+    return absent and code != ErrorCode.Name(ENDPOINT_NOT_FOUND)  # the wrong server
 
 
 def run_of(candidate: str | None) -> Run | None:
@@ -146,7 +156,7 @@ class CandidateDataset(AbstractDataset[None, Candidate]):
         client, run_id = MlflowClient(), run.info.run_id
         files = {file.path for file in client.list_artifacts(run_id)}
         judged = client.get_metric_history(run_id, "gate.passed")
-        logged = logged_model(run)
+        logged = logged_model(run_id)
         # Of the model's own file, by the same clock as the metrics; the server may have another.
         model = get_model_info(logged.model_uri) if logged else None
         told = (model and model.metadata) or {}
@@ -335,19 +345,26 @@ class AliasesDataset(AbstractDataset[Promotion | Rollback, Aliases]):
 def _version_of_model(model_name: str, run_id: str, model_id: str) -> int | None:
     """Return the first usable version made of a logged model; one that never got ready is none.
 
-    Asked for by the run alone: Unity Catalog takes no second condition, and finds without tags.
+    Asked for by the name alone: Unity Catalog takes no other filter (mlflow 3.17,
+    store/_unity_catalog/registry/uc_native_rest_store.py, and issue 12217), and finds without tags.
     """
-    client = MlflowClient()
-    found = [
-        client.get_model_version(model_name, version.version)
-        for version in client.search_model_versions(f"run_id='{run_id}'")
-        if version.name == model_name and version.status == "READY"
-    ]
-    own = (f"models:/{model_id}", model_id)
-    numbers = [
-        int(version.version) for version in found if {version.source, version.model_id} & {*own}
-    ]
-    return min(numbers, default=None)
+    client, token = MlflowClient(), None
+    own = {f"models:/{model_id}", model_id}
+    numbers = []
+    while True:
+        try:
+            page = client.search_model_versions(f"name='{model_name}'", page_token=token)
+        except MlflowException as error:
+            if _says_absent(error):
+                return None
+            raise
+        for found in page:
+            if found.run_id == run_id and found.status == "READY":
+                version = client.get_model_version(model_name, found.version)
+                if own & {version.source, version.model_id}:
+                    numbers.append(int(version.version))
+        if not (token := page.token):
+            return min(numbers, default=None)
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
@@ -355,7 +372,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     try:
         client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in ABSENT:
+        if not _says_absent(error):
             raise
         client.create_registered_model(name)
 

@@ -1,0 +1,165 @@
+"""Tracking, registration and forecast against a workspace, by MLflow's own Databricks clients.
+
+The workspace is `databricks_workspace`: what it refuses is tested here too.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from pyspark.sql import SparkSession
+
+from candlecast.registry import version_of
+from conftest import SMALL, Run
+from databricks_workspace import REFUSALS, UC, Call, Server, Workspace, serving
+from yahoo_server import YahooServer, prices, redirected, walk
+
+MODEL = "spark_catalog.candlecast.candlecast"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A workspace that holds nothing; this process is logged in."""
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "login"))
+    store = Workspace(tmp_path / "workspace.db", tmp_path / "workspace")
+    with serving(store, tmp_path / "login") as server:
+        yield server
+
+
+def post(server: Server, call: Call, login: str = "Bearer a-token") -> int:
+    """Make a call without any client in between; return the status."""
+    in_query = call.method == "GET"
+    query = f"?{urlencode(call.said)}" if in_query else ""
+    request = Request(
+        f"{server.url}{call.path}{query}",
+        None if in_query else json.dumps(call.said).encode(),
+        {"Authorization": login, "Content-Type": "application/json"},
+        method=call.method,
+    )
+    try:
+        with urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [(call, refusal.what) for refusal in REFUSALS for call in refusal.examples],
+    ids=lambda value: value.path.rpartition("/")[2] if isinstance(value, Call) else "",
+)
+def test_fault_43_the_workspace_refuses(workspace: Server, call: Call, what: str) -> None:
+    assert [refusal.what for refusal in REFUSALS if refusal.applies(call)] == [what]
+    assert post(workspace, call) == 400
+
+
+def test_fault_43_the_workspace_refuses_who_is_not_logged_in(workspace: Server) -> None:
+    call = Call("POST", "/api/2.0/mlflow/experiments/create", {"name": "/Shared/candlecast"})
+    assert post(workspace, call, login="Bearer another") == 401
+    assert post(workspace, call) == 200
+
+
+def test_fault_43_the_workspace_counts_tags_and_demands_a_signature(
+    workspace: Server, tmp_path: Path
+) -> None:
+    model = {"name": "main.candles.model"}
+    assert post(workspace, Call("POST", UC + "registered-models/create", model)) == 200
+    version = {**model, "version": "1"}
+    tags = [{"key": f"tag{number}", "value": ""} for number in range(50)]
+    made = Call("POST", UC + "model-versions/create", {**model, "source": "x", "tags": tags})
+    assert post(workspace, made) == 200
+    for key, status in {"tag7": 200, "tag50": 400}.items():
+        tag = Call("POST", UC + "model-versions/set-tag", {**version, "key": key, "value": "b"})
+        assert post(workspace, tag) == status
+    finalize = Call("POST", UC + "model-versions/finalize", version)
+    model_file = tmp_path / "workspace/Models/main/candles/model/1/MLmodel"
+    model_file.parent.mkdir(parents=True)
+    for text, status in {
+        "flavors: {}": 400,
+        "signature: {inputs: '[]'}": 400,
+        "signature: {inputs: '[]', outputs: '[]'}": 200,
+    }.items():
+        model_file.write_text(text)
+        assert post(workspace, finalize) == status
+
+
+@pytest.mark.parametrize(
+    "absent",
+    ["RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "REGISTERED_MODEL_DOES_NOT_EXIST", "ALIAS_NOT_FOUND"],
+)
+def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
+    workspace: Server, absent: str
+) -> None:
+    workspace.workspace.absent = absent
+    mlflow.set_tracking_uri("databricks")
+    mlflow.set_registry_uri("databricks-uc")
+    assert version_of(MODEL, "champion") is None
+    MlflowClient().create_registered_model(MODEL)
+    assert version_of(MODEL, "champion") is None
+
+
+@pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND", "BAD_REQUEST"])
+def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: str) -> None:
+    workspace.workspace.absent = code
+    mlflow.set_tracking_uri("databricks")
+    mlflow.set_registry_uri("databricks-uc")
+    with pytest.raises(MlflowException, match=code):
+        version_of(MODEL, "champion")
+
+
+def test_the_life_of_a_model(
+    workspace: Server,
+    run: Run,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Train, register twice, a second candidate, rollback and forecast."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    small = {
+        **{"catalog": "spark_catalog", "schema": "candlecast", "volume": str(tmp_path / "volume")},
+        **{"tickers": SMALL["tickers"], "start": "2016-01-01", "folds": SMALL["folds"]},
+        **{"candidate_trees": [5, 10], "data_root": str(tmp_path / "volume")},
+    }
+    approval = {"approver": "Ada, of risk", "override_reason": "to try: it out, whole"}
+    (tmp_path / "volume").mkdir()
+    spark.sql("DROP DATABASE IF EXISTS spark_catalog.candlecast CASCADE")
+
+    def aliases() -> dict[str, int]:
+        found = MlflowClient(registry_uri="databricks-uc").get_registered_model(MODEL).aliases
+        return {alias: int(version) for alias, version in found.items()}
+
+    def go(**options: object) -> None:
+        run(env="databricks", **{**small, **options})
+
+    with YahooServer() as server, redirected(server.url, pace=0):
+        for ticker in ("AAPL", "IBM"):
+            server.script(ticker, prices(walk(date(2016, 1, 1), date(2021, 12, 31))))
+        go(candidate="first", end="2021-06-30", tags=["ingest", "preprocess", "train"])
+        go(candidate="first", end="2021-06-30", tags=["evaluate"])
+        for _ in range(2):
+            go(candidate="first", pipeline_names=["registration"], **approval)
+            assert aliases() == {"champion": 1}
+        go(candidate="second", end="2021-09-30")
+        go(candidate="second", pipeline_names=["registration"], **approval)
+        assert aliases() == {"champion": 2, "previous": 1}
+        go(pipeline_names=["rollback"], **approval)
+        assert aliases() == {"champion": 1, "previous": 1}
+        go(pipeline_names=["forecast"], end="2021-12-31")
+    version = MlflowClient(registry_uri="databricks-uc").get_model_version(MODEL, "1")
+    assert version.tags["candidate"] == "first"
+    assert version.tags["override_reason"] == "to try: it out, whole"
+    forecasts = spark.table("spark_catalog.candlecast.forecasts").collect()
+    assert {(row["ticker"], row["model_version"]) for row in forecasts} == {("AAPL", 1), ("IBM", 1)}
+    searched = [call for call in workspace.workspace.calls if call.path.endswith("/search")]
+    assert {call.path for call in searched} >= {UC + "model-versions/search"}
