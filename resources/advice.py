@@ -1,5 +1,5 @@
 # Databricks notebook source
-# ruff: noqa: F821
+# ruff: noqa: F821, T201
 """Set the task value ``retrain``: true when the track record advises a new training.
 
 The forecast job's condition reads it (jobs.yml). A task that is a wheel cannot set one.

@@ -41,15 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         package = Path(__file__).parent.name
         configure_project(package)
-        command: click.Command = copy.copy(find_run_command(package))  # type: ignore[assignment]
-        help_text = "One parameter, taken whole as text: commas and colons do not split it."
-        command.params = [
-            *command.params,
-            click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
-        ]
-        with command.make_context("run", given) as context:
-            _lay_over(context.params["params"], context.params.pop("texts"))
-            command.invoke(context)
+        with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
+            context.command.invoke(context)
+
+
+def read_options(run_command: click.Command, options: Sequence[str]) -> click.Context:
+    """Read the options of Kedro's run command, and ``--set``, without running anything."""
+    command = copy.copy(run_command)
+    help_text = "One parameter, taken whole as text: commas and colons do not split it."
+    command.params = [
+        *command.params,
+        click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
+    ]
+    context = command.make_context("run", list(options))
+    _lay_over(context.params["params"], context.params.pop("texts"))
+    return context
 
 
 def _lay_over(parameters: dict[str, Any], texts: Sequence[str]) -> None:
@@ -61,8 +67,9 @@ def _lay_over(parameters: dict[str, Any], texts: Sequence[str]) -> None:
             raise click.BadParameter(f"It takes key=value; it is {text!r}.", param_hint="'--set'")
         group = parameters
         for part in groups:
-            inner = group.get(part)
-            group[part] = group = inner if isinstance(inner, dict) else {}
+            if not isinstance(group.get(part), dict):
+                group[part] = {}
+            group = group[part]
         group[name] = value
 
 
