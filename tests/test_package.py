@@ -169,6 +169,7 @@ CONF = f"--conf-source={ROOT / 'conf'}"
         ([CONF, "--set", "gate.treshold=3"], ParameterError, "did you mean gate.threshold"),
         ([CONF, "--set", "window=ten,9"], ParameterError, "'ten,9'"),
         ([CONF, "--set", "window"], click.BadParameter, "'window'"),
+        ([CONF, "--set", "approver=${x}"], click.BadParameter, "'approver=${x}'"),
         ([CONF, "--set", "=3"], click.BadParameter, "'=3'"),
         ([CONF, "--set"], click.BadOptionUsage, "--set"),
         ([CONF, "--frequency", "daily"], click.NoSuchOption, "--frequency"),

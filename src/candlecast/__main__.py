@@ -65,6 +65,9 @@ def _lay_over(parameters: dict[str, Any], texts: Sequence[str]) -> None:
         *groups, name = key.strip().split(".")
         if not (equals and name and all(groups)):
             raise click.BadParameter(f"It takes key=value; it is {text!r}.", param_hint="'--set'")
+        if "${" in value:
+            words = f"The configuration would read ${{ as a reference; it is {text!r}."
+            raise click.BadParameter(words, param_hint="'--set'")
         group = parameters
         for part in groups:
             if not isinstance(group.get(part), dict):
