@@ -1,15 +1,16 @@
 """The Databricks bundle, without a workspace: whatever it names exists where it points."""
 
 import importlib.metadata
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,138 +22,140 @@ from packaging.specifiers import SpecifierSet
 
 import candlecast
 from candlecast import settings
-from candlecast.parameters import Parameters, check_parameters
+from candlecast.__main__ import read_options
+from candlecast.parameters import check_parameters
 from candlecast.pipeline_registry import register_pipelines
 from conftest import ROOT
 
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
 FILES = [ROOT / "databricks.yml", *sorted((ROOT / "resources").glob("*.yml"))]
-TARGETS = ["dev", "staging", "prod"]
-JOBS = {"train", "register", "forecast"}
+RESOURCES: dict[str, Any] = {}
+for file in FILES[1:]:
+    for kind, entries in yaml.safe_load(file.read_text())["resources"].items():
+        RESOURCES.setdefault(kind, {}).update(entries)
+JOBS = RESOURCES["jobs"]
+TASKS = [(name, task) for name, job in JOBS.items() for task in job["tasks"]]
+WHEELS = [(name, task) for name, task in TASKS if "python_wheel_task" in task]
 COMMIT = "0f" * 20
-GIVEN = {
-    "bundle": {"name": "candlecast", "git": {"commit": COMMIT}},
-    "workspace": {
-        "current_user": {"userName": "somebody@example.com"},
-        "file_path": str(ROOT),
-    },
-}
-"""What the command line tool knows and no file says."""
-
 RUNTIMES = {"5": ("3.12", "4.1"), "18.x-scala2.13": ("3.12", "4.1")}
 """Python and Spark of serverless environments and runtimes, from the platform's release notes."""
 
-JobParameters = dict[str, str]
+ANSWERS = {
+    "var.kedro_env": "databricks",
+    "var.catalog": "sales",
+    "var.git_commit": COMMIT,
+    "var.tickers": BUNDLE["variables"]["tickers"]["default"],
+    "var.start": BUNDLE["variables"]["start"]["default"],
+    "var.end": BUNDLE["variables"]["end"]["default"],
+    "var.deployment": BUNDLE["variables"]["deployment"]["default"],
+    "workspace.file_path": str(ROOT),
+    "resources.schemas.tables.name": "dev_ada_candlecast_dev",
+    "resources.volumes.files.volume_path": "/Volumes/sales/dev_ada_candlecast_dev/files",
+    "resources.experiments.runs.name": "/Users/ada@example.com/[dev ada] candlecast-dev",
+    "resources.registered_models.model.id": "sales.dev_ada_candlecast_dev.dev_ada_candlecast",
+}
+"""What the command line tool (built from its source) put for the references of the target dev."""
 
 
-# --- What the tool does with the files ------------------------------------------------------------
+def references(value: object) -> set[str]:
+    return set(re.findall(r"\$\{([^}]*)\}", json.dumps(value)))
 
 
-def resources() -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for file in FILES[1:]:
-        for kind, entries in yaml.safe_load(file.read_text())["resources"].items():
-            assert not set(entries) & set(merged.get(kind, {})), f"{file} repeats a key of {kind}"
-            merged.setdefault(kind, {}).update(entries)
-    return merged
+def dynamic(value: object) -> set[str]:
+    """What the platform replaces when a run starts."""
+    return set(re.findall(r"\{\{([^}]*)\}\}", json.dumps(value)))
 
 
-def resolved(target: str, **variables: object) -> dict[str, Any]:
-    """The resources of a target, with every reference replaced; an unknown one is a KeyError."""
-    values = {name: variable["default"] for name, variable in BUNDLE["variables"].items()}
-    values |= BUNDLE["targets"][target].get("variables", {}) | variables
-    known = {**GIVEN, "bundle": GIVEN["bundle"] | {"target": target}}
-    known |= {"var": values, "resources": resources()}
-
-    def look_up(path: str) -> Any:
-        value: Any = known
-        for key in path.split("."):
-            value = replace(value)[key] if isinstance(value, str) else value[key]
-        return replace(value)
-
-    def replace(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: replace(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [replace(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        if whole := re.fullmatch(r"\$\{([\w.]+)\}", value):
-            return look_up(whole[1])
-        return re.sub(r"\$\{([\w.]+)\}", lambda found: str(look_up(found[1])), value)
-
-    return replace(known["resources"])
-
-
-def tasks(jobs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for job in jobs.values():
-        for task in job["tasks"]:
-            yield job, task
-
-
-def argv(job: dict[str, Any], task: dict[str, Any], given: JobParameters) -> list[str]:
+def argv(name: str, task: dict[str, Any], **given: str) -> list[str]:
     """What the task's process is called with."""
-    values = {parameter["name"]: parameter["default"] for parameter in job["parameters"]}
-    assert set(given) <= set(values), "a run with an undeclared parameter is refused"
-    values |= given
-    return [
-        re.sub(r"\{\{job\.parameters\.(\w+)\}\}", lambda found: values[found[1]], item)
-        for item in task["python_wheel_task"]["parameters"]
-    ]
+    declared = {parameter["name"]: parameter["default"] for parameter in JOBS[name]["parameters"]}
+    assert set(given) <= set(declared), "a run with an undeclared parameter is refused"
+    values = {f"job.parameters.{key}": value for key, value in (declared | given).items()}
+    values |= {"task.name": task["task_key"], "job.run_id": "7", "job.trigger.type": "periodic"}
+    text = list(task["python_wheel_task"]["parameters"])
+    for pattern, known in ((r"\$\{(.*?)\}", ANSWERS), (r"\{\{(.*?)\}\}", values)) * 2:
+        text = [re.sub(pattern, lambda found, known=known: known[found[1]], item) for item in text]
+    return text
 
 
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts(item)
-    elif isinstance(value, str):
-        yield value
+def checked(name: str, task: dict[str, Any], **given: str) -> dict[str, Any]:
+    """The parameters of a task's run, as its nodes get them."""
+    options = read_options(run_command, argv(name, task, **given)).params
+    assert Path(options["conf_source"]) == ROOT / "conf"
+    loader = OmegaConfigLoader(
+        str(ROOT / "conf"),
+        env=options["env"],
+        runtime_params=options["params"],
+        **settings.CONFIG_LOADER_ARGS,
+    )
+    return check_parameters(loader["parameters"])
 
 
 # --- Variables and targets ------------------------------------------------------------------------
 
 
-def test_every_variable_is_described_has_a_value_and_is_used():
+def test_every_variable_is_described_and_used():
     everything = "".join(file.read_text() for file in FILES)
     for name, variable in BUNDLE["variables"].items():
         assert variable["description"].endswith("."), f"{name} is not described"
-        assert "default" in variable, f"{name} must be given"
         # The alternative of the compute is used when somebody says so.
-        used = re.search(rf"\$\{{var\.{name}\b", everything)
-        assert used or name == "classic", f"nothing uses the variable {name}"
+        assert f"${{var.{name}" in everything or name == "classic", f"nothing uses {name}"
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_reference_of_a_target_points_somewhere(target):
-    assert list(BUNDLE["targets"]) == TARGETS
-    assert [text for text in texts(resolved(target)) if "${" in text] == []
+def test_every_reference_points_somewhere():
+    for reference in references([BUNDLE, RESOURCES]):
+        root, *path = reference.split(".")
+        if root == "var":
+            assert path[0] in BUNDLE["variables"], reference
+        elif root == "resources":
+            assert path[1] in RESOURCES[path[0]], reference
+        else:
+            assert root in ("bundle", "workspace"), reference
 
 
-def test_targets_differ_in_values_only():
-    for target in BUNDLE["targets"].values():
-        assert set(target) <= {"mode", "default", "workspace", "variables"}
-        assert set(target.get("workspace", {})) <= {"root_path"}
-        assert set(target.get("variables", {})) <= set(BUNDLE["variables"])
-    modes = {name: target["mode"] for name, target in BUNDLE["targets"].items()}
-    assert modes == {"dev": "development", "staging": "production", "prod": "production"}
-    root = {BUNDLE["targets"][name]["workspace"]["root_path"] for name in ("staging", "prod")}
-    assert root == {
-        "/Workspace/Users/${workspace.current_user.userName}/.bundle/${bundle.name}/${bundle.target}"
+def test_staging_and_prod_demand_who_is_told_of_a_failure():
+    demanded = {name for name, variable in BUNDLE["variables"].items() if "default" not in variable}
+    assert demanded == {"notification_email"}
+    given = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
+    assert [name for name, values in given.items() if demanded & set(values)] == ["dev"]
+    assert "type" not in BUNDLE["variables"]["notification_email"]  # --var takes texts only
+    for job in JOBS.values():
+        assert job["email_notifications"] == {"on_failure": ["${var.notification_email}"]}
+
+
+def test_targets_have_data_of_their_own_and_prod_s_is_kept():
+    targets = BUNDLE["targets"]
+    schemas = [BUNDLE["variables"]["schema"]["default"]]
+    schemas += [targets[name]["variables"]["schema"] for name in ("staging", "prod")]
+    assert len(set(schemas)) == 3
+    assert [target["mode"] for target in targets.values()] == [
+        "development",
+        "production",
+        "production",
+    ]
+    kept = {
+        (kind, name)
+        for kind, entries in targets["prod"]["resources"].items()
+        for name, entry in entries.items()
+        if entry["lifecycle"]["prevent_destroy"] is True
     }
-    schemas = [resolved(target)["schemas"]["tables"]["name"] for target in TARGETS]
-    assert schemas == ["candlecast_dev", "candlecast_staging", "candlecast"]
+    assert kept == {
+        (kind, name)
+        for kind in ("schemas", "volumes", "registered_models")
+        for name in RESOURCES[kind]
+    }
 
 
 def test_the_forecast_runs_by_itself_in_prod_only_and_after_the_close_in_new_york():
-    schedules = [resolved(target)["jobs"]["forecast"]["schedule"] for target in TARGETS]
-    assert [schedule["pause_status"] for schedule in schedules] == ["PAUSED", "PAUSED", "UNPAUSED"]
-    [zone] = {schedule["timezone_id"] for schedule in schedules}
-    [cron] = {schedule["quartz_cron_expression"] for schedule in schedules}
-    second, minute, hour, _, _, days = cron.split()
-    assert (zone, days) == ("America/New_York", "MON-FRI")
+    paused = BUNDLE["variables"]["forecast_pause_status"]["default"]
+    targets = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
+    statuses = {
+        name: values.get("forecast_pause_status", paused) for name, values in targets.items()
+    }
+    assert statuses == {"dev": "PAUSED", "staging": "PAUSED", "prod": "UNPAUSED"}
+    schedule = JOBS["forecast"]["schedule"]
+    second, minute, hour, _, _, days = schedule["quartz_cron_expression"].split()
+    assert (schedule["timezone_id"], days) == ("America/New_York", "MON-FRI")
     assert int(hour) * 3600 + int(minute) * 60 + int(second) > 16 * 3600
 
 
@@ -168,47 +171,74 @@ def test_no_address_no_person_no_secret():
             assert not found, f"{file.name} holds {found[0] if found else ''}"
 
 
-# --- Storage --------------------------------------------------------------------------------------
+# --- Who may do what ------------------------------------------------------------------------------
 
 
-def test_what_jobs_write_into_is_made_by_the_deployment():
-    made = resolved("prod", catalog="sales")
-    assert {kind: list(entries) for kind, entries in made.items() if kind != "jobs"} == {
-        "schemas": ["tables"],
-        "volumes": ["files"],
-        "registered_models": ["model"],
-        "experiments": ["runs"],
+def test_readers_may_look_at_everything_and_runners_may_run_but_not_register():
+    level = {
+        name: {entry["group_name"]: entry["level"] for entry in job["permissions"]}
+        for name, job in JOBS.items()
     }
-    [volume, model] = made["volumes"]["files"], made["registered_models"]["model"]
-    assert (volume["catalog_name"], volume["schema_name"]) == ("sales", "candlecast")
-    assert (model["catalog_name"], model["schema_name"]) == ("sales", "candlecast")
-    # The deployment's own folder is below it, so it is there; /Workspace is no part of the name.
-    assert made["experiments"]["runs"]["name"] == "/Users/somebody@example.com/candlecast-prod"
-    # Development puts a name in front of these: tasks must be told what came of it.
-    raw = "".join(texts(resources()["jobs"]))
-    for literal in ("${var.schema}", "${var.volume}"):
-        assert literal not in raw
+    assert {entry["${var.readers}"] for entry in level.values()} == {"CAN_VIEW"}
+    runners = {name: entry["${var.runners}"] for name, entry in level.items()}
+    assert runners == {
+        "train": "CAN_MANAGE_RUN",
+        "register": "CAN_VIEW",
+        "forecast": "CAN_MANAGE_RUN",
+    }
+    experiment = RESOURCES["experiments"]["runs"]["permissions"]
+    assert {entry["group_name"]: entry["level"] for entry in experiment} == {
+        "${var.readers}": "CAN_READ",
+        "${var.runners}": "CAN_READ",
+    }
+    [grant] = RESOURCES["schemas"]["tables"]["grants"]
+    assert set(grant["privileges"]) == {"USE_SCHEMA", "SELECT", "READ_VOLUME", "EXECUTE"}
+    # The tool leaves out an entry of permissions without a name, and refuses such a grant.
+    defaults = {name: BUNDLE["variables"][name]["default"] for name in ("readers", "runners")}
+    assert set(defaults.values()) == {""}
+    assert BUNDLE["variables"]["data_readers"]["default"] == "${workspace.current_user.userName}"
+
+
+def test_no_job_is_made_where_another_deployment_has_the_schema():
+    # What a job refers to is made before it, and a schema that is there already is refused.
+    for name, job in JOBS.items():
+        needed = references(job)
+        if "var.deployment" in needed:
+            needed |= references(BUNDLE["variables"]["deployment"])
+        assert "resources.schemas.tables.name" in needed, name
 
 
 # --- Jobs and tasks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compute", ["serverless", "classic"])
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_task_has_the_compute_that_it_names(target, compute):
-    jobs = resolved(target, compute=f"${{var.{compute}}}")["jobs"]
-    assert set(jobs) == JOBS
-    for job, task in tasks(jobs):
-        environments = {entry["environment_key"]: entry["spec"] for entry in job["environments"]}
-        clusters = {entry["job_cluster_key"]: entry["new_cluster"] for entry in job["job_clusters"]}
-        if compute == "serverless":
-            # A wheel task on serverless compute takes neither libraries nor a cluster.
-            assert (task["job_cluster_key"], task["libraries"], clusters) == ("", [], {})
-            assert environments[task["environment_key"]]["dependencies"] == ["./dist/*.whl"]
-        else:
-            assert (task["environment_key"], environments) == ("", {})
-            assert task["libraries"] == [{"whl": "./dist/*.whl"}]
-            assert clusters[task["job_cluster_key"]]["is_single_node"] is True
+def test_every_task_has_the_compute_that_it_names():
+    serverless = BUNDLE["variables"]["serverless"]["default"]
+    classic = BUNDLE["variables"]["classic"]["default"]
+    assert set(serverless) == set(classic)
+    # A wheel task on serverless compute takes neither libraries nor a cluster.
+    [environment] = serverless["environments"]
+    assert serverless["environment_key"] == environment["environment_key"]
+    assert environment["spec"]["dependencies"] == ["./dist/*.whl"]
+    assert (serverless["job_cluster_key"], serverless["libraries"], serverless["job_clusters"]) == (
+        "",
+        [],
+        [],
+    )
+    [cluster] = classic["job_clusters"]
+    assert classic["job_cluster_key"] == cluster["job_cluster_key"]
+    assert (classic["environment_key"], classic["environments"]) == ("", [])
+    assert classic["libraries"] == [{"whl": "./dist/*.whl"}]
+    for name, task in TASKS:
+        computed = {"python_wheel_task", "notebook_task"} & set(task)
+        assert references(task.get("job_cluster_key")) == (
+            {"var.compute.job_cluster_key"} if computed else set()
+        ), (name, task["task_key"])
+    for _, task in WHEELS:
+        assert references(task["environment_key"]) == {"var.compute.environment_key"}
+        assert references(task["libraries"]) == {"var.compute.libraries"}
+    for job in JOBS.values():
+        assert references(job["environments"]) == {"var.compute.environments"}
+        assert references(job["job_clusters"]) == {"var.compute.job_clusters"}
 
 
 def test_runtimes_have_the_python_and_the_spark_of_the_lock():
@@ -220,54 +250,54 @@ def test_runtimes_have_the_python_and_the_spark_of_the_lock():
     assert locked is not None and locked[1] == spark
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"{python}.0" in SpecifierSet(project["requires-python"])
-    for kind in ("serverless", "classic"):
-        description = BUNDLE["variables"][kind]["description"]
-        assert f"Python {python}" in description and f"{spark}." in description
 
 
 def test_tasks_wait_for_each_other_in_the_order_of_the_data():
     waits = {
-        (job["name"], task["task_key"]): [need["task_key"] for need in task.get("depends_on", [])]
-        for job, task in tasks(resolved("prod")["jobs"])
+        (name, task["task_key"]): [need["task_key"] for need in task.get("depends_on", [])]
+        for name, task in TASKS
     }
     assert waits == {
-        ("candlecast train", "ingest"): [],
-        ("candlecast train", "preprocess"): ["ingest"],
-        ("candlecast train", "train"): ["preprocess"],
-        ("candlecast train", "evaluate"): ["train"],
-        ("candlecast register", "register"): [],
-        ("candlecast forecast", "forecast"): [],
+        ("train", "ingest"): [],
+        ("train", "preprocess"): ["ingest"],
+        ("train", "train"): ["preprocess"],
+        ("train", "evaluate"): ["train"],
+        ("register", "register"): [],
+        ("forecast", "forecast"): [],
+        ("forecast", "retrain_allowed"): ["forecast"],
+        ("forecast", "advice"): ["retrain_allowed"],
+        ("forecast", "retrain_advised"): ["advice"],
+        ("forecast", "retrain"): ["retrain_advised"],
     }
 
 
-def test_everything_ends_and_only_the_fetching_is_tried_again():
-    jobs = resolved("prod", notification_emails=["a", "b"], budget_policy_id="policy")["jobs"]
-    for job, task in tasks(jobs):
-        assert 0 < task["timeout_seconds"] < job["timeout_seconds"]
-        assert task["max_retries"] == (1 if task["task_key"] == "ingest" else 0)
+def test_everything_ends_and_only_what_fetches_is_retried():
+    for name, task in WHEELS:
+        assert 0 < task["timeout_seconds"] < JOBS[name]["timeout_seconds"]
+        assert task["max_retries"] == (1 if task["task_key"] in ("ingest", "forecast") else 0)
         assert task["retry_on_timeout"] is False
-        # Serverless compute tries again by itself unless told not to.
-        assert task["disable_auto_optimization"] is True
-    for job in jobs.values():
+    for _, task in TASKS:
+        if "notebook_task" in task or "python_wheel_task" in task:
+            # Serverless compute retries by itself unless told not to.
+            assert task["disable_auto_optimization"] is True
+            assert task["timeout_seconds"] > 0
+    for job in JOBS.values():
         assert (job["max_concurrent_runs"], job["queue"]) == (1, {"enabled": True})
-        assert job["email_notifications"] == {"on_failure": ["a", "b"]}
-        assert job["budget_policy_id"] == "policy"
-        assert job["tags"] == {"commit": COMMIT, "version": candlecast.__version__}
-        assert "permissions" not in job, "who deploys owns it, and nobody else needs it"
+        assert references(job["tags"]) == {"var.git_commit", "var.version"}
 
 
 def test_job_parameters_are_declared_where_used_and_used_where_declared():
-    for name, job in resources()["jobs"].items():
-        declared = [parameter["name"] for parameter in job["parameters"]]
-        used = set(re.findall(r"\{\{job\.parameters\.(\w+)\}\}", "".join(texts(job["tasks"]))))
-        assert sorted(used) == sorted(declared), name
-        others = set(re.findall(r"\{\{(?!job\.parameters\.)([^}]*)\}\}", "".join(texts(job))))
-        assert others <= {"job.run_id"}, name
+    for name, job in JOBS.items():
+        declared = {f"job.parameters.{parameter['name']}" for parameter in job["parameters"]}
+        used = dynamic(job["tasks"])
+        assert {reference for reference in used if "parameters" in reference} == declared, name
+        known = {"task.name", "job.trigger.type", "tasks.advice.values.retrain"}
+        assert used - declared <= known, name
 
 
 def test_tasks_run_the_entry_point_of_this_package():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    for _, task in tasks(resources()["jobs"]):
+    for _, task in WHEELS:
         wheel = task["python_wheel_task"]
         assert importlib.metadata.metadata(wheel["package_name"])["Name"] == "candlecast"
         [entry] = importlib.metadata.entry_points(
@@ -281,92 +311,112 @@ def test_tasks_run_the_entry_point_of_this_package():
 def test_tags_and_pipelines_of_tasks_are_the_project_s():
     pipelines = register_pipelines()
     chosen = []
-    for job, task in tasks(resolved("prod")["jobs"]):
-        options = run_command.make_context("run", argv(job, task, {})).params
-        if job["name"] == "candlecast train":
-            [tag] = options["tags"]
-            chosen += [
-                node.name for node in pipelines["__default__"].only_nodes_with_tags(tag).nodes
-            ]
+    for name, task in WHEELS:
+        options = read_options(run_command, argv(name, task)).params
+        if name == "train":
+            chosen += pipelines["__default__"].only_nodes_with_tags(*options["tags"]).nodes
         else:
-            [name] = options["pipelines"]
-            assert pipelines[name].nodes
+            [pipeline] = options["pipelines"]
+            assert pipelines[pipeline].nodes
     # The four tasks are the whole of it, and no node runs twice.
-    assert sorted(chosen) == sorted(node.name for node in pipelines["__default__"].nodes)
+    assert sorted(chosen) == sorted(pipelines["__default__"].nodes)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_parameters_of_tasks_are_the_project_s_and_usable(target):
-    fields = {field.alias or name for name, field in Parameters.model_fields.items()}
-    for job, task in tasks(resolved(target)["jobs"]):
-        options = run_command.make_context("run", argv(job, task, {})).params
-        given = options["params"]
-        assert set(given) <= fields
-        assert Path(options["conf_source"]) == ROOT / "conf"
-        given |= {"candidate": "gh-12-1"} if "candidate" in given else {}
-        check_parameters(configured(options["env"], given))
+def test_a_training_run_gets_what_the_release_requests():
+    requested = {"candidate": "0123", "git_commit": COMMIT, "tickers": "AAPL BTC-USD", "end": ""}
+    for task in JOBS["train"]["tasks"]:
+        got = checked("train", task, **requested)
+        assert (got["candidate"], got["git_commit"]) == ("0123", COMMIT)
+        assert got["tickers"] == ["AAPL", "BTC-USD"]
+        assert (got["start"], got["end"]) == ("2015-01-01", None)
+        assert got["tables"] == "sales.dev_ada_candlecast_dev."
+        assert got["data_root"] == ANSWERS["resources.volumes.files.volume_path"]
+        assert got["experiment"] == ANSWERS["resources.experiments.runs.name"]
+        assert got["registered_model"] == ANSWERS["resources.registered_models.model.id"]
 
 
-def configured(env: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a run, merged as Kedro merges them."""
-    return OmegaConfigLoader(
-        str(ROOT / "conf"), env=env, runtime_params=given, **settings.CONFIG_LOADER_ARGS
-    )["parameters"]
+REASON = "Worth it, says Ada: gate {too} strict = 'yes', \"no\"; #1"
 
 
-def test_a_training_run_gets_what_the_release_asks_for():
-    job = resolved("prod", catalog="sales")["jobs"]["train"]
-    asked = {"candidate": "gh-12-1", "git_commit": COMMIT, "tickers": "AAPL BTC-USD", "end": ""}
-    for task in job["tasks"]:
-        options = run_command.make_context("run", argv(job, task, asked)).params
-        checked = check_parameters(configured(options["env"], options["params"]))
-        told = {key: checked[key] for key in options["params"]}
-        assert told == {
-            "candidate": "gh-12-1",
-            "git_commit": COMMIT,
-            "tickers": ["AAPL", "BTC-USD"],
-            "start": "2015-01-01",
-            "end": None,
-            "catalog": "sales",
-            "schema": "candlecast",
-            "volume": "/Volumes/sales/candlecast/files",
-            "experiment": "/Users/somebody@example.com/candlecast-prod",
-            "registered_model": "sales.candlecast.candlecast",
-        }
-        assert checked["tables"] == "sales.candlecast."
-        assert checked["data_root"] == "/Volumes/sales/candlecast/files"
-
-
-def test_a_registration_gets_candidate_commit_approver_and_reason():
-    job = resolved("prod", catalog="sales")["jobs"]["register"]
-    [task] = job["tasks"]
-    asked = {"candidate": "gh-12-1", "approver": "ada", "override_reason": "few sessions yet"}
-    options = run_command.make_context("run", argv(job, task, asked)).params
-    checked = check_parameters(configured(options["env"], options["params"]))
-    told = [checked[key] for key in ("candidate", "git_commit", "approver", "override_reason")]
-    assert told == ["gh-12-1", COMMIT, "ada", "few sessions yet"]
-    assert checked["registered_model"] == "sales.candlecast.candlecast"
+def test_a_registration_gets_candidate_commit_approver_and_the_whole_reason():
+    [task] = JOBS["register"]["tasks"]
+    got = checked(
+        "register", task, candidate="gh-12-1", approver="Ada, Bob", override_reason=REASON
+    )
+    told = [got[key] for key in ("candidate", "git_commit", "approver", "override_reason")]
+    assert told == ["gh-12-1", COMMIT, "Ada, Bob", REASON]
     # By hand, without a reason.
-    options = run_command.make_context("run", argv(job, task, {"candidate": "x"})).params
-    checked = check_parameters(configured(options["env"], options["params"]))
-    assert (checked["approver"], checked["override_reason"]) == (None, None)
+    got = checked("register", task, candidate="x")
+    assert (got["approver"], got["override_reason"]) == (None, None)
 
 
-def test_a_development_copy_s_experiment_has_brackets_and_a_space_in_its_name():
-    job = resolved("dev")["jobs"]["train"]
-    line = "".join(argv(job, job["tasks"][0], {"candidate": "x"})[-1])
-    name = "/Users/somebody@example.com/[dev somebody] candlecast-dev"
-    line = line.replace("/Users/somebody@example.com/candlecast-dev", name)
-    assert name in line
-    options = run_command.make_context("run", ["--params", line]).params
-    assert options["params"]["experiment"] == name
+def test_a_forecast_gets_usable_parameters():
+    [task] = [task for name, task in WHEELS if name == "forecast"]
+    assert checked("forecast", task)["tables"] == "sales.dev_ada_candlecast_dev."
+
+
+# --- Retraining -----------------------------------------------------------------------------------
+
+
+class DbUtils:
+    """The two utilities that a notebook task has, as strict as the platform is."""
+
+    def __init__(self, **widgets: str) -> None:
+        self.set_values: dict[str, object] = {}
+        self.widgets = self.jobs = self.taskValues = self
+        self._widgets = widgets
+
+    def get(self, name: str) -> str:
+        """Answer with a parameter of the task."""
+        if name not in self._widgets:
+            raise ValueError(f"InputWidgetNotDefined: {name}")
+        return self._widgets[name]
+
+    def set(self, *, key: str, value: object) -> None:
+        """Set a task value."""
+        if not isinstance(key, str) or len(json.dumps(value)) > 48 * 1024:
+            raise ValueError("a key is a text, and a value's JSON has 48 KiB at most")
+        self.set_values[key] = value
+
+
+@pytest.mark.parametrize(("advised", "value"), [(True, True), (False, False), (None, False)])
+def test_the_advice_of_the_track_record_becomes_what_the_condition_reads(tmp_path, advised, value):
+    [task] = [task for _, task in TASKS if "notebook_task" in task]
+    [widget] = task["notebook_task"]["base_parameters"]
+    record = {"headline": "Too early to tell.", "advice": "Go on.", "retrain": advised}
+    file = tmp_path / "track_record.json"
+    file.write_text(json.dumps(record))
+    dbutils = DbUtils(**{widget: str(file)})
+    notebook = ROOT / "resources" / task["notebook_task"]["notebook_path"]
+    assert notebook.read_text().startswith("# Databricks notebook source\n")
+    runpy.run_path(str(notebook), {"dbutils": dbutils})
+    [(key, set_value)] = dbutils.set_values.items()
+    assert set_value is value
+    [reader] = [task for _, task in TASKS if task["task_key"] == "retrain_advised"]
+    assert dynamic(reader) == {f"tasks.{task['task_key']}.values.{key}"}
+    assert reader["condition_task"]["right"] == json.dumps(True)
+
+
+def test_a_forecast_starts_a_training_only_where_that_is_allowed_and_never_a_registration():
+    assert BUNDLE["variables"]["retrain_automatically"]["default"] == "false"
+    by_key = {task["task_key"]: task for name, task in TASKS if name == "forecast"}
+    allowed = by_key["retrain_allowed"]["condition_task"]
+    assert (allowed["left"], allowed["right"]) == ("${var.retrain_automatically}", "true")
+    for key in ("advice", "retrain"):
+        assert by_key[key]["depends_on"][0]["outcome"] == "true"
+    started = [task["run_job_task"]["job_id"] for _, task in TASKS if "run_job_task" in task]
+    assert started == ["${resources.jobs.train.id}"]
+    longest = 2 * by_key["forecast"]["timeout_seconds"] + by_key["advice"]["timeout_seconds"]
+    assert JOBS["forecast"]["timeout_seconds"] >= longest + JOBS["train"]["timeout_seconds"]
 
 
 # --- Files and the wheel --------------------------------------------------------------------------
 
 
 def test_the_configuration_of_a_task_is_synced():
-    assert BUNDLE["sync"] == {"paths": ["conf"], "exclude": ["conf/local/**"]}
+    assert BUNDLE["sync"]["paths"] == ["conf"]
+    for file in BUNDLE["sync"]["include"]:
+        assert (ROOT / file).is_file()
     env = BUNDLE["variables"]["kedro_env"]["default"]
     needed = [ROOT / "conf/logging.yml"]
     needed += [file for name in ("base", env) for file in (ROOT / "conf" / name).glob("*.yml")]

@@ -2,7 +2,9 @@
 
 import email
 import importlib.metadata
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +14,17 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
+import sklearn
+from kedro.framework.cli.project import run as run_command
 from mlflow.tracking import MlflowClient
 from packaging.requirements import Requirement
 
+from candlecast.__main__ import main, read_options
+from candlecast.datasets import pinned
+from candlecast.parameters import ParameterError
 from conftest import ROOT, copy_project
 from yahoo_server import YahooServer, prices, walk
 
@@ -99,7 +108,9 @@ assert returned is None
 
 
 @pytest.mark.slow
-def test_four_tasks_in_four_processes_make_one_candidate(installed: Installed) -> None:
+def test_four_tasks_in_four_processes_make_one_candidate_and_a_fifth_the_champion(
+    installed: Installed,
+) -> None:
     commands = {
         "ingest": ["candlecast"],
         "preprocess": ["python", "-m", "candlecast"],
@@ -116,47 +127,93 @@ def test_four_tasks_in_four_processes_make_one_candidate(installed: Installed) -
         assert done.stdout == ""
         assert "candidate c-1, environment yahoo" in done.stderr.splitlines()[0]
     assert done.stderr.splitlines()[-1].endswith(f"report: {installed.root}/reporting/report.html")
+    reason = "Worth it, says Ada: gate {too} strict = 'yes'"
+    done = installed.run(
+        *("candlecast", "--pipelines", "registration"),
+        *("--set", f"override_reason={reason}", "--set", "approver=Ada, Bob"),
+    )
+    assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{installed.root}/mlflow/mlflow.db")
     runs = client.search_runs(["1"])
     assert [run.data.tags["candidate"] for run in runs] == ["c-1"]
     assert runs[0].info.status == "FINISHED"
     assert runs[0].data.tags["git_commit"] == "unknown"  # no repository around
+    version = client.get_model_version_by_alias("candlecast", "champion")
+    assert (version.tags["override_reason"], version.tags["approver"]) == (reason, "Ada, Bob")
     assert list(installed.empty.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "parameters", "last"),
-    [
-        ([], f"{PARAMETERS},windw=3", "  windw: unknown parameter; did you mean window?"),
-        (["--pipelines", "forecst"], PARAMETERS, "    forecast"),  # what was meant
-        (["--frequency", "daily"], PARAMETERS, "No such option '--frequency'."),
-    ],
-)
-def test_a_failure_ends_with_its_cause(
-    installed: Installed, options: list[str], parameters: str, last: str
-) -> None:
-    done = installed.run("python", "-m", "candlecast", *options, parameters=parameters)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(last)
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to be in, as a job is; what a run changes of the process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEDRO_LOGGING_CONFIG", "")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+    logging.captureWarnings(False)
+
+
+CONF = f"--conf-source={ROOT / 'conf'}"
 
 
 @pytest.mark.parametrize(
-    ("options", "last"),
+    ("options", "error", "words"),
     [
-        ([], "{empty}/conf/base"),
-        (["--conf-source", "nowhere"], "Path 'nowhere' does not exist."),
-        (["--conf-source"], "Option '--conf-source' requires an argument."),
-        (["--conf-source={conf}.zip", "--params", "windw=3"], "did you mean window?"),
+        (
+            [CONF, "--set", "windw=3"],
+            ParameterError,
+            "windw: unknown parameter; did you mean wi",
+        ),
+        ([CONF, "--params", "windw=3"], ParameterError, "windw: unknown parameter"),
+        ([CONF, "--set", "gate.treshold=3"], ParameterError, "did you mean gate.threshold"),
+        ([CONF, "--set", "window=ten,9"], ParameterError, "'ten,9'"),
+        ([CONF, "--set", "window"], click.BadParameter, "'window'"),
+        ([CONF, "--set", "approver=${x}"], click.BadParameter, "'approver=${x}'"),
+        ([CONF, "--set", "=3"], click.BadParameter, "'=3'"),
+        ([CONF, "--set"], click.BadOptionUsage, "--set"),
+        ([CONF, "--frequency", "daily"], click.NoSuchOption, "--frequency"),
+        (["--conf-source", "nowhere"], click.BadParameter, "nowhere"),
+        (["--conf-source"], click.BadOptionUsage, "--conf-source"),
+        ([], Exception, "conf/base"),
     ],
 )
-def test_the_configuration_is_missed_or_unpacked(
-    installed: Installed, options: list[str], last: str
+def test_wrong_options_raise(
+    elsewhere: Path, options: list[str], error: type[Exception], words: str
 ) -> None:
-    shutil.make_archive(str(installed.conf), "zip", installed.conf.parent, "conf")
-    done = installed.type("candlecast", *(option.format(**vars(installed)) for option in options))
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(last.format(**vars(installed)))
-    assert list(installed.empty.iterdir()) == []
+    with pytest.raises(error, match=re.escape(words)):
+        main(options)
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_of_the_configuration_is_read(
+    elsewhere: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    base = str(tmp_path_factory.mktemp("archive") / "conf")
+    archive = shutil.make_archive(base, kind, ROOT, "conf")
+    with pytest.raises(ParameterError, match="Not given: catalog, schema, volume"):
+        main(["--conf-source", archive, "--env", "databricks"])
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (["--set", "candidate=0123"], {"candidate": "0123"}),
+        (["--set", "a=b=c,d:e \"'{}"], {"a": "b=c,d:e \"'{}"}),
+        (["--params", "a=1,b=x", "--set", "a=2"], {"a": "2", "b": "x"}),
+        (["--set", "gate.threshold=0.1"], {"gate": {"threshold": "0.1"}}),
+        (
+            ["--params", "gate.metric=roc_auc", "--set", "gate.threshold=0.1"],
+            {"gate": {"metric": "roc_auc", "threshold": "0.1"}},
+        ),
+        (["--set", "a="], {"a": ""}),
+        ([], {}),
+    ],
+)
+def test_parameters_given_one_by_one_are_texts(
+    options: list[str], parameters: dict[str, object]
+) -> None:
+    assert read_options(run_command, options).params["params"] == parameters
 
 
 def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
@@ -167,6 +224,16 @@ def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
     assert done.returncode == 1
     assert "data/sample/prices.csv is not there" in done.stderr.splitlines()[-1]
     assert not (installed.root / "none/tables").exists()
+
+
+def test_a_pin_is_a_version_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"numpy": None, "scikit-learn": None, "pandas": "2.2.3"}
+    monkeypatch.setattr(importlib.metadata, "version", versions.get)
+    assert pinned(["numpy", "scikit-learn", "pandas", "types"]) == [
+        f"numpy=={np.__version__}",
+        f"scikit-learn=={sklearn.__version__}",
+        "pandas==2.2.3",
+    ]
 
 
 def test_the_wheel_needs_no_spark_and_holds_every_part(wheel: Path) -> None:

@@ -119,7 +119,7 @@ def test_fault_28_unknown_key_of_a_group(committed):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("window", "14", "must be a valid integer; it is '14'"),
+        ("window", "two", "must be a valid integer; it is 'two'"),
         ("window", 14.5, "must be a valid integer; it is 14.5"),
         ("window", True, "must be a valid integer; it is True"),
         ("window", 0, "must be greater than or equal to 1; it is 0"),
@@ -141,9 +141,9 @@ def test_fault_28_wrong_type_or_value(committed, key, value, words):
 
 def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
     evaluation = {**committed["evaluation"], "repetitions": "many"}
-    given = {**committed, "candidate_trees": [50, "100"], "evaluation": evaluation}
+    given = {**committed, "candidate_trees": [50, "100x"], "evaluation": evaluation}
     assert faults(given) == [
-        "candidate_trees.1: must be a valid integer; it is '100'",
+        "candidate_trees.1: must be a valid integer; it is '100x'",
         "evaluation.repetitions: must be a valid integer; it is 'many'",
     ]
 
@@ -185,7 +185,7 @@ def test_all_faults_in_one_message(committed):
     given = {
         **committed,
         "windw": 14,
-        "window": "14",
+        "window": "14x",
         "start": "2015-01-01",
         "end": "2014-01-01",
         "tickers": "IBM IBM",
@@ -194,7 +194,7 @@ def test_all_faults_in_one_message(committed):
     assert faults(given) == [
         "tickers: names IBM more than once; it is 'IBM IBM'",
         "end: must be later than start; start is '2015-01-01', end is '2014-01-01'",
-        "window: must be a valid integer; it is '14'",
+        "window: must be a valid integer; it is '14x'",
         "test_fraction: must be less than 1; it is 2",
         "windw: unknown parameter; did you mean window?",
     ]
@@ -213,3 +213,34 @@ def test_fault_28_on_the_command_line(project):
 @pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])
 def test_forest_sizes_from_a_command_line(committed, given, read):
     assert check_parameters({**committed, "candidate_trees": given})["candidate_trees"] == read
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "read"),
+    [
+        ("window", "10", 10),
+        ("test_fraction", "0.25", 0.25),
+        ("allow_missing_tickers", "true", True),
+        ("candidate", "0123", "0123"),
+        ("candidate", "1.10", "1.10"),
+        ("tickers", "AAPL,BTC-USD", ["AAPL", "BTC-USD"]),
+        ("candidate_trees", "5 10", [5, 10]),
+        ("override_reason", " Worth it, says Ada: x=1 {too} 'strict'", None),
+    ],
+)
+def test_what_comes_as_text_is_read_by_its_type(committed, key, text, read):
+    expected = text.strip() if read is None else read
+    assert check_parameters(committed | {key: text})[key] == expected
+
+
+def test_a_group_s_values_as_texts(committed):
+    gate = committed["gate"] | {"threshold": "0.1", "champion_margin": "null"}
+    checked = check_parameters(committed | {"gate": gate})["gate"]
+    assert (checked["threshold"], checked["champion_margin"]) == (0.1, None)
+
+
+@pytest.mark.parametrize("text", ["ten", "1.5", "", "010", "[1]"])
+def test_a_text_that_is_no_whole_number(committed, text):
+    [line] = faults(committed | {"folds": text})
+    assert line.startswith("folds:")
+    assert text in line

@@ -1,13 +1,16 @@
 """What ``kedro run`` does, from an installed wheel: ``candlecast``, ``python -m candlecast``."""
 
 import argparse
+import copy
 import os
-import shutil
 import sys
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import click
+import fsspec
 
 from candlecast import quiet
 
@@ -18,8 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Returns on success, so that a job's task is not marked failed by a SystemExit.
 
     Args:
-        arguments: the options of ``kedro run``, also ``--conf-source``; the command line's when
-            None.
+        arguments: the options of ``kedro run``, also ``--conf-source``, and any number of
+            ``--set key=value``: one parameter each. The value is the whole text behind the first
+            equals sign, whatever characters it has, and goes before the same key in ``--params``.
+            The command line's when None.
 
     Raises:
         Exception: what the run failed of, or click's for a wrong option; uncaught, the process ends
@@ -27,9 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        options, configuration = _unpacked(given, Path(scratch))
         # Kedro reads this when it is imported, which quiet does.
-        if (log_configuration := configuration / "logging.yml").is_file():
+        if (log_configuration := _log_configuration(given, Path(scratch))).is_file():
             os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(log_configuration))
         quiet()
         from kedro.framework.cli.utils import find_run_command
@@ -37,27 +41,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         package = Path(__file__).parent.name
         configure_project(package)
-        find_run_command(package)(options, standalone_mode=False)
+        with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
+            context.command.invoke(context)
 
 
-def _unpacked(options: list[str], scratch: Path) -> tuple[list[str], Path]:
-    """Find the configuration; unpack one that is an archive, as ``kedro package`` makes it.
+def read_options(run_command: click.Command, options: Sequence[str]) -> click.Context:
+    """Read the options of Kedro's run command, and ``--set``, without running anything."""
+    command = copy.copy(run_command)
+    help_text = "One parameter, taken whole as text: commas and colons do not split it."
+    command.params = [
+        *command.params,
+        click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
+    ]
+    context = command.make_context("run", list(options))
+    _lay_over(context.params["params"], context.params.pop("texts"))
+    return context
 
-    Returns:
-        The options that name the folder of the configuration, and the folder.
+
+def _lay_over(parameters: dict[str, Any], texts: Sequence[str]) -> None:
+    """Lay texts ``key=value`` over the parameters of ``--params``; a dotted key nests."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        *groups, name = key.strip().split(".")
+        if not (equals and name and all(groups)):
+            raise click.BadParameter(f"It takes key=value; it is {text!r}.", param_hint="'--set'")
+        if "${" in value:
+            words = f"The configuration would read ${{ as a reference; it is {text!r}."
+            raise click.BadParameter(words, param_hint="'--set'")
+        group = parameters
+        for part in groups:
+            if not isinstance(group.get(part), dict):
+                group[part] = {}
+            group = group[part]
+        group[name] = value
+
+
+def _log_configuration(options: list[str], scratch: Path) -> Path:
+    """Name ``logging.yml`` of the configuration, copied from an archive of ``kedro package``.
+
+    Kedro reads all else from an archive itself.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--conf-source", nargs="?", type=Path)
-    named, others = parser.parse_known_args(options)
-    folder = named.conf_source or Path("conf")
-    if not folder.is_file():
-        return options, folder
-    if tarfile.is_tarfile(folder):
-        shutil.unpack_archive(folder, scratch, filter="data")
-    else:
-        shutil.unpack_archive(folder, scratch)
-    [folder] = scratch.iterdir()
-    return [*others, "--conf-source", str(folder)], folder
+    source = parser.parse_known_args(options)[0].conf_source or Path("conf")
+    if not source.is_file():
+        return Path(source, "logging.yml")
+    archive = fsspec.filesystem("zip" if source.suffix == ".zip" else "tar", fo=str(source))
+    for file in archive.glob("*/logging.yml"):
+        archive.get(file, str(scratch / "logging.yml"))
+    return scratch / "logging.yml"
 
 
 if __name__ == "__main__":

@@ -538,6 +538,24 @@ def _metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
+def pinned(packages: Sequence[str]) -> list[str]:
+    """Pin packages to the versions that are installed.
+
+    On images of Databricks whose packages pip has replaced, the metadata may have no version or
+    answer None (dbdemos-notebooks, pull request 251). The module says it then; a package whose
+    version neither knows is left out.
+    """
+    found = {}
+    for package in packages:
+        try:
+            version: str | None = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        module = package.replace("scikit-learn", "sklearn")
+        found[package] = version or getattr(importlib.import_module(module), "__version__", None)
+    return [f"{package}=={version}" for package, version in found.items() if version]
+
+
 class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor kedro-mlflow
     """The chosen forest as a logged model of the candidate's run.
 
@@ -558,9 +576,7 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
                 "serialization_format": "skops",  # named, so that it is the same everywhere
                 "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",
-                "pip_requirements": [
-                    f"{name}=={importlib.metadata.version(name)}" for name in self.REQUIREMENTS
-                ],
+                "pip_requirements": pinned(self.REQUIREMENTS),
             },
             metadata=metadata,
         )

@@ -191,7 +191,7 @@ def _point_scores(up: npt.NDArray[Any], probability: Floats, *, soft: bool) -> d
         "precision": precision[1],
         "recall": recall[1],
         "matthews_corrcoef": sk.matthews_corrcoef(up, predicted) if both else 0.0,
-        "brier_score_loss": sk.brier_score_loss(up, probability, labels=[0, 1]),
+        "brier_score_loss": sk.brier_score_loss(up, probability, pos_label=1),
     }
     if both:
         result["roc_auc"] = sk.roc_auc_score(up, probability)

@@ -1,7 +1,10 @@
 """What a run may be told: the keys of ``parameters.yml``, their types, units and ranges."""
 
 import datetime as dt
+import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -24,17 +27,17 @@ class ParameterError(CandlecastError):
 
 
 def _split(value: object) -> object:
-    """Split texts at spaces and semicolons: a command line can't hold the commas of a list."""
+    """Split texts at spaces, commas and semicolons; the commas of ``--params`` are gone by then."""
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in items):
         return value
-    return [part for item in items for part in item.replace(";", " ").split()]
+    return [part for item in items for part in re.split(r"[\s,;]+", item) if part]
 
 
 def _sizes(value: object) -> object:
     """Take one number, or numbers with spaces between them: ``candidate_trees=50 100``."""
     if isinstance(value, str):
-        return [int(part) if part.isdigit() else part for part in value.split()]
+        return _split(value)
     return [value] if type(value) is int else value
 
 
@@ -45,6 +48,14 @@ def _text(value: object) -> object:
     if isinstance(value, float):  # 1.1 or 1.10, 1e5 or 100000.0
         raise ValueError("was read as a number, not as typed: put it between single quotes")
     return str(value) if type(value) is int else value
+
+
+def _read(value: object) -> object:
+    """Take a text for the number or the truth value that it is: ``--set window=10``."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _date(value: object) -> object:
@@ -59,8 +70,11 @@ def _date(value: object) -> object:
     return value
 
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Integer = Annotated[int, BeforeValidator(_read)]
+Number = Annotated[float, BeforeValidator(_read)]
+Flag = Annotated[bool, BeforeValidator(_read)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Count = Annotated[Integer, Field(ge=1)]
 Date = Annotated[str | None, BeforeValidator(_date)]
 Text = Annotated[
     Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None, BeforeValidator(_text)
@@ -71,7 +85,7 @@ Ticker = Annotated[str, Field(min_length=1, max_length=64)]
 class Group(BaseModel):
     """Parameters that belong together.
 
-    Types are strict: a string is no number.
+    Types are strict, but a text may hold the number that is meant, as command lines give texts.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -80,23 +94,23 @@ class Group(BaseModel):
 class Evaluation(Group):
     """How the test scores are evaluated."""
 
-    repetitions: Annotated[int, Field(ge=1000)]
-    cost_bps: Annotated[float, Field(ge=0)]
+    repetitions: Annotated[Integer, Field(ge=1000)]
+    cost_bps: Annotated[Number, Field(ge=0)]
 
 
 class Gate(Group):
     """What a candidate must show."""
 
     metric: Literal["accuracy", "roc_auc"]
-    threshold: Annotated[float, Field(ge=0, lt=1)]
+    threshold: Annotated[Number, Field(ge=0, lt=1)]
     min_sessions: Count
-    champion_margin: Annotated[float, Field(ge=0, lt=1)] | None
+    champion_margin: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, BeforeValidator(_read)]
 
 
 class Monitoring(Group):
     """What tells that a champion should be retrained."""
 
-    max_psi: Annotated[float, Field(gt=0)]
+    max_psi: Annotated[Number, Field(gt=0)]
     max_share_up_shift: Fraction
     min_sessions: Count
 
@@ -115,16 +129,16 @@ class Parameters(Group):
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
     end: Date
-    allow_missing_tickers: bool
-    max_missing_share: Annotated[float, Field(ge=0, le=1)]
+    allow_missing_tickers: Flag
+    max_missing_share: Annotated[Number, Field(ge=0, le=1)]
     window: Count
     feature: Literal["return", "delta"]
     test_fraction: Fraction
-    purge: Annotated[int, Field(ge=0)]
+    purge: Annotated[Integer, Field(ge=0)]
     candidate_trees: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
-    min_weight_fraction_leaf: Annotated[float, Field(ge=0, lt=0.5)]
-    seed: Annotated[int, Field(ge=0)]
-    folds: Annotated[int, Field(ge=2)]
+    min_weight_fraction_leaf: Annotated[Number, Field(ge=0, lt=0.5)]
+    seed: Annotated[Integer, Field(ge=0)]
+    folds: Annotated[Integer, Field(ge=2)]
     min_training_sessions: Count
     evaluation: Evaluation
     gate: Gate

@@ -1,0 +1,13 @@
+# Databricks notebook source
+# ruff: noqa: F821, T201
+"""Set the task value ``retrain``: true when the track record advises a new training.
+
+The forecast job's condition reads it (jobs.yml). A task that is a wheel cannot set one.
+"""
+
+import json
+from pathlib import Path
+
+record = json.loads(Path(dbutils.widgets.get("track_record")).read_text("utf-8"))
+print(record["headline"], record["advice"])
+dbutils.jobs.taskValues.set(key="retrain", value=record["retrain"] is True)
