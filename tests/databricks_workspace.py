@@ -368,7 +368,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         path = unquote(parts.path)
-        if self.headers.get("Authorization") != "Bearer a-token":
+        if path == "/.well-known/databricks-config":
+            self.send(200, json.dumps({"oidc_endpoint": f"{self.server.url}/oidc"}).encode())
+        elif self.headers.get("Authorization") != "Bearer a-token":
             self.fail(401, "UNAUTHENTICATED", "no login")
         elif path.startswith("/api/2.0/fs/"):
             self.files(path, parts.query, body)

@@ -4,6 +4,8 @@ The workspace is `databricks_workspace`: what it refuses is tested here too.
 """
 
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -17,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
-from candlecast.registry import version_of
-from conftest import SMALL, Run
+from candlecast.__main__ import main
+from candlecast.registry import NoChampionError, version_of
+from conftest import ROOT, SMALL, Run
 from databricks_workspace import REFUSALS, UC, Call, Server, Workspace, serving
 from yahoo_server import YahooServer, prices, redirected, walk
 
@@ -115,6 +118,30 @@ def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: s
     mlflow.set_registry_uri("databricks-uc")
     with pytest.raises(MlflowException, match=code):
         version_of(MODEL, "champion")
+
+
+def test_a_schedule_before_the_first_champion_ends_well(
+    workspace: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the bundle types it; a run that a person starts fails."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    places = f"catalog=spark_catalog,schema=none,volume={tmp_path}/volume"
+    options = ["--env", "databricks", "--conf-source", str(ROOT / "conf")]
+    forecast = [*options, "--pipelines", "forecast", "--params", places]
+    main([*forecast, "--set", "trigger=periodic"])
+    told = capsys.readouterr().err
+    assert "spark_catalog.none.candlecast" in told
+    assert "kedro run --pipelines registration" in told
+    assert "ERROR" not in told
+    for trigger in ("one_time", ""):
+        with pytest.raises(NoChampionError):
+            main([*forecast, "--set", f"trigger={trigger}"])
+    assert not (tmp_path / "volume/fetched").exists()
+    logging.captureWarnings(False)
 
 
 def test_the_life_of_a_model(

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import logging
 import os
 import sys
 import tempfile
@@ -14,11 +15,15 @@ import fsspec
 
 from candlecast import quiet
 
+SCHEDULE = "periodic"
+"""What Databricks says of a run that a schedule started (``{{job.trigger.type}}``)."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipelines.
 
-    Returns on success, so that a job's task is not marked failed by a SystemExit.
+    Returns on success, so that a job's task is not marked failed by a SystemExit; also when a
+    schedule (``--set trigger=periodic``) forecasts before there is a first champion.
 
     Args:
         arguments: the options of ``kedro run``, also ``--conf-source``, and any number of
@@ -41,8 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         package = Path(__file__).parent.name
         configure_project(package)
+        from candlecast.registry import NoChampionError
+
         with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
-            context.command.invoke(context)
+            try:
+                context.command.invoke(context)
+            except NoChampionError as error:
+                if context.params["params"].get("trigger") != SCHEDULE:
+                    raise
+                logging.getLogger(package).warning("Nothing was forecast. %s", error)
 
 
 def read_options(run_command: click.Command, options: Sequence[str]) -> click.Context:

@@ -29,13 +29,14 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
 from kedro_mlflow.framework.hooks import mlflow_hook
+from mlflow.entities.model_registry import ModelVersion
 
 from candlecast import __version__
 from candlecast.candidate import CHAMPION
 from candlecast.datasets import DeltaDataset, table_versions
 from candlecast.errors import CandlecastError
 from candlecast.parameters import check_parameters
-from candlecast.registry import AliasesDataset, run_of, starting, version_of
+from candlecast.registry import AliasesDataset, NoChampionError, run_of, starting, version_of
 from candlecast.spark import java_version, start_session
 
 logger = logging.getLogger("candlecast")
@@ -94,6 +95,7 @@ class ProjectHooks:
         self._candidate = ""
         self._project_path = self._data_root = Path()
         self._parameters: dict[str, Any] = {}
+        self._champion: ModelVersion | None = None
         self._spark: dict[str, Any] = {}
         self._started = False
         self._lock: TextIO | None = None
@@ -147,7 +149,7 @@ class ProjectHooks:
             tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow's
             tracking.run.name = self._candidate
             begun = run_of(self._candidate)
-            version_of(parameters["registered_model"], CHAMPION)  # the registry answers as well
+            self._champion = version_of(parameters["registered_model"], CHAMPION)
         if begun:
             tracking.run.id = begun.info.run_id
 
@@ -178,6 +180,8 @@ class ProjectHooks:
         """Take the lock, let kedro-mlflow start the run, then tag it."""
         if "candidate_run" in pipeline.inputs() and self._parameters["candidate"] is None:
             raise UnnamedCandidateError
+        if "champion" in pipeline.inputs() and self._champion is None:
+            raise NoChampionError(self._parameters["registered_model"])
         if self._spark:
             java_version()
             self._take_lock()

@@ -125,6 +125,7 @@ class Parameters(Group):
     catalog: Text
     schema_: Annotated[Text, Field(alias="schema")]
     volume: Text
+    trigger: Text
     experiment: Annotated[str, Field(min_length=1)]
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date

@@ -52,6 +52,18 @@ class TrackingUnavailableError(CandlecastError):
         )
 
 
+class NoChampionError(CandlecastError, DatasetError):
+    """No version of the registered model has been promoted yet."""
+
+    def __init__(self, model_name: str):
+        super().__init__(
+            f"There is no champion: no version of the registered model {model_name} has been "
+            "promoted. To get one, train a candidate (kedro run --params candidate=<id>), read its "
+            "report, and approve it: kedro run --pipelines registration --params "
+            '"candidate=<id>,approver=<who>"'
+        )
+
+
 class ChampionDataset(MlflowModelRegistryDataset):  # type: ignore[misc] # kedro-mlflow has no types
     """The version that the alias ``champion`` points to; loads a `candlecast.champion.Champion`.
 
@@ -76,12 +88,7 @@ class ChampionDataset(MlflowModelRegistryDataset):  # type: ignore[misc] # kedro
         if version is None:
             if self._missing_ok:
                 return None
-            raise DatasetError(
-                f"There is no champion: no version of the registered model {self.model_name} has "
-                "been promoted. To get one, train a candidate (kedro run --params candidate=<id>), "
-                "read its report, and approve it: kedro run --pipelines registration --params "
-                '"candidate=<id>,approver=<who>"'
-            )
+            raise NoChampionError(self.model_name)
         self.model_uri = f"models:/{self.model_name}/{version.version}"
         information = get_model_info(self.model_uri)
         return Champion(

@@ -62,10 +62,7 @@ class NothingNewError(CandlecastError):
 
 
 def describe_champion(champion: Champion) -> dict[str, Any]:
-    """Tell what a reader wants to know of the champion, in plain values.
-
-    Its name lets it run first: without a champion nothing is fetched.
-    """
+    """Return what a reader wants to know of the champion, in plain values."""
     tags = champion.tags
     return {
         "version": champion.version,
