@@ -180,10 +180,8 @@ def one_line(said: object) -> str:
 
 def release(options: argparse.Namespace) -> str:
     """Do what the command line says; return what is to be told, as Markdown."""
-    given = {"candidate": options.candidate} | dict(
-        text.partition("=")[::2] for text in options.set
-    )
-    with doing("read the approvals and what `databricks bundle summary -o json` wrote"):
+    with doing("read KEY=VALUE, the approvals and what `databricks bundle summary -o json` wrote"):
+        given = {"candidate": options.candidate} | dict(pair.split("=", 1) for pair in options.set)
         given |= read_approvals(options.approvals) if options.approvals else {}
         deployed = json.loads(options.bundle_summary.read_text())["resources"]
         if "id" not in (model := deployed["registered_models"]["model"]):
