@@ -1,13 +1,7 @@
 """A loopback Databricks workspace, as far as a release needs it; it refuses what the platform does.
 
-::
-
-    with DatabricksServer() as server:
-        server.script = [run("RUNNING"), run("TERMINATED", "SUCCESS")]  # what runs/get answers
-        server.faults["/jobs/run-now"] = [429]  # what the first request for it gets instead
-        ...
-        server.started  # job parameters, one entry per run
-        server.cancelled  # ids of runs
+It serves until its ``with`` block ends. Of each fault in `faults` the next request for a path gets
+the first one instead of an answer: an HTTP status, or a word of below.
 """
 
 from __future__ import annotations
@@ -44,6 +38,13 @@ until the block ends; or an answer comes that holds nothing."""
 Json = dict[str, Any]
 
 
+def bundle_job(key: str) -> Json:
+    """Return a job as the bundle declares it."""
+    files = [yaml.safe_load(file.read_text()) for file in (ROOT / "resources").glob("*.yml")]
+    jobs = [file["resources"].get("jobs", {}) for file in files]
+    return next(found[key] for found in jobs if key in found)
+
+
 def run(life: str, result: str | None = None, message: str = "", **more: Any) -> Json:
     """Return a run, or a task of it, as runs/get does."""
     state = {"life_cycle_state": life, "state_message": message}
@@ -51,37 +52,25 @@ def run(life: str, result: str | None = None, message: str = "", **more: Any) ->
 
 
 class DatabricksServer(ThreadingHTTPServer):
-    """Serves until the block ends.
-
-    Attributes:
-        script: what runs/get answers, one after the other; the last one for ever.
-        faults: what the next requests for a path (its end) get instead of an answer.
-        files: contents by path.
-        outputs: what runs/get-output answers, by the id of a task's run.
-        commit: the tag of every job.
-        champion: the candidate whose version has the alias; None: none has.
-        tokens: logins that are accepted.
-        asked: the path of every request.
-        watched: set once a run is asked for, or a request is held.
-    """
+    """The workspace."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.script = [run("TERMINATED", "SUCCESS")]
-        self.faults: dict[str, list[int | str]] = defaultdict(list)
+        self.script = [run("TERMINATED", "SUCCESS")]  # what runs/get answers; the last for ever
+        self.faults: dict[str, list[int | str]] = defaultdict(list)  # by the end of a path
         self.files: dict[str, bytes] = {}
-        self.outputs: dict[int, Json] = {}
-        self.commit = COMMIT
-        self.champion: str | None = None
-        self.tokens = {"a token"}
-        self.asked: list[str] = []
-        self.started: list[Json] = []
+        self.outputs: dict[int, Json] = {}  # of runs/get-output, by the id of a task's run
+        self.commit = COMMIT  # the tag of the jobs
+        self.champion = ""  # the candidate whose version has the alias
+        self.token = "a token"
+        self.asked: list[str] = []  # paths
+        self.started: list[Json] = []  # job parameters, one entry per run
         self.cancelled: list[int] = []
         self.watched, self.ended = threading.Event(), threading.Event()
-        self._tokens: dict[str, int] = {}
+        self._runs: dict[str, int] = {}  # ids by token
 
     def __enter__(self) -> DatabricksServer:
         """Begin to serve."""
@@ -94,20 +83,30 @@ class DatabricksServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that went away; what else breaks, its test sees."""
-
     def start(self, body: Json) -> Json | int:
         """Start a run, unless there is one of that token."""
-        file = ROOT / f"resources/{JOBS[body['job_id']]}.yml"
-        job = yaml.safe_load(file.read_text())["resources"]["jobs"][file.stem]
+        known = {parameter["name"] for parameter in bundle_job(JOBS[body["job_id"]])["parameters"]}
         given, token = body["job_parameters"], body["idempotency_token"]
         texts = all(isinstance(value, str) and "{{" not in value for value in given.values())
-        if not texts or len(token) > 64 or given.keys() - {p["name"] for p in job["parameters"]}:
+        if not texts or len(token) > 64 or given.keys() - known:
             return 400
-        if token not in self._tokens:
+        if token not in self._runs:
             self.started.append(given)
-        return {"run_id": self._tokens.setdefault(token, len(self.started))}
+        return {"run_id": self._runs.setdefault(token, len(self.started))}
+
+    def log_in(self, path: str, query: dict[str, str], body: bytes) -> Json | int | None:
+        """Answer what makes a login of the token of a workflow's job (OIDC), else None."""
+        token = f"{self.url}/oidc/v1/token"
+        match path:
+            case "/.well-known/databricks-config":
+                return {"oidc_endpoint": f"{self.url}/oidc", "workspace_id": "7"}
+            case "/oidc/.well-known/oauth-authorization-server":
+                return {"authorization_endpoint": token, "token_endpoint": token}
+            case "/github/token":
+                return {"value": query["audience"]}
+            case "/oidc/v1/token" if b"subject_token=the-audience" in body:
+                return {"access_token": "exchanged", "token_type": "Bearer", "expires_in": 3600}
+        return None
 
     def answer(  # noqa: PLR0911 # a table
         self, path: str, query: dict[str, str], body: Json
@@ -128,7 +127,7 @@ class DatabricksServer(ThreadingHTTPServer):
             case "jobs/runs/cancel" if 0 < run_id <= len(self.started):
                 self.cancelled.append(run_id)
                 return {}
-            case asked if asked == f"models/{MODEL}/aliases/champion" and self.champion:
+            case asked if asked == f"models/{MODEL}/aliases/champion":
                 return {"version": 3, "run_id": "abc"}
             case "mlflow/runs/get" if query["run_id"] == "abc":
                 tags = [{"key": "candidate", "value": self.champion}]
@@ -157,23 +156,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == HOLD:
             server.watched.set()
             server.ended.wait(20)
-        answer: Json | bytes | int
-        if isinstance(fault, int):
-            answer = fault
-        elif (login := self.login(path, query, body)) is not None:
-            answer = login
-        elif self.headers.get("Authorization", "").removeprefix("Bearer ") in server.tokens:
+        answer: Json | bytes | int | None = fault if isinstance(fault, int) else None
+        answer = answer or server.log_in(path, query, body)
+        if answer is None and self.headers.get("Authorization") == f"Bearer {server.token}":
             answer = server.answer(path, query, json.loads(body or b"{}"))
-        else:
-            answer = 401
-        answer = {} if fault == EMPTY else answer
-        status = answer if isinstance(answer, int) else 200
-        if isinstance(answer, int):
-            answer = {"error_code": f"CODE_{answer}", "message": f"so it says of {path}"}
-        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.close_connection = True
+        status = 401 if answer is None else answer if isinstance(answer, int) else 200
+        if status != 200 or fault == EMPTY:
+            said = {"error_code": f"CODE_{status}", "message": f"so it says of {path}"}
+            answer = {} if fault == EMPTY else said
         if fault == LOST:
             return
+        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT")
@@ -182,21 +175,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "0")
         self.end_headers()
         self.wfile.write(raw[: len(raw) // 2] if fault == HALF else raw)
-
-    def login(self, path: str, query: dict[str, str], body: bytes) -> Json | int | None:
-        """Answer what makes a login of the token that GitHub gives a workflow's job (OIDC)."""
-        oidc = f"{self.server.url}/oidc"
-        match path:
-            case "/.well-known/databricks-config":
-                return {"oidc_endpoint": oidc, "workspace_id": "7"}
-            case "/oidc/.well-known/oauth-authorization-server":
-                endpoints = ("authorization_endpoint", "token_endpoint")
-                return {name: f"{oidc}/v1/token" for name in endpoints}
-            case "/github/token":
-                return {"value": f"for {query['audience']}"}
-            case "/oidc/v1/token":
-                given = dict(parse_qsl(body.decode()))
-                trusted = given["subject_token"] == "for the-audience"
-                token = {"access_token": "exchanged", "token_type": "Bearer", "expires_in": 3600}
-                return token if trusted else 401
-        return None

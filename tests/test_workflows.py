@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from candlecast.databricks.release import REPORT
 from conftest import ROOT
+from databricks_server import bundle_job
 
 ACTION = ROOT / ".github/actions/databricks/action.yml"
 FILES = [*sorted((ROOT / ".github/workflows").iterdir()), ACTION]
@@ -64,8 +65,7 @@ def test_jobs_end_paste_nothing_into_a_shell_and_check_out_what_was_pushed():
 
 @pytest.mark.parametrize(("job", "name"), [("training", "train"), ("register", "register")])
 def test_github_waits_longer_than_databricks_runs(job, name):
-    file = yaml.safe_load((ROOT / f"resources/{name}.yml").read_text())
-    limit = file["resources"]["jobs"][name]["timeout_seconds"]
+    limit = bundle_job(name)["timeout_seconds"]
     assert RELEASE["jobs"][job]["timeout-minutes"] * 60 > limit + 1800
 
 

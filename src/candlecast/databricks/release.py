@@ -164,12 +164,12 @@ def read_approvals(path: Path) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Return a text on one line, 500 characters at most, in which Databricks replaces nothing.
+    """Return a text on one line, 500 characters at most, with no reference for others to resolve.
 
-    >>> plain("Worth it, says Ada: {{job.id}} is too strict")
-    'Worth it, says Ada: { {job.id}} is too strict'
+    >>> plain("Worth it, says Ada: {{job.id}} is ${too} strict")
+    'Worth it, says Ada: { {job.id}} is $ {too} strict'
     """
-    text = re.sub(r"\{(?=\{)", "{ ", " ".join(text.split()))
+    text = re.sub(r"([{$])(?=\{)", r"\1 ", " ".join(text.split()))
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
