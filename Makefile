@@ -19,7 +19,7 @@ lint: $(READY) ## the linter, the format, the types, the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/zizmor --offline --quiet .github/workflows
+	$(BIN)/zizmor --offline --quiet .github
 
 workflows: ## the linter of the GitHub workflows (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -34,9 +34,10 @@ package: $(READY) ## the wheel, in dist/
 	@sh scripts/wheel.sh $(BIN)/python
 	@ls dist/*.whl
 
-lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-	  --extra local --extra dev --extra release --quiet pyproject.toml -o requirements.lock
+LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --quiet
+lock: ## resolve pyproject.toml again into both lock files (needs uv)
+	$(LOCK) --extra local --extra dev --group release pyproject.toml -o requirements.lock
+	$(LOCK) --group release --constraints requirements.lock -o requirements-release.lock
 
 clean: ## remove the environment and what runs wrote; the sample stays
 	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
