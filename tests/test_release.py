@@ -312,3 +312,12 @@ def test_a_run_that_cannot_be_cancelled_in_time_is_told(server):
     assert time.monotonic() - since < 20  # GitHub's limit is 10, but this machine may be busy
     assert (waiting.returncode, server.cancelled) == (1, [])
     assert "cancel it by hand" in said.splitlines()[-1]
+
+
+def test_it_imports_nothing_that_its_lock_does_not_hold(server):
+    code = (
+        "import sys, candlecast.databricks.release; print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    came = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert {"databricks", "tenacity", "candlecast"} <= came
+    assert not came & {"kedro", "mlflow", "numpy", "pandas", "pydantic", "pyspark", "yaml"}
