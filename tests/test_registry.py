@@ -1,6 +1,8 @@
-"""Registration and rollback as whole runs, on a real store; killed at each step, without a server.
+"""Registration and rollback as whole runs: on an open-source store, and once more on Databricks.
 
-One store is trained once; each test works on a copy of its database (the artifacts stay in place).
+One store is trained once; each test works on a copy of its database (the artifacts stay in place),
+by itself or behind a workspace that refuses what Databricks refuses. And: killed at each step,
+without a server.
 """
 
 import json
@@ -8,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -28,8 +31,13 @@ from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
 from candlecast.candidate import Promotion, Rollback
-from candlecast.errors import CandlecastError
 from candlecast.hooks import UnnamedCandidateError
+from candlecast.parameters import ParameterError
+from candlecast.pipelines.registration.nodes import (
+    NoApproverError,
+    NoPreviousError,
+    RefusedCandidateError,
+)
 from candlecast.registry import (
     AliasesDataset,
     CandidateDataset,
@@ -37,8 +45,10 @@ from candlecast.registry import (
     TrackingUnavailableError,
 )
 from conftest import ROOT, SMALL, kedro
+from databricks_workspace import Workspace, serving
 from servers import free_port, mlflow_serving
 
+MODEL = "main.candles.candlecast"
 WHY = "the first champion"
 TAGS = {
     *("candidate", "git_commit", "candlecast", "approver", "override_reason", "gate"),
@@ -47,9 +57,11 @@ TAGS = {
 
 
 def go(data_root, *pipelines, tags=None, node_names=None, conf_source=None, **parameters):
-    """Run pipelines in this process, under a data root."""
+    """Run pipelines in this process, under a data root, with the configuration in it if any."""
     bootstrap_project(ROOT)
-    runtime = {"data_root": str(data_root), **parameters}
+    if conf_source is None and (data_root / "conf").exists():
+        conf_source = str(data_root / "conf")
+    runtime = {"data_root": str(data_root), "registered_model": MODEL, **parameters}
     with KedroSession.create(
         project_path=ROOT, conf_source=conf_source, runtime_params=runtime
     ) as session:
@@ -93,9 +105,34 @@ def copy_store(source: Path, data_root: Path) -> Path:
 
 
 @pytest.fixture
-def store(trained, tmp_path) -> Path:
+def open_source(trained, tmp_path) -> Path:
     """A data root of this test's own, with a copy of the trained store."""
     return copy_store(trained, tmp_path / "data")
+
+
+@pytest.fixture(params=["open-source", "databricks"])
+def store(request, open_source, tmp_path, monkeypatch) -> Iterator[Path]:
+    """The same, by itself or behind a workspace."""
+    if request.param == "open-source":
+        yield open_source
+        return
+    database = open_source / "mlflow/mlflow.db"
+    with closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute("UPDATE experiments SET name = '/Shared/candlecast' WHERE experiment_id = 1")
+    folder = configuration(open_source / "conf", "databricks")
+    (folder / "local/parameters.yml").write_text("experiment: /Shared/candlecast")
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "login"))
+    with serving(Workspace(database, tmp_path / "workspace"), tmp_path / "login"):
+        yield open_source
+
+
+def configuration(folder: Path, server: str) -> Path:
+    """Copy the configuration, with this tracking server."""
+    shutil.copytree(ROOT / "conf/base", folder / "base")
+    shutil.copy(ROOT / "conf/logging.yml", folder)
+    (folder / "local").mkdir()
+    (folder / "local/mlflow.yml").write_text(f"server:\n  mlflow_tracking_uri: {server}\n")
+    return folder
 
 
 def client_of(data_root):
@@ -103,13 +140,11 @@ def client_of(data_root):
 
 
 def run_of(data_root, candidate):
-    client = client_of(data_root)
-    experiment = client.get_experiment_by_name("candlecast").experiment_id
-    [run] = client.search_runs([experiment], f"tags.candidate = '{candidate}'")
+    [run] = client_of(data_root).search_runs(["1"], f"tags.candidate = '{candidate}'")
     return run
 
 
-def aliases_of(data_root, name="candlecast"):
+def aliases_of(data_root, name=MODEL):
     """Which version each alias points to, and how many versions there are."""
     client = client_of(data_root)
     versions = client.search_model_versions(f"name = '{name}'")
@@ -119,8 +154,8 @@ def aliases_of(data_root, name="candlecast"):
     return {alias: int(version) for alias, version in aliases.items()}, len(versions)
 
 
-def tags_of(data_root, version, name="candlecast"):
-    return client_of(data_root).get_model_version(name, str(version)).tags
+def tags_of(data_root, version):
+    return client_of(data_root).get_model_version(MODEL, str(version)).tags
 
 
 def register(data_root, candidate, approver="Ada", override_reason=WHY, **parameters):
@@ -134,9 +169,9 @@ def register(data_root, candidate, approver="Ada", override_reason=WHY, **parame
     )
 
 
-def said(capsys):
-    """The messages of the log, without time and level."""
-    return [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines()]
+def last_line(capsys):
+    """The last line of the log."""
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 # --- Registration ---------------------------------------------------------------------------------
@@ -144,13 +179,12 @@ def said(capsys):
 
 def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, trained, capsys):
     register(store, "first", git_commit=run_of(store, "first").data.tags["git_commit"])
-    assert said(capsys)[-3:] == [
-        "registered: candlecast v1, candidate first, approved by Ada",
-        "gate: not passed, override reason: the first champion",
-        "champion: v1, the first",
-    ]
+    registered, gate, champion = capsys.readouterr().err.splitlines()[-3:]
+    assert all(word in registered for word in (MODEL, "v1", "first", "Ada"))
+    assert WHY in gate
+    assert "v1" in champion
     assert aliases_of(store) == ({"champion": 1}, 1)
-    version = client_of(store).get_model_version("candlecast", "1")
+    version = client_of(store).get_model_version(MODEL, "1")
     run = run_of(store, "first")
     [model] = client_of(store).search_logged_models(
         [run.info.experiment_id], f"source_run_id='{run.info.run_id}'"
@@ -169,17 +203,14 @@ def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, trained, c
         "feature": "return",
     }
     gate = json.loads(version.tags["gate"])
-    assert {key: gate[key] for key in ("passed", "metric", "threshold")} == {
-        "passed": False,
-        "metric": "accuracy",
-        "threshold": 0.0,
-    }
-    assert gate["reasons"][0] == "Scored on 157 sessions; at least 250 are needed."
+    assert (gate["passed"], gate["metric"], gate["threshold"]) == (False, "accuracy", 0.0)
+    assert "157" in gate["reasons"][0]
+    assert "250" in gate["reasons"][0]
     assert version.description.startswith("# Will the next daily candle close above its open?")
     assert "Candidate `first`" in version.description
     assert run.info.status == "FINISHED"  # the candidate's run is left alone
     assert "registration" not in run.data.tags.get("kedro_command", "")
-    assert ChampionDataset(model_name="candlecast").load().candidate == "first"
+    assert ChampionDataset(model_name=MODEL).load().candidate == "first"
 
 
 def test_the_former_champion_is_the_previous_one(store):
@@ -187,9 +218,7 @@ def test_the_former_champion_is_the_previous_one(store):
     register(store, "second", approver="Bob")
     assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
     assert tags_of(store, 2)["approver"] == "Bob"
-    assert json.loads(tags_of(store, 2)["gate"])["reasons"][-1] == (
-        "The champion is version 1 now, and it was not compared with that: train a candidate anew."
-    )
+    assert "version 1" in json.loads(tags_of(store, 2)["gate"])["reasons"][-1]
 
 
 def test_a_candidate_that_passed_needs_no_reason(store):
@@ -200,61 +229,49 @@ def test_a_candidate_that_passed_needs_no_reason(store):
     assert json.loads(tags_of(store, 1)["gate"])["passed"] is True
 
 
-def test_three_level_names(store):
-    """As in Unity Catalog."""
-    name = "main.candles.candlecast"
-    register(store, "first", registered_model=name)
-    register(store, "second", registered_model=name)
-    assert aliases_of(store, name) == ({"champion": 2, "previous": 1}, 2)
-    go(store, "rollback", approver="Ada", registered_model=name)
-    assert aliases_of(store, name) == ({"champion": 1, "previous": 1}, 2)
-    assert aliases_of(store) == ({}, 0)
-
-
 def test_fault_25_approving_twice_is_harmless(store, capsys):
     register(store, "first")
     before = tags_of(store, 1)
     register(store, "first", approver="Bob", override_reason=None)
-    assert (
-        said(capsys)[-1] == "already champion: candlecast v1, candidate first; nothing is changed"
-    )
+    assert "already champion" in last_line(capsys)
     assert aliases_of(store) == ({"champion": 1}, 1)
     assert tags_of(store, 1) == before
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("given", "error", "named"),
     [
-        ({"candidate": "frist"}, "There is no candidate frist to register.*nearest names: first"),
-        ({"candidate": "x' OR 'a"}, "candidate: String should match pattern"),
-        ({"candidate": None}, "Name the candidate"),
-        ({"candidate": "reportless"}, "it has no report.*--tags evaluate --params candidate="),
-        ({"candidate": "modelless"}, "its run has no model.*kedro run --params candidate="),
-        ({"candidate": "retrained"}, "its report is of .* and its model was trained anew at"),
-        ({"git_commit": "decade"}, "and commit decade is asked for"),
-        ({"approver": None}, "needs the name of who answers for it.*approver=<who>"),
-        ({"override_reason": None}, "the gate has not let it pass. Scored on 157 sessions; .*why>"),
-        ({"override_reason": ""}, "the gate has not let it pass"),
+        ({"candidate": "frist"}, DatasetError, ["frist", "first"]),
+        ({"candidate": "x' OR 'a"}, ParameterError, ["candidate"]),
+        ({"candidate": None}, UnnamedCandidateError, ["candidate="]),
+        ({"candidate": "reportless"}, RefusedCandidateError, ["--tags evaluate", "=reportless"]),
+        ({"candidate": "modelless"}, RefusedCandidateError, ["no model", "candidate=modelless"]),
+        ({"candidate": "retrained"}, RefusedCandidateError, ["--tags evaluate", "=retrained"]),
+        ({"git_commit": "decade"}, RefusedCandidateError, ["decade"]),
+        ({"approver": None}, NoApproverError, ["second", "approver="]),
+        ({"override_reason": None}, RefusedCandidateError, ["157", "250", "override_reason="]),
+        ({"override_reason": ""}, RefusedCandidateError, ["override_reason="]),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
-def test_fault_25_what_may_not_be_approved_is_refused(store, asked, words):
-    with pytest.raises((CandlecastError, DatasetError), match=rf"(?s){words}"):
-        register(store, **{"candidate": "second", **asked})
+def test_fault_25_what_may_not_be_approved_is_refused(store, given, error, named):
+    with pytest.raises(error) as refused:
+        register(store, **{"candidate": "second", **given})
+    assert [word for word in named if word not in str(refused.value)] == []
     assert aliases_of(store) == ({}, 0)
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
 def test_fault_25_a_candidate_that_did_not_finish_is_refused(store, status):
     client_of(store).update_run(run_of(store, "second").info.run_id, status=status)
-    with pytest.raises(CandlecastError, match=f"its run is {status} and not FINISHED"):
+    with pytest.raises(RefusedCandidateError, match=status):
         register(store, "second")
     assert aliases_of(store) == ({}, 0)
 
 
 def test_fault_25_a_stale_candidate_is_refused(store):
     register(store, "second")
-    with pytest.raises(CandlecastError, match=r"it is stale: it was trained on prices v0, and the"):
+    with pytest.raises(RefusedCandidateError, match=r"prices v0.* v1"):
         register(store, "first")
     assert aliases_of(store) == ({"champion": 1}, 1)
 
@@ -262,19 +279,19 @@ def test_fault_25_a_stale_candidate_is_refused(store):
 def test_fault_25_without_a_candidate_or_a_store_the_message_says_so(tmp_path):
     with pytest.raises(UnnamedCandidateError):
         go(tmp_path, "registration", approver="Ada")
-    with pytest.raises(DatasetError, match="There is none at all yet; train one"):
+    with pytest.raises(DatasetError, match=r"candidate first .*kedro run"):
         register(tmp_path, "first")
 
 
 def test_a_registration_that_another_came_before_leaves_its_champion_alone(store):
     """The lock keeps runs of one data root apart, not those that share a server."""
     register(store, "first")
-    second = CandidateDataset(candidate="second", model_name="candlecast").load()
+    second = CandidateDataset(candidate="second", model_name=MODEL).load()
     decided_before = Promotion(second, None, {"gate": "{}", "approver": "Bob"})
-    with pytest.raises(DatasetError, match=r"is v1 now, and there was none when this was decided"):
-        AliasesDataset(model_name="candlecast").save(decided_before)
-    with pytest.raises(DatasetError, match=r"is v1 now, and it was v3 when this was decided"):
-        AliasesDataset(model_name="candlecast").save(Rollback(2, 3, {"rolled_back_by": "Bob"}))
+    with pytest.raises(DatasetError, match=r"\bv1\b"):
+        AliasesDataset(model_name=MODEL).save(decided_before)
+    with pytest.raises(DatasetError, match=r"\bv1\b.*\bv3\b"):
+        AliasesDataset(model_name=MODEL).save(Rollback(2, 3, {"rolled_back_by": "Bob"}))
     assert aliases_of(store) == ({"champion": 1}, 2)
 
 
@@ -292,7 +309,7 @@ def test_a_candidate_trained_again_after_its_registration_gets_a_version_of_its_
 
 def test_fault_29_a_wrong_or_missing_column_is_refused_by_its_name(store):
     register(store, "first")
-    model = mlflow.pyfunc.load_model("models:/candlecast@champion")
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
     lags = [f"lag_{number:02}" for number in range(1, 15)]
     rows = pd.DataFrame(0.01, index=range(2), columns=lags, dtype=np.float32)
     assert model.predict(rows).shape == (2, 2)
@@ -313,10 +330,9 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
     register(store, "second")
     before = tags_of(store, 1)
     go(store, "rollback", approver="Bob", override_reason="worse live")
-    assert said(capsys)[-2:] == [
-        "rolled back: candlecast, ordered by Bob, reason: worse live",
-        "champion: v1, before it v2",
-    ]
+    rolled_back, champion = capsys.readouterr().err.splitlines()[-2:]
+    assert all(word in rolled_back for word in (MODEL, "Bob", "worse live"))
+    assert champion.index("v1") < champion.index("v2")
     assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
     taken_down = tags_of(store, 2)
     assert (taken_down["rolled_back_by"], taken_down["rolled_back_reason"]) == ("Bob", "worse live")
@@ -324,9 +340,7 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
     assert tags_of(store, 1) == before
 
     go(store, "rollback", approver="Eve")
-    assert said(capsys)[-1] == (
-        "the champion is already the previous version: candlecast v1; nothing is changed"
-    )
+    assert "v1" in last_line(capsys)
     assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
     assert tags_of(store, 2) == taken_down
 
@@ -336,13 +350,13 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
 
 
 def test_a_rollback_without_anything_to_go_back_to_is_refused(store):
-    with pytest.raises(CandlecastError, match="There is no version to go back to"):
+    with pytest.raises(NoPreviousError):
         go(store, "rollback", approver="Ada")
     register(store, "first")
-    with pytest.raises(CandlecastError, match="There is no version to go back to"):
+    with pytest.raises(NoPreviousError):
         go(store, "rollback", approver="Ada")
     register(store, "second")
-    with pytest.raises(CandlecastError, match="A rollback needs the name of who answers for it"):
+    with pytest.raises(NoApproverError):
         go(store, "rollback")
     assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
 
@@ -353,6 +367,7 @@ def test_a_rollback_without_anything_to_go_back_to_is_refused(store):
 def killed_at_each_step(store, tmp_path, pipeline, **parameters):
     """Run tests/killed_registration.py and return what it found."""
     command = [sys.executable, str(Path(__file__).with_name("killed_registration.py"))]
+    parameters["registered_model"] = MODEL
     arguments = [store / "mlflow/mlflow.db", tmp_path / "killed", pipeline, json.dumps(parameters)]
     done = subprocess.run(
         [*command, *map(str, arguments)],
@@ -366,10 +381,15 @@ def killed_at_each_step(store, tmp_path, pipeline, **parameters):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(store, tmp_path):
-    register(store, "first")
+def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(open_source, tmp_path):
+    register(open_source, "first")
     found = killed_at_each_step(
-        store, tmp_path, "registration", candidate="second", approver="Bob", override_reason=WHY
+        open_source,
+        tmp_path,
+        "registration",
+        candidate="second",
+        approver="Bob",
+        override_reason=WHY,
     )
     made, alias = "create_model_version", "set_registered_model_alias"
     old, half, new = {"champion": 1}, {"champion": 1, "previous": 1}, {"champion": 2, "previous": 1}
@@ -389,10 +409,10 @@ def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(store
         assert set(item["finished"]["tags"]["2"]) == TAGS
 
 
-def test_fault_23_a_killed_rollback_leaves_the_old_or_the_new_champion(store, tmp_path):
-    register(store, "first")
-    register(store, "second")
-    found = killed_at_each_step(store, tmp_path, "rollback", approver="Bob")
+def test_fault_23_a_killed_rollback_leaves_the_old_or_the_new_champion(open_source, tmp_path):
+    register(open_source, "first")
+    register(open_source, "second")
+    found = killed_at_each_step(open_source, tmp_path, "rollback", approver="Bob")
     assert [item["killed"]["aliases"]["champion"] for item in found] == [2] * 5 + [1] * 2
     for item in found:
         assert item["finished"]["aliases"] == {"champion": 1, "previous": 1}
@@ -465,53 +485,37 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def configuration(folder: Path, port: int) -> str:
-    """Copy the configuration, with a tracking server of this port."""
-    shutil.copytree(ROOT / "conf/base", folder / "base")
-    shutil.copy(ROOT / "conf/logging.yml", folder)
-    (folder / "local").mkdir()
-    (folder / "local/mlflow.yml").write_text(
-        f"server:\n  mlflow_tracking_uri: http://127.0.0.1:{port}\n"
-    )
-    return str(folder)
-
-
 LOST = [("request", 1), ("answer", 1), ("answer", 2), ("answer", 3)]
 
 
 def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
-    store, tmp_path, monkeypatch
+    open_source, tmp_path, monkeypatch
 ):
     """At each write to the registry: what it never saw, or had carried out without an answer."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     names = [f"{loses}_{n}" for loses, n in LOST]
     for name in [*names, "alive"]:
-        register(store, "first", registered_model=name)
+        register(open_source, "first", registered_model=name)
     left = {}
-    server = ["server", "--backend-store-uri", f"sqlite:///{store}/mlflow/mlflow.db"]
+    server = ["server", "--backend-store-uri", f"sqlite:///{open_source}/mlflow/mlflow.db"]
     with (
         mlflow_serving(*server, health="/health", log=tmp_path / "server.log") as port,
         Proxy(port) as proxy,
     ):
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        conf = configuration(tmp_path / "conf", proxy.server_port)
+        conf = configuration(tmp_path / "conf", f"http://127.0.0.1:{proxy.server_port}")
         for name, (loses, n) in zip(names, LOST, strict=True):
             proxy.set(fails_at=n, loses=loses)
             with pytest.raises(DatasetError) as error:
-                register(store, "second", registered_model=name, conf_source=conf)
-            assert str(error.value).endswith(
-                ". The champion is the old version or the new one, whole; the same command "
-                "finishes the job."
-            )
-            assert f"Asked http://127.0.0.1:{proxy.server_port} for registered model" in str(
-                error.value
-            )
-            left[name] = aliases_of(store, name)
+                register(open_source, "second", registered_model=name, conf_source=str(conf))
+            assert f"http://127.0.0.1:{proxy.server_port}" in str(error.value)
+            assert "the same command" in str(error.value)
+            left[name] = aliases_of(open_source, name)
             proxy.set()
-            register(store, "second", registered_model=name, conf_source=conf)
-            assert aliases_of(store, name) == ({"champion": 2, "previous": 1}, 2)
+            register(open_source, "second", registered_model=name, conf_source=str(conf))
+            assert aliases_of(open_source, name) == ({"champion": 2, "previous": 1}, 2)
         proxy.set(fails_at=1, loses="answer", stays_dead=False)
-        register(store, "second", registered_model="alive", conf_source=conf)
+        register(open_source, "second", registered_model="alive", conf_source=str(conf))
         proxy.shutdown()
     assert left == {
         "request_1": ({"champion": 1}, 1),
@@ -520,16 +524,16 @@ def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
         "answer_3": ({"champion": 2, "previous": 1}, 2),
     }
     # MLflow's own client would have asked again, and made a second version.
-    assert aliases_of(store, "alive") == ({"champion": 2, "previous": 1}, 2)
+    assert aliases_of(open_source, "alive") == ({"champion": 2, "previous": 1}, 2)
 
 
-def test_fault_23_an_unreachable_registry_promotes_nothing(store, tmp_path):
-    conf = configuration(tmp_path / "conf", free_port())
-    before = (store / "mlflow/mlflow.db").read_bytes()
+def test_fault_23_an_unreachable_registry_promotes_nothing(open_source, tmp_path):
+    conf = configuration(tmp_path / "conf", f"http://127.0.0.1:{free_port()}")
+    before = (open_source / "mlflow/mlflow.db").read_bytes()
     for pipeline in ("registration", "rollback"):
         with pytest.raises(TrackingUnavailableError, match=r"what came: .*Connection refused"):
-            go(store, pipeline, candidate="first", approver="Ada", conf_source=conf)
-    assert (store / "mlflow/mlflow.db").read_bytes() == before
+            go(open_source, pipeline, candidate="first", approver="Ada", conf_source=str(conf))
+    assert (open_source / "mlflow/mlflow.db").read_bytes() == before
 
 
 def test_fault_23_training_without_a_tracking_server_is_refused_at_start(project):

@@ -13,5 +13,5 @@ CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "config_patterns": {"mlflow": ["mlflow*"], "spark": ["spark*"]},
-    "merge_strategy": {"mlflow": "soft"},
+    "merge_strategy": {"mlflow": "soft", "parameters": "soft"},
 }
