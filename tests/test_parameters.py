@@ -4,17 +4,15 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 
 from candlecast.parameters import ParameterError, check_parameters
-from conftest import ROOT, kedro
+from conftest import loader
 
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
     """The parameters of conf/base."""
-    loader = OmegaConfigLoader(str(ROOT / "conf"), base_env="base", default_run_env="base")
-    return dict(loader["parameters"])
+    return dict(loader("base")["parameters"])
 
 
 def faults(given: dict[str, Any]) -> list[str]:
@@ -198,16 +196,6 @@ def test_all_faults_in_one_message(committed):
         "test_fraction: must be less than 1; it is 2",
         "windw: unknown parameter; did you mean window?",
     ]
-
-
-def test_fault_28_on_the_command_line(project):
-    result = kedro(project, "run", "--params", "windw=10,start=2015-01-01,end=2014-01-01")
-    assert result.returncode != 0
-    said = result.stdout + result.stderr
-    assert "windw: unknown parameter; did you mean window?" in said
-    assert "end: must be later than start; start is '2015-01-01', end is '2014-01-01'" in said
-    assert "Traceback" not in said
-    assert sorted(path.name for path in (project / "data").iterdir()) == ["sample"]
 
 
 @pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])
