@@ -6,7 +6,8 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 EVIL = "<script>alert(1)</script>"
-SIZES = {"desktop": (1200, 800), "phone": (360, 740)}
+SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
+"""Width and height; whatever font the machine has, the widest of the usual ones is DejaVu Sans."""
 
 CONTRASTS = """() => {
   const light = colour => {
