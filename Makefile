@@ -3,17 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A worker per core, each with a Spark of its own (2 GB): no more than four.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help run test lint workflows viz bench package lock clean
+.PHONY: help run test test-all lint workflows viz bench package lock clean
 help: ## what there is to type
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: $(READY) ## the three pipelines on the committed sample (RUN="--params window=10" adds to it)
 	$(BIN)/kedro run $(RUN)
 
-test: $(READY) ## every test (TEST="-k windows" adds to it)
+test: $(READY) ## the tests but the slow ones, on every core (TEST="-k windows" adds to it)
 	@sh scripts/system.sh browser
-	$(BIN)/pytest $(TEST)
+	$(BIN)/pytest $(PARALLEL) -m "not slow" $(TEST)
+
+test-all: test ## those, then the slow ones: both kinds of Databricks sessions, the gate's rates, the benchmarks
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 lint: $(READY) ## the linter, the format, the types, the workflows' security
 	$(BIN)/ruff check .

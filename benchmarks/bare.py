@@ -1,8 +1,8 @@
 """The work of a run without a framework around it: the peer of a whole ``kedro run``.
 
-``python benchmarks/bare.py FOLDER``: the same imports, one Spark session of the same settings, the
-same six Delta writes, the same forests (five folds and one of all, 1000 trees each), one logged
-model. No checks, no quality, no intervals, no report.
+``python benchmarks/bare.py [--quick] FOLDER``: the same imports, one Spark session of the same
+settings, the same six Delta writes, the same forests (five folds and one of all, 1000 trees each),
+one logged model. No checks, no quality, no intervals, no report.
 """
 
 import sys
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.stats.api  # noqa: F401
 import yaml
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 from sklearn.ensemble import RandomForestClassifier
@@ -31,15 +32,15 @@ ROOT = Path(__file__).parents[1]
 LAGS = [f"lag_{n:02d}" for n in range(1, 15)]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, trees: int) -> None:
     """Do the work, in the folder."""
     settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
     spark = start_session(settings, folder / "spark")
 
-    def write(frame: object, name: str) -> None:
+    def write(frame: DataFrame, name: str) -> None:
         frame.write.format("delta").mode("overwrite").save(str(folder / name))
 
-    def read(name: str) -> object:
+    def read(name: str) -> DataFrame:
         return spark.read.format("delta").load(str(folder / name))
 
     sample = pd.read_csv(ROOT / "data/sample/prices.csv")
@@ -61,7 +62,7 @@ def main(folder: Path) -> None:
     mlflow.set_experiment("bare")
     with mlflow.start_run():
         forest = RandomForestClassifier(
-            1000, min_weight_fraction_leaf=0.1, random_state=4284, n_jobs=-1
+            trees, min_weight_fraction_leaf=0.1, random_state=4284, n_jobs=-1
         )
         days = np.sort(train["session"].unique())
         for fold, (past, scored) in enumerate(TimeSeriesSplit(5).split(days)):
@@ -72,7 +73,9 @@ def main(folder: Path) -> None:
             mlflow.log_metric("log_loss", loss, step=fold)
         forest.fit(train[LAGS], train["up"])
         forest.predict_proba(train[LAGS])
-        model = RandomForestClassifier(50, min_weight_fraction_leaf=0.1, random_state=4284)
+        model = RandomForestClassifier(
+            min(trees, 50), min_weight_fraction_leaf=0.1, random_state=4284
+        )
         model.fit(train[LAGS], train["up"])
         mlflow.sklearn.log_model(
             model,
@@ -89,4 +92,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    *quick, to = sys.argv[1:]
+    main(Path(to), trees=10 if quick == ["--quick"] else 1000)

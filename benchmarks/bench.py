@@ -1,14 +1,20 @@
 """Speed as ratios against peers, each measured in this same run: ``make bench``.
 
-Every contender runs in a process of its own, with its imports done before its clock starts.
+Every contender runs in a process of its own, with its imports done before its clock starts. They
+run in turn, several rounds; a figure is the median of the rounds, with the smallest and the
+largest. ``--quick`` is a small size of everything, to see that it runs.
 """
 
+import argparse
 import json
 import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import pandas as pd
@@ -16,8 +22,12 @@ import pandas as pd
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 TREES = [50, 100, 200, 500, 1000]
+ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM that the trainings are timed on: about the original's year, and all there are."""
+
+PEERS = ("fetch.py", "gate.py", "scoring.py")
+"""The other benchmarks, each a script of its own."""
 
 
 def write_csv(sessions: int, folder: Path) -> Path:
@@ -88,71 +98,110 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
         candidates = LoggedJSON(filepath=str(tracking / "c.json"), step="trees", prefix="c")
         candidates.save(table)
         model = forests.first_trees(grown, chosen)
-        ForestDataset().save((model, forests.features(train.head(5))))
+        ForestDataset().save((model, forests.features(train.head(5)), {}))
     return time.perf_counter() - since
 
 
 def in_a_process(contender: str, sessions: int) -> float:
     """Run one contender of this file in a new process."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, contender, str(sessions), folder]
+        command = [sys.executable, __file__, "--contender", contender, str(sessions), folder]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return float(json.loads(said.splitlines()[-1]))
 
 
 def seconds(command: list[str]) -> float:
-    """Wall-clock seconds of a command, from the shell's side."""
-    since = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    return time.perf_counter() - since
+    """Wall-clock seconds of a command, from the shell's side; its last word is an empty folder."""
+    with TemporaryDirectory() as folder:
+        since = time.perf_counter()
+        subprocess.run([*command[:-1], command[-1] + folder], check=True, capture_output=True)
+        return time.perf_counter() - since
 
 
-def compare_training() -> None:
-    """Print how much faster the five candidates are fitted and tracked than by the original."""
-    for sessions in ROWS:
-        original, plain, validated = (
-            in_a_process(name, sessions) for name in ("original", "plain", "validated")
-        )
+def compare(title: str, contenders: Mapping[str, Callable[[], float]], rounds: int) -> None:
+    """Print the seconds of each contender, and how many times faster it is than the first.
+
+    Args:
+        title: what they do.
+        contenders: what takes the seconds, by name.
+        rounds: how often each is timed, all of them in turn.
+    """
+    took: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, time_it in contenders.items():
+            took[name].append(time_it())
+    sys.stdout.write(f"{title}: median of {rounds} [smallest, largest]\n")
+    first = median(next(iter(took.values())))
+    for name, all_of in took.items():
+        middle = median(all_of)
         sys.stdout.write(
-            f"five candidates, fitted and tracked, {sessions} sessions of IBM\n"
-            f"  original (five autologged runs)        {original:6.1f} s\n"
-            f"  candlecast, one logged model           {plain:6.1f} s  {original / plain:5.1f} x\n"
-            f"  candlecast, with walk-forward as well  {validated:6.1f} s"
-            f"  {original / validated:5.1f} x\n"
+            f"  {name:<38} {middle:6.1f} s [{min(all_of):.1f}, {max(all_of):.1f}]"
+            f"  {first / middle:5.2f} x\n"
         )
+    sys.stdout.flush()
 
 
-def compare_run() -> None:
-    """Print the cost of a whole ``kedro run`` beside a bare script of the same work."""
-    kedro = str(Path(sys.executable).with_name("kedro"))
-    with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        bare = seconds([sys.executable, str(HERE / "bare.py"), one])
-        run = seconds([kedro, "run", "--params", f"data_root={other}"])
-    sys.stdout.write(
-        "a whole run on the sample\n"
-        f"  bare script: same imports, session, Delta writes, fits, one model  {bare:6.1f} s\n"
-        f"  kedro run: all that, validation's choice, checks, evaluation,"
-        f" report  {run:6.1f} s  {run / bare:4.2f} x\n"
+def compare_training(sessions: int, rounds: int) -> None:
+    """Print how much faster the five candidates are fitted and tracked than by the original."""
+    names = {
+        "original": "original, five autologged runs",
+        "plain": "candlecast, one logged model",
+        "validated": "candlecast, with walk-forward as well",
+    }
+    compare(
+        f"five candidates, fitted and tracked, {sessions} sessions of IBM",
+        {text: partial(in_a_process, name, sessions) for name, text in names.items()},
+        rounds,
     )
 
 
-def main() -> None:
-    """Time one contender when told which, else everything."""
-    if len(sys.argv) == 1:
-        compare_training()
-        compare_run()
-        for peer in ("fetch.py", "gate.py", "scoring.py"):
-            sys.stdout.write(f"{peer}\n")
-            sys.stdout.flush()
-            subprocess.run([sys.executable, str(HERE / peer)], check=True)
-        return
-    contender, sessions, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+def compare_run(quick: bool, rounds: int) -> None:
+    """Print the cost of a whole ``kedro run`` beside a bare script of the same work.
+
+    The script has the same imports, session, Delta writes and fits, and logs one model; the run
+    has validation's choice, checks, evaluation and report as well.
+    """
+    bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
+    kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--params"]
+    small = "candidate_trees=5 10," if quick else ""
+    compare(
+        "a whole run on the sample",
+        {
+            "bare script": lambda: seconds(bare),
+            "kedro run": lambda: seconds([*kedro, f"{small}data_root="]),
+        },
+        rounds,
+    )
+
+
+def time_contender(contender: str, sessions: int, folder: Path) -> float:
+    """Time one contender of the trainings, in this process."""
     csv = write_csv(sessions, folder)
     if contender == "original":
-        took = time_original(csv, folder)
-    else:
-        took = time_candlecast(csv, folder, validate=contender == "validated")
-    sys.stdout.write(f"\n{json.dumps(took)}\n")
+        return time_original(csv, folder)
+    return time_candlecast(csv, folder, validate=contender == "validated")
+
+
+def main() -> None:
+    """Time everything, or one contender in this process."""
+    parser = argparse.ArgumentParser(description="Speed as ratios against peers.")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--contender", nargs=3, help="of the trainings: name, sessions, folder")
+    arguments = parser.parse_args()
+    if arguments.contender:
+        name, sessions, folder = arguments.contender
+        sys.stdout.write(f"\n{json.dumps(time_contender(name, int(sessions), Path(folder)))}\n")
+        return
+    quick = arguments.quick
+    rounds = 1 if quick else ROUNDS
+    for sessions in ROWS[:1] if quick else ROWS:
+        compare_training(sessions, rounds)
+    compare_run(quick, rounds)
+    for peer in PEERS:
+        sys.stdout.write(f"{peer}\n")
+        sys.stdout.flush()
+        command = [sys.executable, str(HERE / peer), *(["--quick"] if quick else [])]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What fetching costs beside the client: 500 tickers of twenty years, from a loopback Yahoo.
 
 The real yfinance client, the node that fetches and checks, and the dataset that keeps a file a
-ticker. The server is a process of its own. ``python benchmarks/fetch.py [tickers]``
+ticker. The server is a process of its own. ``python benchmarks/fetch.py [--quick]``
 """
 
+import argparse
 import functools
 import logging
 import resource
@@ -21,7 +22,7 @@ candlecast.quiet()
 import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 import yfinance  # noqa: E402
-from kedro.io import DataCatalog, MemoryDataset  # noqa: E402
+from kedro.io import AbstractDataset, DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
 
 from candlecast.datasets import FetchedFiles, YahooSource  # noqa: E402
@@ -66,18 +67,15 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
     parameters |= {"tickers": [f"T{n:03d}" for n in range(tickers)], "purge": parameters["window"]}
     node = create_pipeline().filter(node_names=[NODE])
     entry = {name: entry[name] for name in ("filename_suffix", "dataset")}
-    catalog = DataCatalog(
-        {
-            "source": YahooSource(filepath=str(folder / "yahoo")),
-            "fetched@pandas": FetchedFiles(path=str(folder / "fetched"), **entry),
-            "arrivals": MemoryDataset(copy_mode="assign"),
-        }
-        | {
-            name: MemoryDataset(parameters[name.removeprefix("params:")])
-            for name in node.inputs()
-            if name.startswith("params:")
-        }
-    )
+    datasets: dict[str, AbstractDataset[Any, Any]] = {
+        "source": YahooSource(filepath=str(folder / "yahoo")),
+        "fetched@pandas": FetchedFiles(path=str(folder / "fetched"), **entry),
+        "arrivals": MemoryDataset(copy_mode="assign"),
+    }
+    for name in node.inputs():
+        if name.startswith("params:"):
+            datasets[name] = MemoryDataset(parameters[name.removeprefix("params:")])
+    catalog = DataCatalog(datasets)
     clock = Clock(yfinance.Ticker.history, at={10})
     yfinance.Ticker.history = functools.partialmethod(clock)
     since = time.perf_counter()
@@ -90,7 +88,9 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
 
 def main() -> None:
     """Print our own time a ticker, and the peak memory after ten tickers and after all."""
-    tickers = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    parser = argparse.ArgumentParser(description="What fetching costs beside the client.")
+    parser.add_argument("--quick", action="store_true", help="20 tickers instead of 500")
+    tickers = 20 if parser.parse_args().quick else 500
     for name in ("kedro", "candlecast"):
         logging.getLogger(name).setLevel(logging.WARNING)
     command = [sys.executable, str(ROOT / "tests/yahoo_server.py")]

@@ -158,7 +158,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=400, help="without signal")
     parser.add_argument("--histories-with-signal", type=int, default=100, help="for each strength")
+    parser.add_argument("--quick", action="store_true", help="two histories each")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.histories = arguments.histories_with_signal = 2
     with workers() as processes:
         rates = table(processes, arguments.histories, arguments.histories_with_signal)
     text = rates.to_string(index=False)

@@ -99,7 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--quick", action="store_true", help="50,000 rows, 10 trees")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rows, arguments.trees = 50_000, 10
     rows, forest = arguments.rows, grow(arguments.trees)
     forest.set_params(n_jobs=1)
     configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]

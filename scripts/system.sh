@@ -1,6 +1,6 @@
 #!/bin/sh
-# What pip can't bring: `system.sh java` (17 or later, for Spark), `system.sh browser` (for the tests of the report).
-# Installs Debian's where that is possible, else says what to do.
+# What pip can't bring: `system.sh java` (17 or later, for Spark), `system.sh browser` (for the tests of the pages).
+# Installs Debian's where that is possible, else says what to do. Without a browser the tests go on without those.
 set -eu
 
 install() { # what it is for, then packages of which the first that there is will do
@@ -31,7 +31,9 @@ java)
     install "$what" openjdk-21-jre-headless openjdk-17-jre-headless
     ;;
 browser)
-    command -v chromium >/dev/null && exit
-    install "The tests of the report need Chromium" chromium chromium
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && exit
+    done
+    (install "The tests of the pages need Chromium" chromium chromium) || true
     ;;
 esac

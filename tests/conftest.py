@@ -1,13 +1,18 @@
-"""Fixtures: one Spark session, runs in this process, a copy of the project for real commands.
+"""Fixtures: one Spark session per worker, runs in this process, one trained data root for all.
 
 Nothing is written into the checkout: every run has a data root of its own in a temporary folder.
 """
 
+import fcntl
 import logging
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +21,16 @@ import candlecast
 candlecast.quiet()  # before the packages that it quiets are imported
 
 import mlflow  # noqa: E402
+import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
+from kedro.config import OmegaConfigLoader  # noqa: E402
 from kedro.framework.session import KedroSession  # noqa: E402
 from kedro.framework.startup import bootstrap_project  # noqa: E402
+from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
+from candlecast import settings  # noqa: E402
 from candlecast.spark import start_session  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -34,10 +43,15 @@ SMALL = {
 """Parameters of a run that takes seconds: two tickers, three years, few trees."""
 
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """The project's own local session, started once."""
+    """The project's own local session, started once; of several workers each has one core."""
     configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
+    if WORKERS > 1:
+        configuration["spark.master"] = "local[1]"
     session = start_session(configuration, tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
@@ -49,38 +63,154 @@ def _spark_in_doctests(request: pytest.FixtureRequest, doctest_namespace: dict[s
         doctest_namespace["spark"] = request.getfixturevalue("spark")
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of this machine's environment reaches a test, nothing of its run the next test."""
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the project's hook sets it
+    yield
+    logging.captureWarnings(False)  # so does it
+
+
+def run_session(
+    data_root: Path,
+    *,
+    env: str | None = None,
+    conf_source: Path | None = None,
+    pipeline_names: list[str] | None = None,
+    tags: list[str] | None = None,
+    node_names: list[str] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Run pipelines in this process, as ``kedro run`` would.
+
+    What is not an option of the session's run is a parameter.
+    """
+    bootstrap_project(ROOT)
+    with KedroSession.create(
+        project_path=ROOT,
+        env=env,
+        conf_source=conf_source and str(conf_source),
+        runtime_params={"data_root": str(data_root), **parameters},
+    ) as session:
+        try:
+            return session.run(pipeline_names=pipeline_names, tags=tags, node_names=node_names)
+        finally:
+            while mlflow.active_run():
+                mlflow.end_run()
+
+
 Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Run pipelines in this process, as ``kedro run`` would, under the data root ``tmp_path/data``.
+def run(spark: SparkSession, tmp_path: Path) -> Run:
+    """Run pipelines in this process, under the data root ``tmp_path/data`` unless told otherwise.
 
-    ``run(env="yahoo", pipeline_names=[...], tags=[...], window=10)``: what is not an option of the
-    session's run is a parameter.
+    ``run(env="yahoo", pipeline_names=[...], tags=[...], window=10)``
     """
-    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # restored afterwards: the hook sets it
-    bootstrap_project(ROOT)
 
-    def go(
-        *,
-        env: str | None = None,
-        pipeline_names: list[str] | None = None,
-        tags: list[str] | None = None,
-        **parameters: Any,
-    ) -> dict[str, Any]:
-        runtime = {"data_root": str(tmp_path / "data"), **parameters}
-        with KedroSession.create(project_path=ROOT, env=env, runtime_params=runtime) as session:
-            try:
-                return session.run(pipeline_names=pipeline_names, tags=tags)
-            finally:
-                while mlflow.active_run():
-                    mlflow.end_run()
+    def go(*, data_root: Path | str = tmp_path / "data", **given: Any) -> dict[str, Any]:
+        return run_session(Path(data_root), **given)
 
-    yield go
-    logging.captureWarnings(False)
+    return go
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]:
+    """Change the sample: give a configuration (``run(conf_source=…)``) that reads what is made."""
+
+    def change(make: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+        folder = tmp_path / "conf"
+        shutil.copytree(ROOT / "conf", folder)
+        entry = yaml.safe_load((folder / "base/catalog.yml").read_text())["source"]
+        make(pd.read_csv(ROOT / entry["filepath"])).to_csv(tmp_path / "prices.csv", index=False)
+        entry["filepath"] = str(tmp_path / "prices.csv")
+        (folder / "local/catalog.yml").write_text(yaml.safe_dump({"source": entry}))
+        return folder
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root for reading alone: candidates first and second (`SMALL`); first is champion.
+
+    The worker that comes first makes it, for all. ``mlflow/unregistered.db`` is its store before
+    the registration. To write, take a copy: `copy_root`, or the fixture `stored`.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if WORKERS > 1 else base) / "trained"
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.with_suffix(".whole").exists():
+            shutil.rmtree(root, ignore_errors=True)  # another worker failed
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "excepthook", sys.excepthook)
+                for candidate in ("first", "second"):
+                    run_session(root, **SMALL, candidate=candidate)
+                shutil.copy(root / "mlflow/mlflow.db", root / "mlflow/unregistered.db")
+                register(partial(run_session, root), "first")
+            root.with_suffix(".whole").touch()
+    return root
+
+
+def register(run: Run, candidate: str, **parameters: Any) -> None:
+    """Make a candidate the champion, whatever its gate says."""
+    approval = {"approver": "Ada", "override_reason": "to have a champion"}
+    run(pipeline_names=["registration"], candidate=candidate, **{**approval, **parameters})
+
+
+ADDRESSES = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where MLflow's store holds the absolute place of an artifact: a column per table."""
+
+
+def copy_root(source: Path, target: Path) -> Path:
+    """Copy a data root, and tell its MLflow store where its artifacts are now."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("spark"))
+    for file in (target / "mlflow").glob("*.db"):
+        with closing(sqlite3.connect(file)) as store, store:
+            for table, column in ADDRESSES.items():
+                store.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)",
+                    (str(source), str(target)),
+                )
+    for model in target.rglob("MLmodel"):
+        model.write_text(model.read_text().replace(str(source), str(target)))
+    return target
+
+
+@pytest.fixture
+def stored(trained: Path, tmp_path: Path) -> Path:
+    """The data root of `run`, as a copy of the trained one."""
+    return copy_root(trained, tmp_path / "data")
+
+
+def loader(env: str) -> OmegaConfigLoader:
+    """The committed configuration of an environment, read as the project reads it."""
+    return OmegaConfigLoader(str(ROOT / "conf"), env=env, **settings.CONFIG_LOADER_ARGS)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser. Where there is none, the tests in it are skipped, but not in CI."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        reason = f"No browser is here ({', '.join(names)}): the pages are not looked at"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}, and CI demands it")
+        pytest.skip(reason)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=flags)
 
 
 def copy_project(folder: Path) -> Path:

@@ -237,7 +237,11 @@ class Workspace:
             r"/WorkspaceInternal/Mlflow/Artifacts/(\d+)/(Runs|LoggedModels)/(.+)", path
         )
         if inside and (root := self.roots.get(inside[1])):
-            return Path(root.removeprefix("file://"), "models" if inside[2] == "LoggedModels" else "", inside[3])
+            return Path(
+                root.removeprefix("file://"),
+                "models" if inside[2] == "LoggedModels" else "",
+                inside[3],
+            )
         return self.files / path.lstrip("/")
 
     # --- Unity Catalog ----------------------------------------------------------------------------

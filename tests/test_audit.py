@@ -74,3 +74,11 @@ def test_windows_shifted_by_one_are_found(tables):
     shifted = train.withColumn("lag_03", F.col("lag_02"))
     with pytest.raises(LeakageError, match="hold a body that is not from its own past"):
         audit(sessions, shifted, test)
+
+
+def test_a_window_of_a_session_without_a_price_is_found(tables):
+    sessions, train, test = tables
+    last = test.where("ticker = 'A'").orderBy(F.desc("session")).limit(1)
+    after = last.withColumn("session", F.date_add("session", 1))
+    with pytest.raises(LeakageError, match=f"1 of {train.count() + test.count() + 1} "):
+        audit(sessions, train, test.unionByName(after))

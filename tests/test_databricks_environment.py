@@ -20,9 +20,8 @@ from pyspark.sql import SparkSession
 from candlecast.datasets import Commit, DeltaDataset, TableVersion
 from candlecast.hooks import FULL, ProjectHooks
 from candlecast.parameters import ParameterError, check_parameters
-from conftest import ROOT
+from conftest import ROOT, loader
 from databricks_task import keep
-from test_project import loader
 from yahoo_server import YahooServer, prices, walk
 
 FROM_2016 = walk(date(2016, 1, 1), date(2021, 12, 31))

@@ -70,6 +70,7 @@ def refused(original, monkeypatch, csv: Path) -> str:
     return left.value.code
 
 
+@pytest.mark.slow
 def test_prints_the_chosen_size_its_f1_and_accuracy(ibm, tmp_path):
     """Nothing is left in the working directory."""
     ibm[["Open", "Close"]].to_csv(tmp_path / "ibm.csv", index=False)
@@ -78,6 +79,7 @@ def test_prints_the_chosen_size_its_f1_and_accuracy(ibm, tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_columns_their_order_and_rows_without_an_open_change_nothing(ibm, tmp_path):
     """The dropped row is counted on stderr."""
     hole = pd.DataFrame({"Date": ["2000-03-04"], "Close": [101.0]})

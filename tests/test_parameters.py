@@ -4,26 +4,30 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 
 from candlecast.parameters import ParameterError, check_parameters
-from conftest import ROOT, kedro
+from conftest import loader
 
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
     """The parameters of conf/base."""
-    loader = OmegaConfigLoader(str(ROOT / "conf"), base_env="base", default_run_env="base")
-    return dict(loader["parameters"])
+    return dict(loader("base")["parameters"])
 
 
-def faults(given: dict[str, Any]) -> list[str]:
+def faults(given: dict[str, Any]) -> dict[str, str]:
+    """What is said of each parameter that is refused, by its name."""
     with pytest.raises(ParameterError) as caught:
         check_parameters(given)
-    first, *lines = str(caught.value).splitlines()
-    assert first == "The parameters are not usable:"
-    assert all(line.startswith("  ") for line in lines)
-    return [line[2:] for line in lines]
+    _, *lines = str(caught.value).splitlines()
+    return dict(line.strip().split(": ", 1) for line in lines)
+
+
+def said(given: dict[str, Any], key: str, *words: object) -> None:
+    """Assert that this parameter alone is refused, and that the message holds the words."""
+    found = faults(given)
+    assert list(found) == [key]
+    assert [word for word in words if str(word) not in found[key]] == []
 
 
 def test_committed_parameters_are_good_and_come_back_equal(committed):
@@ -35,21 +39,16 @@ def test_committed_parameters_are_good_and_come_back_equal(committed):
 
 @pytest.mark.parametrize("end", ["2014-12-31", "2015-01-01"])
 def test_fault_02_reversed_or_equal_dates(committed, end):
-    assert faults({**committed, "start": "2015-01-01", "end": end}) == [
-        f"end: must be later than start; start is '2015-01-01', end is '{end}'"
-    ]
+    said({**committed, "start": "2015-01-01", "end": end}, "end", "'2015-01-01'", repr(end))
 
 
 @pytest.mark.parametrize(
     "date", ["2015-02-30", "01/02/2015", "2015-1-2", "20150102", 20150102, 2015, True]
 )
 def test_fault_02_unparsable_dates(committed, date):
-    assert faults({**committed, "start": date, "end": "2016-01-01"}) == [
-        f"start: must be a date written YYYY-MM-DD; start is {date!r}, end is '2016-01-01'"
-    ]
-    assert faults({**committed, "start": "2010-01-01", "end": date}) == [
-        f"end: must be a date written YYYY-MM-DD; start is '2010-01-01', end is {date!r}"
-    ]
+    good = {**committed, "start": "2010-01-01", "end": "2016-01-01"}
+    said({**good, "start": date}, "start", "YYYY-MM-DD", repr(date), "'2016-01-01'")
+    said({**good, "end": date}, "end", "YYYY-MM-DD", repr(date), "'2010-01-01'")
 
 
 @pytest.mark.parametrize("blank", [None, "", "  "])
@@ -62,10 +61,8 @@ def test_what_a_job_leaves_empty_is_not_given(committed, blank):
 
 
 def test_fault_02_both_dates_unparsable(committed):
-    assert faults({**committed, "start": "soon", "end": "later"}) == [
-        "start: must be a date written YYYY-MM-DD; start is 'soon', end is 'later'",
-        "end: must be a date written YYYY-MM-DD; start is 'soon', end is 'later'",
-    ]
+    found = faults({**committed, "start": "soon", "end": "later"})
+    assert list(found) == ["start", "end"]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +80,7 @@ def test_dates_in_order_are_good(committed, start, end):
 def test_fault_03_start_in_the_future(committed):
     today = dt.datetime.now(dt.UTC).date()
     future = (today + dt.timedelta(days=3)).isoformat()
-    assert faults({**committed, "start": future, "end": None}) == [
-        f"start: lies in the future, today is {today} (UTC); start is '{future}', end is None"
-    ]
+    said({**committed, "start": future, "end": None}, "start", f"today is {today}", repr(future))
 
 
 def test_fault_03_end_in_the_future_is_left_to_the_source(committed):
@@ -98,60 +93,56 @@ def test_fault_03_end_in_the_future_is_left_to_the_source(committed):
 @pytest.mark.parametrize(
     ("key", "near"),
     [
-        ("windw", "; did you mean window?"),
-        ("ticker", "; did you mean tickers?"),
-        ("min_session", "; did you mean gate.min_sessions?"),
-        ("repetitions", "; did you mean evaluation.repetitions?"),
-        ("zzz", ""),
+        ("windw", "window"),
+        ("ticker", "tickers"),
+        ("min_session", "gate.min_sessions"),
+        ("repetitions", "evaluation.repetitions"),
+        ("zzz", None),
     ],
 )
 def test_fault_28_unknown_key(committed, key, near):
-    assert faults({**committed, key: 14}) == [f"{key}: unknown parameter{near}"]
+    found = faults({**committed, key: 14})
+    assert list(found) == [key]
+    assert found[key].endswith(f" {near}?" if near else "unknown parameter")
 
 
 def test_fault_28_unknown_key_of_a_group(committed):
     gate = {**committed["gate"], "treshold": 0.1}
-    assert faults({**committed, "gate": gate}) == [
-        "gate.treshold: unknown parameter; did you mean gate.threshold?"
-    ]
+    said({**committed, "gate": gate}, "gate.treshold", "gate.threshold")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("window", "two", "must be a valid integer; it is 'two'"),
-        ("window", 14.5, "must be a valid integer; it is 14.5"),
-        ("window", True, "must be a valid integer; it is True"),
-        ("window", 0, "must be greater than or equal to 1; it is 0"),
-        ("purge", None, "must be a valid integer; it is None"),
-        ("test_fraction", "20%", "must be a valid number; it is '20%'"),
-        ("test_fraction", 1.0, "must be less than 1; it is 1.0"),
-        ("feature", "retrun", "must be 'return' or 'delta'; it is 'retrun'"),
-        ("allow_missing_tickers", "yes", "must be a valid boolean; it is 'yes'"),
-        ("candidate_trees", [100, 50], "must be ascending, each size once; it is [100, 50]"),
-        ("candidate_trees", [50, 50], "must be ascending, each size once; it is [50, 50]"),
-        ("candidate", True, "must be a valid string; it is True"),
-        ("tickers", ["IBM", "FB", "IBM"], "names IBM more than once; it is ['IBM', 'FB', 'IBM']"),
-        ("tickers", 7203, "must be a valid list; it is 7203"),
+        ("window", "two", "integer"),
+        ("window", 14.5, "integer"),
+        ("window", True, "integer"),
+        ("window", 0, "1"),
+        ("purge", None, "integer"),
+        ("test_fraction", "20%", "number"),
+        ("test_fraction", 1.0, "less than 1"),
+        ("feature", "retrun", "'delta'"),
+        ("allow_missing_tickers", "yes", "boolean"),
+        ("candidate_trees", [100, 50], "ascending"),
+        ("candidate_trees", [50, 50], "once"),
+        ("candidate", True, "string"),
+        ("tickers", ["IBM", "FB", "IBM"], "IBM more than once"),
+        ("tickers", 7203, "list"),
     ],
 )
 def test_fault_28_wrong_type_or_value(committed, key, value, words):
-    assert faults({**committed, key: value}) == [f"{key}: {words}"]
+    said({**committed, key: value}, key, words, repr(value))
 
 
 def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
     evaluation = {**committed["evaluation"], "repetitions": "many"}
     given = {**committed, "candidate_trees": [50, "100x"], "evaluation": evaluation}
-    assert faults(given) == [
-        "candidate_trees.1: must be a valid integer; it is '100x'",
-        "evaluation.repetitions: must be a valid integer; it is 'many'",
-    ]
+    assert list(faults(given)) == ["candidate_trees.1", "evaluation.repetitions"]
 
 
 def test_fault_28_missing_key(committed):
-    assert faults({key: value for key, value in committed.items() if key != "seed"}) == [
-        "seed: is missing"
-    ]
+    given = {key: value for key, value in committed.items() if key != "seed"}
+    said(given, "seed", "missing")
 
 
 @pytest.mark.parametrize(
@@ -165,9 +156,7 @@ def test_tickers_as_one_text(committed, tickers):
 
 @pytest.mark.parametrize("tickers", ["", " ", []])
 def test_no_tickers(committed, tickers):
-    assert faults({**committed, "tickers": tickers}) == [
-        f"tickers: must name at least one ticker; it is {tickers!r}"
-    ]
+    said({**committed, "tickers": tickers}, "tickers", "at least one", repr(tickers))
 
 
 def test_candidate_of_digits_is_text(committed):
@@ -176,9 +165,7 @@ def test_candidate_of_digits_is_text(committed):
 
 @pytest.mark.parametrize("key", ["candidate", "git_commit"])
 def test_what_reads_as_a_fraction_is_refused_as_text(committed, key):
-    assert faults({**committed, key: 1.1}) == [
-        f"{key}: was read as a number, not as typed: put it between single quotes; it is 1.1"
-    ]
+    said({**committed, key: 1.1}, key, "number", "quotes", 1.1)
 
 
 def test_all_faults_in_one_message(committed):
@@ -191,23 +178,7 @@ def test_all_faults_in_one_message(committed):
         "tickers": "IBM IBM",
         "test_fraction": 2,
     }
-    assert faults(given) == [
-        "tickers: names IBM more than once; it is 'IBM IBM'",
-        "end: must be later than start; start is '2015-01-01', end is '2014-01-01'",
-        "window: must be a valid integer; it is '14x'",
-        "test_fraction: must be less than 1; it is 2",
-        "windw: unknown parameter; did you mean window?",
-    ]
-
-
-def test_fault_28_on_the_command_line(project):
-    result = kedro(project, "run", "--params", "windw=10,start=2015-01-01,end=2014-01-01")
-    assert result.returncode != 0
-    said = result.stdout + result.stderr
-    assert "windw: unknown parameter; did you mean window?" in said
-    assert "end: must be later than start; start is '2015-01-01', end is '2014-01-01'" in said
-    assert "Traceback" not in said
-    assert sorted(path.name for path in (project / "data").iterdir()) == ["sample"]
+    assert list(faults(given)) == ["tickers", "end", "window", "test_fraction", "windw"]
 
 
 @pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])

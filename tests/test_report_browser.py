@@ -4,7 +4,6 @@ Screenshots go to the folder that CANDLECAST_SCREENSHOTS names, otherwise to a t
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,14 @@ import pandas as pd
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
+from browsing import CONTRASTS, EVIL, SIZES, opened
 from candlecast.pipelines.reporting import create_pipeline
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-EVIL = "<script>alert(1)</script>"
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
 SECTIONS = ["verdict", "scores", "classes", "curves", "candidates", "groups"]
 SECTIONS += ["trading", "quality", "lineage", "limits"]
-SIZES = {"desktop": (1200, 800), "phone": (360, 740)}
 FORESTS = [50, 100, 200, 500, 1000]
 
 
@@ -120,42 +113,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.is_file():
-        pytest.fail(
-            f"The report is tested in a browser, and {CHROMIUM} is not there. "
-            "To go on: apt-get install chromium"
-        )
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-
-
-class Watched:
-    """A page, and what it did that it should not."""
-
-    def __init__(self, page: Page):
-        self.page = page
-        self.complaints: list[str] = []
-        page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", self._note)
-
-    def _note(self, request: Any) -> None:
-        if not request.url.startswith("file://"):
-            self.complaints.append(f"request: {request.url}")
-
-
-def opened(browser: Browser, report: Path, theme: Any, size: str) -> Watched:
-    width, height = SIZES[size]
-    watched = Watched(
-        browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
-    )
-    watched.page.goto(report.as_uri())
-    return watched
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_is_quiet_whole_and_fits(
@@ -186,30 +143,13 @@ def test_the_first_screen_holds_verdict_gate_and_what_was_trained(
     page.close()
 
 
-def test_a_ticker_that_is_html_is_shown_as_text(browser: Browser, report: Path) -> None:
+def test_fault_30_a_ticker_that_is_html_is_shown_as_text(browser: Browser, report: Path) -> None:
     watched = opened(browser, report, "light", "desktop")
     page = watched.page
     assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL
     assert page.evaluate("document.scripts.length") == 0
     assert watched.complaints == []
     page.close()
-
-
-CONTRASTS = """() => {
-  const light = colour => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map(v => v / 255)
-      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const paper = light(getComputedStyle(document.body).backgroundColor);
-  const against = colour => {
-    const [low, high] = [light(colour), paper].sort((a, b) => a - b);
-    return (high + 0.05) / (low + 0.05);
-  };
-  return [...document.querySelectorAll('svg text, h1, h2, p, td, th, small, dt, dd, a, summary')]
-    .map(part => [part.textContent.trim().slice(0, 40),
-      against(getComputedStyle(part)[part.closest('svg') ? 'fill' : 'color'])]);
-}"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -1,0 +1,56 @@
+"""What a run does on a disk that fills up: ``unshare --mount python full_disk.py <folder>``.
+
+Mounts a small file system on the folder, where nobody outside sees it. Prints JSON: ``rows`` of
+prices before, while the disk is full, and after; ``statuses`` of the three MLflow runs, in that
+order; ``error``: what the run said that found no room.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from pyspark.sql import SparkSession
+
+from conftest import SMALL, run_session
+
+
+def main(disk: Path) -> None:
+    """Run three times, the second time without room."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
+    rows, said = [], io.StringIO()
+
+    def run() -> None:
+        try:
+            run_session(disk, tickers=SMALL["tickers"], start=SMALL["start"], tags=["ingest"])
+        finally:
+            spark = SparkSession.active()
+            rows.append(spark.read.format("delta").load(f"{disk}/tables/prices").count())
+
+    run()
+    file_system = os.statvfs(disk)
+    filler = disk / "filler"
+    filler.write_bytes(b"0" * (file_system.f_bavail * file_system.f_frsize - 60_000))
+    try:
+        run()
+    except Exception:
+        logging.getLogger("candlecast").addHandler(logging.StreamHandler(said))
+        with contextlib.redirect_stderr(said):
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] # the project's own
+    error = said.getvalue()
+    filler.unlink()
+    run()
+    runs = MlflowClient(f"sqlite:///{disk}/mlflow/mlflow.db").search_runs(
+        ["1"], order_by=["attributes.start_time ASC"]
+    )
+    statuses = [run.info.status for run in runs]
+    print(json.dumps({"rows": rows, "statuses": statuses, "error": error}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

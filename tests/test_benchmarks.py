@@ -1,0 +1,28 @@
+"""Every benchmark still runs, in a small size: one command runs them all."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_in_its_quick_size():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "bench.py"), "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    sections = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
+    contenders = {"original.py", "bare.py"}  # of bench.py's own comparisons
+    peers = {file.name for file in BENCHMARKS.glob("*.py")} - {"bench.py"} - contenders
+    assert {line for line in sections if line.endswith(".py")} == peers
+    assert "original, five autologged runs" in done.stdout
+    assert "bare script" in done.stdout
