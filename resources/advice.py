@@ -8,6 +8,9 @@ The forecast job's condition reads it (jobs.yml). A task that is a wheel cannot 
 import json
 from pathlib import Path
 
-record = json.loads(Path(dbutils.widgets.get("track_record")).read_text("utf-8"))
+file = Path(dbutils.widgets.get("track_record"))
+record = {"headline": "No champion yet", "advice": "", "retrain": None}
+if file.exists():
+    record = json.loads(file.read_text("utf-8"))
 print(record["headline"], record["advice"])
 dbutils.jobs.taskValues.set(key="retrain", value=record["retrain"] is True)

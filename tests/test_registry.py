@@ -6,7 +6,6 @@ without a server.
 """
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -25,8 +24,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
@@ -44,7 +41,7 @@ from candlecast.registry import (
     ChampionDataset,
     TrackingUnavailableError,
 )
-from conftest import ROOT, SMALL, kedro
+from conftest import ROOT, SMALL, copy_root, kedro, run_session
 from databricks_workspace import Workspace, serving
 from servers import free_port, mlflow_serving
 
@@ -56,45 +53,25 @@ TAGS = {
 }
 
 
-def go(data_root, *pipelines, tags=None, node_names=None, conf_source=None, **parameters):
+def go(data_root, *pipelines, **given):
     """Run pipelines in this process, under a data root, with the configuration in it if any."""
-    bootstrap_project(ROOT)
-    if conf_source is None and (data_root / "conf").exists():
-        conf_source = str(data_root / "conf")
-    runtime = {"data_root": str(data_root), "registered_model": MODEL, **parameters}
-    with KedroSession.create(
-        project_path=ROOT, conf_source=conf_source, runtime_params=runtime
-    ) as session:
-        try:
-            return session.run(
-                pipeline_names=list(pipelines) or None, tags=tags, node_names=node_names
-            )
-        finally:
-            while mlflow.active_run():
-                mlflow.end_run()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    """Nothing of this machine's environment reaches the runs, and nothing of them is left."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-            patch.delenv(name, raising=False)
-        patch.setattr(sys, "excepthook", sys.excepthook)
-        yield
-    logging.captureWarnings(False)
+    if (data_root / "conf").exists():
+        given = {"conf_source": data_root / "conf", **given}
+    names = list(pipelines) or None
+    return run_session(data_root, pipeline_names=names, **{"registered_model": MODEL, **given})
 
 
 @pytest.fixture(scope="module")
-def trained(spark, tmp_path_factory) -> Path:
+def candidates(trained, tmp_path_factory) -> Path:
     """A data root with two whole candidates, the second on newer tables, and three broken ones."""
-    data_root = tmp_path_factory.mktemp("trained")
-    go(data_root, **SMALL, candidate="first")
-    go(data_root, **SMALL, candidate="reportless", tags=["train"])
-    go(data_root, **SMALL, candidate="modelless", node_names=["fetch_sessions"])
-    go(data_root, **SMALL, candidate="second")
-    go(data_root, **SMALL, candidate="retrained", tags=["train", "evaluate"])
-    go(data_root, **SMALL, candidate="retrained", tags=["train"])
+    data_root = copy_root(trained, tmp_path_factory.mktemp("candidates") / "data")
+    (data_root / "mlflow/unregistered.db").replace(data_root / "mlflow/mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        go(data_root, **SMALL, candidate="reportless", tags=["train"])
+        go(data_root, **SMALL, candidate="modelless", node_names=["fetch_sessions"])
+        go(data_root, **SMALL, candidate="retrained", tags=["train", "evaluate"])
+        go(data_root, **SMALL, candidate="retrained", tags=["train"])
     return data_root
 
 
@@ -105,9 +82,9 @@ def copy_store(source: Path, data_root: Path) -> Path:
 
 
 @pytest.fixture
-def open_source(trained, tmp_path) -> Path:
-    """A data root of this test's own, with a copy of the trained store."""
-    return copy_store(trained, tmp_path / "data")
+def open_source(candidates, tmp_path) -> Path:
+    """A data root of this test's own, with a copy of the store."""
+    return copy_store(candidates, tmp_path / "data")
 
 
 @pytest.fixture(params=["open-source", "databricks"])
@@ -177,7 +154,7 @@ def last_line(capsys):
 # --- Registration ---------------------------------------------------------------------------------
 
 
-def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, trained, capsys):
+def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, capsys):
     register(store, "first", git_commit=run_of(store, "first").data.tags["git_commit"])
     registered, gate, champion = capsys.readouterr().err.splitlines()[-3:]
     assert all(word in registered for word in (MODEL, "v1", "first", "Ada"))
@@ -296,12 +273,12 @@ def test_a_registration_that_another_came_before_leaves_its_champion_alone(store
 
 
 def test_a_candidate_trained_again_after_its_registration_gets_a_version_of_its_own(
-    store, trained, spark
+    store, candidates
 ):
     """What was approved before is another model."""
     register(store, "second")
-    shutil.copytree(trained / "training", store / "training")
-    again = {"tables": f"{trained}/tables/", "candidate": "second"}
+    shutil.copytree(candidates / "training", store / "training")
+    again = {"tables": f"{candidates}/tables/", "candidate": "second"}
     go(store, **SMALL, **again, tags=["train", "evaluate"])
     register(store, "second", override_reason="trained again")
     assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
@@ -507,15 +484,15 @@ def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
         for name, (loses, n) in zip(names, LOST, strict=True):
             proxy.set(fails_at=n, loses=loses)
             with pytest.raises(DatasetError) as error:
-                register(open_source, "second", registered_model=name, conf_source=str(conf))
+                register(open_source, "second", registered_model=name, conf_source=conf)
             assert f"http://127.0.0.1:{proxy.server_port}" in str(error.value)
             assert "the same command" in str(error.value)
             left[name] = aliases_of(open_source, name)
             proxy.set()
-            register(open_source, "second", registered_model=name, conf_source=str(conf))
+            register(open_source, "second", registered_model=name, conf_source=conf)
             assert aliases_of(open_source, name) == ({"champion": 2, "previous": 1}, 2)
         proxy.set(fails_at=1, loses="answer", stays_dead=False)
-        register(open_source, "second", registered_model="alive", conf_source=str(conf))
+        register(open_source, "second", registered_model="alive", conf_source=conf)
         proxy.shutdown()
     assert left == {
         "request_1": ({"champion": 1}, 1),
@@ -532,7 +509,7 @@ def test_fault_23_an_unreachable_registry_promotes_nothing(open_source, tmp_path
     before = (open_source / "mlflow/mlflow.db").read_bytes()
     for pipeline in ("registration", "rollback"):
         with pytest.raises(TrackingUnavailableError, match=r"what came: .*Connection refused"):
-            go(open_source, pipeline, candidate="first", approver="Ada", conf_source=str(conf))
+            go(open_source, pipeline, candidate="first", approver="Ada", conf_source=conf)
     assert (open_source / "mlflow/mlflow.db").read_bytes() == before
 
 

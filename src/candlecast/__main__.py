@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 context.command.invoke(context)
             except NoChampionError as error:
-                if context.params["params"].get("trigger") != SCHEDULE:
+                if str(context.params["params"].get("trigger")).lower() != SCHEDULE:
                     raise
                 logging.getLogger(package).warning("Nothing was forecast. %s", error)
 
