@@ -210,6 +210,7 @@ class Workspace:
         self.registry = RegistryStore(uri)
         self.pending: set[tuple[str, str]] = set()
         self.calls: list[Call] = []
+        self.denied: set[str] = set()  # paths that nobody has a permission for
         self.roots = {
             experiment.experiment_id: experiment.artifact_location
             for experiment in self.tracking.search_experiments()
@@ -389,6 +390,8 @@ class Handler(BaseHTTPRequestHandler):
         workspace = self.server.workspace
         workspace.calls.append(call)
         try:
+            if call.path in workspace.denied:
+                raise RefusedError("Grant EXECUTE on the model", "PERMISSION_DENIED")
             for refusal in REFUSALS:
                 if refusal.applies(call):
                     raise RefusedError(f"Refused: {refusal.what}")
@@ -399,7 +402,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.fail(404, "ENDPOINT_NOT_FOUND", call.path)
         except RefusedError as error:
-            self.fail(404 if error.code == workspace.absent else 400, error.code, str(error))
+            status = {workspace.absent: 404, "PERMISSION_DENIED": 403}.get(error.code, 400)
+            self.fail(status, error.code, str(error))
         except MlflowException as error:
             self.fail(error.get_http_status_code(), error.error_code, str(error))
 

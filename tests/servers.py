@@ -58,4 +58,5 @@ def mlflow_serving(
                 time.sleep(0.2)
             yield port
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it never came up
+                os.killpg(server.pid, signal.SIGTERM)

@@ -15,12 +15,14 @@ from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
+from kedro.io import DatasetError
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
 from candlecast.__main__ import main
-from candlecast.registry import NoChampionError, version_of
+from candlecast.candidate import Candidate, Promotion
+from candlecast.registry import AliasesDataset, NoChampionError, version_of
 from conftest import ROOT, SMALL, Run
 from databricks_workspace import REFUSALS, UC, Call, Server, Workspace, serving
 from yahoo_server import YahooServer, prices, redirected, walk
@@ -118,6 +120,20 @@ def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: s
     mlflow.set_registry_uri("databricks-uc")
     with pytest.raises(MlflowException, match=code):
         version_of(MODEL, "champion")
+
+
+def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
+    workspace: Server,
+) -> None:
+    mlflow.set_tracking_uri("databricks")
+    mlflow.set_registry_uri("databricks-uc")
+    workspace.workspace.denied = {UC + "registered-models/get"}
+    candidate = Candidate(
+        "c-1", "r-1", "FINISHED", {}, {}, True, "", "m-1", 14, "return", *[None] * 3
+    )
+    with pytest.raises(DatasetError, match=r"PERMISSION_DENIED.*EXECUTE"):
+        AliasesDataset(model_name=MODEL).save(Promotion(candidate, None, {"gate": "{}"}))
+    assert [call for call in workspace.workspace.calls if call.method != "GET"] == []
 
 
 def test_a_schedule_before_the_first_champion_ends_well(

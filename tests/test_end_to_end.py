@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -12,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 import candlecast
 from candlecast.forests import features
-from conftest import SMALL, copy_project, kedro
+from conftest import ROOT, SMALL, copy_project, kedro
 
 FILES = ("reporting/metrics.json", "reporting/gate.json", "training/candidates.json")
 TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
@@ -50,6 +51,13 @@ def table(spark, data_root, name, version=None):
     frame = reader.load(f"{data_root}/tables/{name}").toPandas()
     keys = [key for key in ("ticker", "session", "rule") if key in frame]
     return frame.sort_values(keys, ignore_index=True)
+
+
+def commit():
+    """The commit of this checkout, if it is one."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def test_it_succeeds_and_says_where_the_report_is(first_run):
@@ -152,6 +160,7 @@ def test_four_runs_by_tag_give_what_one_run_gives(trained, run, spark, tmp_path)
         assert (trained / name).read_text() == (sliced / name).read_text()
     [tracked] = MlflowClient(f"sqlite:///{sliced}/mlflow/mlflow.db").search_runs(["1"])
     assert tracked.data.tags["candidate"] == "sliced"
+    assert tracked.data.tags["git_commit"] == commit()
     assert tracked.data.tags["version.test_scores"] == "0"
 
 

@@ -110,6 +110,7 @@ def test_prices_that_a_forecast_fetched_meanwhile_do_not_stop_a_candidate(run, s
     assert second.data.tags["version.prices"] == "1"  # the deletion made 2
     scores = spark.read.format("delta").load(f"{stored}/tables/test_scores")
     assert {row[0] for row in scores.select("champion_version").distinct().collect()} == {1}
+    assert scores.where("champion IS NULL").count() == 0  # also of sessions deleted meanwhile
 
 
 def test_fault_18_a_mix_of_table_versions_is_refused_and_mended(run, stored):
