@@ -4,8 +4,7 @@ The workspace is `databricks_workspace`: what it refuses is tested here too.
 """
 
 import json
-import logging
-import sys
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -30,13 +29,20 @@ from yahoo_server import YahooServer, prices, redirected, walk
 MODEL = "spark_catalog.candlecast.candlecast"
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds nothing; to make one takes seconds."""
+    database = tmp_path_factory.mktemp("empty") / "workspace.db"
+    Workspace(database, database.parent)
+    return database
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def workspace(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A workspace that holds nothing; this process is logged in."""
-    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "login"))
-    store = Workspace(tmp_path / "workspace.db", tmp_path / "workspace")
+    shutil.copy(empty, tmp_path)
+    store = Workspace(tmp_path / empty.name, tmp_path / "workspace")
     with serving(store, tmp_path / "login") as server:
         yield server
 
@@ -144,7 +150,6 @@ def test_a_schedule_before_the_first_champion_ends_well(
 ) -> None:
     """As the bundle types it; a run that a person starts fails."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     places = f"catalog=spark_catalog,schema=none,volume={tmp_path}/volume"
     options = ["--env", "databricks", "--conf-source", str(ROOT / "conf")]
     forecast = [*options, "--pipelines", "forecast", "--params", places]
@@ -157,7 +162,6 @@ def test_a_schedule_before_the_first_champion_ends_well(
         with pytest.raises(NoChampionError):
             main([*forecast, "--set", f"trigger={trigger}"])
     assert not (tmp_path / "volume/fetched").exists()
-    logging.captureWarnings(False)
 
 
 def test_the_life_of_a_model(
