@@ -45,6 +45,7 @@ def workspace(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     store = Workspace(tmp_path / empty.name, tmp_path / "workspace")
     with serving(store, tmp_path / "login") as server:
         yield server
+    mlflow.set_tracking_uri("")
 
 
 def post(server: Server, call: Call, login: str = "Bearer a-token") -> int:
@@ -113,7 +114,6 @@ def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
 ) -> None:
     workspace.workspace.absent = absent
     mlflow.set_tracking_uri("databricks")
-    mlflow.set_registry_uri("databricks-uc")
     assert version_of(MODEL, "champion") is None
     MlflowClient().create_registered_model(MODEL)
     assert version_of(MODEL, "champion") is None
@@ -123,7 +123,6 @@ def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
 def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: str) -> None:
     workspace.workspace.absent = code
     mlflow.set_tracking_uri("databricks")
-    mlflow.set_registry_uri("databricks-uc")
     with pytest.raises(MlflowException, match=code):
         version_of(MODEL, "champion")
 
@@ -132,7 +131,6 @@ def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
     workspace: Server,
 ) -> None:
     mlflow.set_tracking_uri("databricks")
-    mlflow.set_registry_uri("databricks-uc")
     workspace.workspace.denied = {UC + "registered-models/get"}
     candidate = Candidate(
         "c-1", "r-1", "FINISHED", {}, {}, True, "", "m-1", 14, "return", *[None] * 3
@@ -164,6 +162,7 @@ def test_a_schedule_before_the_first_champion_ends_well(
     assert not (tmp_path / "volume/fetched").exists()
 
 
+@pytest.mark.slow
 def test_the_life_of_a_model(
     workspace: Server,
     run: Run,

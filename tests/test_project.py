@@ -195,6 +195,7 @@ def test_a_node_s_name_means_one_function(pipelines):
 
 # --- Faults ---------------------------------------------------------------------------------------
 
+
 def test_every_fault_of_the_table_has_a_test_and_every_test_its_fault():
     rows = re.findall(r"^\| (\d\d) \| ", (ROOT / "docs/faults.md").read_text(), re.MULTILINE)
     assert rows == sorted(set(rows))

@@ -386,6 +386,7 @@ def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(open_
         assert set(item["finished"]["tags"]["2"]) == TAGS
 
 
+@pytest.mark.slow
 def test_fault_23_a_killed_rollback_leaves_the_old_or_the_new_champion(open_source, tmp_path):
     register(open_source, "first")
     register(open_source, "second")
@@ -465,6 +466,7 @@ class Handler(BaseHTTPRequestHandler):
 LOST = [("request", 1), ("answer", 1), ("answer", 2), ("answer", 3)]
 
 
+@pytest.mark.slow
 def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
     open_source, tmp_path, monkeypatch
 ):

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 context.command.invoke(context)
             except NoChampionError as error:
-                if str(context.params["params"].get("trigger")).lower() != SCHEDULE:
+                given = context.params["params"]
+                if "trigger" not in given or str(given["trigger"]).lower() != SCHEDULE:
                     raise
                 logging.getLogger(package).warning("Nothing was forecast. %s", error)
 
