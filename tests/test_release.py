@@ -61,7 +61,7 @@ def go(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Rel
     """Run the command without its pauses; return its exit code and what it logged."""
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
-    caplog.set_level(logging.INFO, "candlecast.release")
+    caplog.set_level(logging.INFO, "candlecast.databricks.release")
 
     def do(job: str, *more: str) -> tuple[int, str]:
         caplog.clear()

@@ -28,7 +28,7 @@ from requests.exceptions import ChunkedEncodingError
 from candlecast.candidate import CHAMPION, LONGEST_TEXT
 from candlecast.errors import CandlecastError
 
-logger = logging.getLogger("candlecast.release")
+logger = logging.getLogger("candlecast.databricks.release")
 
 REPORT = ("report.html", "model_card.md", "metrics.json", "gate.json", "summary.md")
 """What the train job leaves in the folder ``reporting`` of its volume; the last is Markdown."""
