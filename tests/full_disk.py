@@ -19,7 +19,6 @@ from pyspark.sql import SparkSession
 
 from conftest import SMALL, run_session
 
-
 ROOM = 150_000
 """Bytes that are left: enough for the fetched files, too few for the table beside them."""
 
