@@ -100,10 +100,10 @@ class ProjectHooks:
         self._started = False
         self._lock: TextIO | None = None
         self._catalog: DataCatalog | None = None
-        self._versions: dict[
-            str, int
-        ] = {}  # of tables that were read or written, or sources of one
-        self._recorded: dict[str, int] = {}  # by this candidate's processes
+        # Versions by table: known to this run (read, written, a source of one), and recorded by
+        # this candidate's processes.
+        self._versions: dict[str, int] = {}
+        self._recorded: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._node: Node | None = None
         self._since = 0.0
@@ -185,9 +185,8 @@ class ProjectHooks:
         if self._spark:
             java_version()
             self._take_lock()
-            shutil.rmtree(
-                self._data_root / "fetched", ignore_errors=True
-            )  # of runs that were killed
+            # Of runs that were killed: the lock says that no other one is at work.
+            shutil.rmtree(self._data_root / "fetched", ignore_errors=True)
         yield
         active = mlflow.active_run()
         if active:
@@ -335,9 +334,7 @@ class ProjectHooks:
         """Remove the files that this run fetched, and let the next run in."""
         fetched = self._data_root / "fetched"
         shutil.rmtree(fetched / self._candidate, ignore_errors=True)
-        with contextlib.suppress(
-            OSError
-        ):  # another job's files are still in it, or it is not there
+        with contextlib.suppress(OSError):  # it holds another job's files, or is not there
             fetched.rmdir()
         if self._lock:
             self._lock.truncate(0)
