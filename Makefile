@@ -20,10 +20,11 @@ test: $(READY) ## the tests but the slow ones, on every core (TEST="-k windows" 
 test-all: test ## those, then the slow ones: both kinds of Databricks sessions, the gate's rates, the benchmarks
 	$(BIN)/pytest $(PARALLEL) -m slow
 
-lint: $(READY) ## the linter, the format, the types, the workflows' security
+lint: $(READY) ## the linter, the format, the types, the imports, the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/zizmor --offline --quiet .github
 
 workflows: ## the linter of the GitHub workflows (needs Go)
@@ -55,5 +56,5 @@ $(READY): requirements.lock pyproject.toml scripts/system.sh
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@sh scripts/system.sh java
-	$(BIN)/python -m candlecast.spark
+	$(BIN)/python -m candlecast.runtime.spark
 	@touch $@

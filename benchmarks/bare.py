@@ -26,7 +26,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import TimeSeriesSplit
 
-from candlecast.spark import start_session
+from candlecast.runtime.spark import start_session
 
 ROOT = Path(__file__).parents[1]
 LAGS = [f"lag_{n:02d}" for n in range(1, 15)]

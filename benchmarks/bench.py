@@ -70,8 +70,8 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     import mlflow
     import original
 
-    from candlecast import forests
-    from candlecast.datasets import ForestDataset, LoggedJSON
+    from candlecast.io.tracking import ForestDataset, LoggedJSON
+    from candlecast.models import forests
     from candlecast.pipelines.data_science import nodes
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -88,10 +88,10 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     mlflow.set_experiment("bench")
     with mlflow.start_run():
         mlflow.log_params({"trees": TREES, "min_weight_fraction_leaf": 0.1})
-        grown, training_f1 = nodes.grow_forest(train, *forest)
+        grown, training_f1 = nodes.fit_largest_forest(train, *forest)
         if validate:
-            scores, _ = nodes.try_candidates(train, *forest, folds=5, purge=14)
-            table, chosen = nodes.choose_candidate(scores, training_f1)
+            scores, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
+            table, chosen = nodes.choose_estimator(scores, training_f1)
         else:
             table = [{"trees": trees, "training_f1": f1} for trees, f1 in training_f1.items()]
             chosen = max(training_f1, key=lambda trees: training_f1[trees])
@@ -163,7 +163,7 @@ def compare_run(quick: bool, rounds: int) -> None:
     """
     bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
     kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--params"]
-    small = "candidate_trees=5 10," if quick else ""
+    small = "forest_sizes=5 10," if quick else ""
     compare(
         "a whole run on the sample",
         {

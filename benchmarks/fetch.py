@@ -17,7 +17,7 @@ from typing import Any
 
 import candlecast
 
-candlecast.quiet()
+candlecast.silence_third_party()
 
 import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
@@ -25,14 +25,15 @@ import yfinance  # noqa: E402
 from kedro.io import AbstractDataset, DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
 
-from candlecast.datasets import FetchedFiles, YahooSource  # noqa: E402
+from candlecast.io.files import FetchedFiles  # noqa: E402
 from candlecast.pipelines.data_engineering import create_pipeline  # noqa: E402
+from candlecast.sources.datasets import YahooSource  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from yahoo_server import redirected  # noqa: E402
 
-NODE = "fetch_sessions"
+NODE = "fetch_prices"
 
 
 class Clock:
@@ -70,7 +71,7 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
     datasets: dict[str, AbstractDataset[Any, Any]] = {
         "source": YahooSource(filepath=str(folder / "yahoo")),
         "fetched@pandas": FetchedFiles(path=str(folder / "fetched"), **entry),
-        "arrivals": MemoryDataset(copy_mode="assign"),
+        "fetch_result": MemoryDataset(copy_mode="assign"),
     }
     for name in node.inputs():
         if name.startswith("params:"):

@@ -1,7 +1,7 @@
 """How often the gate passes a model, with no signal to find and with signals of known strength.
 
 Simulates price histories of a few tickers that move together, trains a small forest on the first
-80 % of the sessions, scores the rest, and asks the gate that registration asks. `python
+80 % of the sessions, predictions the rest, and asks the gate that registration asks. `python
 benchmarks/gate.py` prints the table of size (no signal) and power (a planted autocorrelation).
 """
 
@@ -17,8 +17,9 @@ import pandas as pd
 from scipy import signal, stats
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.inference import CONFIDENCE, intervals
-from candlecast.metrics import GATE_METRICS, decide, score
+from candlecast.evaluation.gate import GATE_METRICS, apply_gate
+from candlecast.evaluation.metrics import compute_metrics
+from candlecast.evaluation.significance import CONFIDENCE, intervals
 
 WINDOW = 14
 TICKERS = 3
@@ -60,7 +61,7 @@ def autoregression(shocks: Floats, phi: float) -> Floats:
 
 
 def bodies(bayes_accuracy: float, generator: np.random.Generator) -> Floats:
-    """Simulate candle bodies, one row a session, one column a ticker.
+    """Simulate candle bodies, one row per session, one column per ticker.
 
     Shocks of the tickers are correlated, and their size follows a slow volatility that all share.
     The size changes no sign, so the Bayes accuracy stays what `autocorrelation` says. At 0.5 there
@@ -76,15 +77,15 @@ def bodies(bayes_accuracy: float, generator: np.random.Generator) -> Floats:
     return np.asarray(0.01 * np.exp(log_size) * values)
 
 
-def scores_of(body: Floats, seed: int) -> pd.DataFrame:
+def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
     """Train on the first 80 % of the sessions less a purge, and score the rest.
 
     Args:
-        body: one row a session, one column a ticker.
+        body: one row per session, one column per ticker.
         seed: of the forest.
 
     Returns:
-        A scores frame as `candlecast.metrics` takes it, one row a ticker and session.
+        A predictions frame as `candlecast.metrics` takes it, one row per ticker and session.
     """
     windows = np.lib.stride_tricks.sliding_window_view(body, WINDOW, axis=0)[:-1]
     up = (body[WINDOW:] > 0).astype(np.int8)
@@ -112,10 +113,15 @@ def scores_of(body: Floats, seed: int) -> pd.DataFrame:
 def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
     """Simulate one history and return whether each gate passes (1 or 0), and the accuracy."""
     generator = np.random.default_rng([SEED, int(1000 * bayes_accuracy), seed])
-    scores = scores_of(bodies(bayes_accuracy, generator), seed)
-    metrics = {**score(scores), **intervals(scores, repetitions=REPETITIONS, seed=seed)}
+    predictions = predictions_of(bodies(bayes_accuracy, generator), seed)
+    metrics = {
+        **compute_metrics(predictions),
+        **intervals(predictions, repetitions=REPETITIONS, seed=seed),
+    }
     gate = {"threshold": 0.0, "min_sessions": 250, "champion_margin": None}
-    verdicts = {m: float(decide(metrics, {**gate, "metric": m})["passed"]) for m in GATE_METRICS}
+    verdicts = {
+        m: float(apply_gate(metrics, {**gate, "metric": m})["passed"]) for m in GATE_METRICS
+    }
     return {**verdicts, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
@@ -125,7 +131,7 @@ def workers() -> ProcessPoolExecutor:
 
 
 def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:
-    """Run `passes` on several histories, the same ones every time: one row a history."""
+    """Run `passes` on several histories, the same ones every time: one row per history."""
     one = partial(passes, bayes_accuracy=bayes_accuracy)
     return pd.DataFrame(pool.map(one, range(histories), chunksize=10))
 

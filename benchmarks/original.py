@@ -1,6 +1,6 @@
 """The procedure candlecast is measured against: five autologged forests on raw candle bodies.
 
-Run `python benchmarks/original.py --csv FILE`. FILE holds one row a session of one ticker, oldest
+Run `python benchmarks/original.py --csv FILE`. FILE holds one row per session of one ticker, oldest
 first, with the columns Open and Close; other columns are ignored. The procedure, kept as it was:
 the 14 bodies (close - open) before a session predict whether its body is positive, on a random
 75/25 split, and the forest with the best weighted F1 on its own training rows is chosen. A random
@@ -77,7 +77,7 @@ def read_deltas(csv: Path) -> np.ndarray:
 
 
 def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features and the label: one row a session that has 14 sessions before it.
+    """Return the features and the label: one row per session that has 14 sessions before it.
 
     The features are the 14 bodies before the session, oldest first; the label is 1 where the
     session's own body is positive, else 0.

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import candlecast
 
-candlecast.quiet()
+candlecast.silence_third_party()
 
 import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
@@ -23,9 +23,9 @@ from pyspark.sql import SparkSession  # noqa: E402
 from pyspark.sql import functions as F  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 
-from candlecast.scoring import score_windows  # noqa: E402
-from candlecast.spark import start_session  # noqa: E402
-from candlecast.windows import lag_columns  # noqa: E402
+from candlecast.features.windows import lag_columns  # noqa: E402
+from candlecast.models.prediction import predict_windows  # noqa: E402
+from candlecast.runtime.spark import start_session  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LAGS = lag_columns(14)
@@ -37,7 +37,7 @@ ENOUGH = 0.5
 """The ratio aimed at, against scikit-learn on one core."""
 
 
-def grow(trees: int) -> RandomForestClassifier:
+def fit_forest(trees: int) -> RandomForestClassifier:
     """Fit a forest as the project does, on random bodies with a little signal."""
     random = np.random.default_rng(SEED)
     lags = random.normal(0, 0.02, (20_000, len(LAGS))).astype(np.float32)
@@ -57,7 +57,7 @@ def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
 def time_spark(spark: SparkSession, forest: RandomForestClassifier, folder: str) -> float:
     """Seconds in which Spark reads, scores and throws away every row."""
     since = time.perf_counter()
-    scored = score_windows(forest, spark.read.parquet(folder), LAGS)
+    scored = predict_windows(forest, spark.read.parquet(folder), LAGS)
     scored.write.format("noop").mode("overwrite").save()
     return time.perf_counter() - since
 
@@ -103,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rows, arguments.trees = 50_000, 10
-    rows, forest = arguments.rows, grow(arguments.trees)
+    rows, forest = arguments.rows, fit_forest(arguments.trees)
     forest.set_params(n_jobs=1)
     configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
     with TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def read_source(path: Path) -> str:
 
 
 def to_sample(source: str) -> str:
-    """Return the sample as CSV text: one row a ticker and session, sorted by both.
+    """Return the sample as CSV text: one row per ticker and session, sorted by both.
 
     Values are the source's own text. `dividends` and `stock_splits` stay empty: the source doesn't
     say them, and unknown is not zero.
@@ -63,7 +63,7 @@ def to_sample(source: str) -> str:
 
 
 def sessions_by_ticker(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a ticker: its sessions, against the NYSE calendar, and how bodies fall."""
+    """Return one row per ticker: its sessions, against the NYSE calendar, and how bodies fall."""
     calendar = exchange_calendars.get_calendar("XNYS", start="2000-01-01", end="2013-12-31")
     rows = []
     for ticker, group in prices.groupby("ticker"):
@@ -86,7 +86,7 @@ def sessions_by_ticker(prices: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_by_check(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a check of the price contract, with the number of rows that break it."""
+    """Return one row per check of the price contract, with the number of rows that break it."""
     values = prices[["open", "high", "low", "close", "adj_close", "volume"]]
     body = prices[["open", "close"]]
     broken = {
@@ -102,7 +102,7 @@ def rows_by_check(prices: pd.DataFrame) -> pd.DataFrame:
 
 
 def adjustment_steps(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a session on which adj_close / close grew by over 5 %: splits, mostly."""
+    """Return one row per session on which adj_close / close grew by over 5 %: splits, mostly."""
     ratio = prices["adj_close"] / prices["close"]
     step = ratio / ratio.groupby(prices["ticker"]).shift()
     found = prices.assign(step=step.round(4))[step > SMALLEST_STEP]

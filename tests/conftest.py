@@ -18,7 +18,7 @@ from typing import Any
 
 import candlecast
 
-candlecast.quiet()  # before the packages that it quiets are imported
+candlecast.silence_third_party()  # before the packages that it quiets are imported
 
 import mlflow  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -31,13 +31,13 @@ from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
 from candlecast import settings  # noqa: E402
-from candlecast.spark import start_session  # noqa: E402
+from candlecast.runtime.spark import start_session  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "tickers": ["AAPL", "IBM"],
     "start": "2010-01-01",
-    "candidate_trees": [5, 10, 20],
+    "forest_sizes": [5, 10, 20],
     "folds": 3,
 }
 """Parameters of a run that takes seconds: two tickers, three years, few trees."""

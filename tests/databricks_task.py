@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from candlecast.spark import ensure_jars
+from candlecast.runtime.spark import ensure_jars
 
 
 def settings(folder: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import candlecast
 
-candlecast.quiet()
+candlecast.silence_third_party()
 
 from kedro.framework.project import pipelines  # noqa: E402
 from kedro.framework.session import KedroSession  # noqa: E402

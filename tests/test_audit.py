@@ -5,8 +5,9 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
-from candlecast.audit import LeakageError, audit_leakage
-from candlecast.windows import add_windows, split_windows
+from candlecast.features.audit import LeakageError, audit_leakage
+from candlecast.features.split import split_windows
+from candlecast.features.windows import add_windows
 
 WINDOW, PURGE = 3, 4
 
@@ -30,7 +31,7 @@ def tables(spark):
 
 
 def audit(sessions, train, test):
-    return audit_leakage(sessions, train, test, window=WINDOW, feature="delta", purge=PURGE)
+    return audit_leakage(sessions, train, test, window=WINDOW, body="delta", purge=PURGE)
 
 
 def test_a_clean_split_passes_with_its_evidence(tables):
@@ -39,7 +40,7 @@ def test_a_clean_split_passes_with_its_evidence(tables):
         "rows_in_both": 0,
         "purged_sessions": 4,
         "last_training_session": "2020-02-10",
-        "first_scored_session": "2020-02-15",
+        "first_test_session": "2020-02-15",
         "rows_audited": train.count() + test.count(),
         "rows_with_wrong_lags": 0,
     }

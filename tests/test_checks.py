@@ -6,18 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from candlecast.checks import (
+from candlecast.errors import CandlecastError, SourceError
+from candlecast.sources.calendars import calendar_of, next_session
+from candlecast.sources.checks import (
     COLUMNS,
     PRICES,
     TOLERANCE,
     ContractError,
     Finding,
     as_date,
-    calendar_of,
     check_sessions,
-    next_session,
 )
-from candlecast.errors import CandlecastError, SourceError
 
 NAN = float("nan")
 CHRISTMAS = ["2012-12-21", "2012-12-24", "2012-12-26", "2012-12-27", "2012-12-28", "2012-12-31"]
@@ -25,7 +24,7 @@ CHRISTMAS = ["2012-12-21", "2012-12-24", "2012-12-26", "2012-12-27", "2012-12-28
 
 
 def sessions(*candles: tuple[float, float, float, float], dates: list[str] | None = None):
-    """One row a candle (open, high, low, close) on the sessions around Christmas, or on `dates`."""
+    """One row per candle (open, high, low, close), around Christmas or on `dates`."""
     frame = pd.DataFrame(candles, columns=PRICES, dtype=float)
     return frame.assign(
         ticker="IBM",
@@ -96,9 +95,9 @@ def test_fault_06_duplicate_dates_of_different_values_are_refused_and_shown(colu
     week = sessions(*GOOD)
     other = week.iloc[[1]].assign(**{column: 10.25})
     error = refused(pd.concat([week, other]))
-    assert (error.rule, len(error.rows)) == ("one row a session", 2)
+    assert (error.rule, len(error.rows)) == ("one row per session", 2)
     message = str(error)
-    assert message.startswith("IBM: 2 of 4 rows of prices break the rule 'one row a session'")
+    assert message.startswith("IBM: 2 of 4 rows of prices break the rule 'one row per session'")
     assert message.count("2012-12-24") == 2
     assert "10.25" in message  # what differs is shown
     assert "2012-12-21" not in message

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from candlecast.datasets import ConcurrentWriteError, DeltaDataset
+from candlecast.io.delta import ConcurrentWriteError, DeltaDataset
 
 ROUNDS = 10
 
@@ -79,8 +79,8 @@ WRITER = """
 import json, sys, time
 from pathlib import Path
 import pandas as pd, yaml
-from candlecast.datasets import DeltaDataset
-from candlecast.spark import start_session
+from candlecast.io.delta import DeltaDataset
+from candlecast.runtime.spark import start_session
 root, folder, name, rounds = sys.argv[1:]
 session = yaml.safe_load(Path(root, "conf/base/spark.yml").read_text())["session"]
 spark = start_session({**session, "spark.master": "local[1]"}, Path(folder, name))

@@ -17,9 +17,9 @@ from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
-from candlecast.datasets import Commit, DeltaDataset, TableVersion
-from candlecast.hooks import FULL, ProjectHooks
+from candlecast.io.delta import Commit, DeltaDataset, TableVersion
 from candlecast.parameters import ParameterError, check_parameters
+from candlecast.runtime.hooks import MIN_FREE_BYTES, ProjectHooks
 from conftest import ROOT, loader
 from databricks_task import keep
 from yahoo_server import YahooServer, prices, walk
@@ -37,7 +37,7 @@ def options(volume: Path, *given: str, **parameters: str) -> list[str]:
         "tickers": "AAPL IBM",
         "start": "2016-01-01",
         "end": "2021-12-31",
-        "candidate_trees": "5 10",
+        "forest_sizes": "5 10",
         "folds": "3",
         **parameters,
     }
@@ -184,7 +184,7 @@ def test_a_volume_that_does_not_tell_its_size_is_not_full(tmp_path: Path) -> Non
     assert shutil.disk_usage("/proc").total == 0  # as of a file system that has no answer
     for folder in (Path("/proc"), tmp_path / "none"):
         hooks._data_root = folder
-        assert hooks._free() == FULL
+        assert hooks._free() == MIN_FREE_BYTES
 
 
 def test_names_and_places_follow_from_what_is_given() -> None:

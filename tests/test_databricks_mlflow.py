@@ -20,8 +20,8 @@ from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
 from candlecast.__main__ import main
-from candlecast.candidate import Candidate, Promotion
-from candlecast.registry import AliasesDataset, NoChampionError, version_of
+from candlecast.registry.datasets import AliasesDataset, NoChampionError, version_of
+from candlecast.registry.entities import Candidate, Promotion
 from conftest import ROOT, SMALL, Run
 from databricks_workspace import REFUSALS, UC, Call, Server, Workspace, serving
 from yahoo_server import YahooServer, prices, redirected, walk
@@ -175,7 +175,7 @@ def test_the_life_of_a_model(
     small = {
         **{"catalog": "spark_catalog", "schema": "candlecast", "volume": str(tmp_path / "volume")},
         **{"tickers": SMALL["tickers"], "start": "2016-01-01", "folds": SMALL["folds"]},
-        **{"candidate_trees": [5, 10], "data_root": str(tmp_path / "volume")},
+        **{"forest_sizes": [5, 10], "data_root": str(tmp_path / "volume")},
     }
     approval = {"approver": "Ada, of risk", "override_reason": "to try: it out, whole"}
     (tmp_path / "volume").mkdir()

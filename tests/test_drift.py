@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from candlecast.drift import bin_shares, profile, psi, watch
+from candlecast.evaluation.drift import bin_shares, measure_drift, profile, psi
 
 
 def windows(sessions: int, tickers: int = 1, scale: float = 1.0, seed: int = 1, up: float = 0.5):
@@ -60,7 +60,7 @@ def test_watch_counts_by_hand():
     now = pd.DataFrame(
         {"session": days, "lag_01": [1.0, 1.0, 1.0, 1.0, 1.0, -1.0], "up": [1, 1, 1, 1, 1, 0]}
     )
-    found = watch(described, now, max_psi=0.25, max_share_up_shift=0.1)
+    found = measure_drift(described, now, max_psi=0.25, max_share_up_shift=0.1)
     # Half a row more in each bin: 5.5 and 1.5 of 7.
     index = (5.5 / 7 - 0.5) * math.log(2 * 5.5 / 7) + (1.5 / 7 - 0.5) * math.log(2 * 1.5 / 7)
     noise = 1 / 2 + 1 / 40
@@ -83,23 +83,23 @@ def test_watch_counts_by_hand():
 def test_an_empty_bin_gives_a_number():
     described = profile(windows(400))
     now = windows(60, scale=0.01, seed=2)
-    indices = [lag["psi"] for lag in watch(described, now, 0.25, 0.1)["lags"]]
+    indices = [lag["psi"] for lag in measure_drift(described, now, 0.25, 0.1)["lags"]]
     assert all(math.isfinite(index) and index > 1 for index in indices)
 
 
 def test_without_a_row_nothing_is_said():
-    assert watch(profile(windows(50)), windows(0), 0.25, 0.1) == {"sessions": 0, "rows": 0}
+    assert measure_drift(profile(windows(50)), windows(0), 0.25, 0.1) == {"sessions": 0, "rows": 0}
 
 
 @pytest.mark.parametrize(("scale", "drifted"), [(1.0, False), (2.0, True), (0.4, True)])
 def test_a_changed_width_is_drift_and_the_same_is_not(scale, drifted):
-    found = watch(profile(windows(2500)), windows(250, scale=scale, seed=3), 0.25, 0.1)
+    found = measure_drift(profile(windows(2500)), windows(250, scale=scale, seed=3), 0.25, 0.1)
     assert [lag["drifted"] for lag in found["lags"]] == [drifted, drifted]
 
 
 @pytest.mark.parametrize(("up", "drifted"), [(0.5, False), (0.55, False), (0.75, True)])
 def test_a_share_of_ups_shifts(up, drifted):
-    found = watch(profile(windows(2500)), windows(500, seed=3, up=up), 0.25, 0.1)
+    found = measure_drift(profile(windows(2500)), windows(500, seed=3, up=up), 0.25, 0.1)
     assert found["share_up_drifted"] is drifted
 
 
@@ -109,6 +109,6 @@ def test_tickers_that_move_together_raise_no_false_alarm(sessions):
     alarms = 0
     for seed in range(100):
         described = profile(windows(1000, tickers=5, seed=1000 + seed))
-        found = watch(described, windows(sessions, tickers=5, seed=seed), 0.25, 0.1)
+        found = measure_drift(described, windows(sessions, tickers=5, seed=seed), 0.25, 0.1)
         alarms += sum(lag["drifted"] for lag in found["lags"]) + found["share_up_drifted"]
     assert alarms <= 1

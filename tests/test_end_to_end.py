@@ -12,10 +12,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import candlecast
-from candlecast.forests import features
+from candlecast.models.forests import features
 from conftest import ROOT, SMALL, copy_project, kedro
 
-FILES = ("reporting/metrics.json", "reporting/gate.json", "training/candidates.json")
+FILES = ("reporting/metrics.json", "reporting/gate.json", "training/model_selection.json")
 TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
 
 
@@ -96,10 +96,10 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert tracked.info.run_name == tracked.data.tags["candidate"]
     parameters = tracked.data.params
     assert parameters["window"] == "14"
-    assert parameters["candidate_trees"] == "[50, 100, 200, 500, 1000]"
+    assert parameters["forest_sizes"] == "[50, 100, 200, 500, 1000]"
     metrics = json.loads((project / "data/reporting/metrics.json").read_text())
     assert {name: tracked.data.metrics[name] for name in metrics} == metrics
-    history = MlflowClient().get_metric_history(tracked.info.run_id, "candidates.log_loss")
+    history = MlflowClient().get_metric_history(tracked.info.run_id, "model_selection.log_loss")
     assert [point.step for point in history] == [50, 100, 200, 500, 1000]
     tags = tracked.data.tags
     assert {name: tags[f"version.{name}"] for name in TABLES} == dict.fromkeys(TABLES, "0")
@@ -107,7 +107,7 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert json.loads(tags["packages"])["scikit-learn"] == "1.9.1"
     assert "git_commit" in tags
     artifacts = {file.path for file in MlflowClient().list_artifacts(tracked.info.run_id)}
-    assert {"report.html", "model_card.md", "metrics.json", "candidates.json"} <= artifacts
+    assert {"report.html", "model_card.md", "metrics.json", "model_selection.json"} <= artifacts
 
 
 def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
@@ -174,7 +174,7 @@ def test_kedro_viz_shows_layers_and_previews(first_run):
     assert graph["layers"] == ["source", "prices", "windows", "model", "report"]
     by_name = {node["name"]: node for node in graph["nodes"]}
     assert "split_by_date" in by_name
-    for name in ("metrics", "candidates", "roc_curve"):
+    for name in ("metrics", "model_selection", "roc_curve"):
         details = json.loads((project / "build/api/nodes" / by_name[name]["id"]).read_text())
         assert details["preview"], name
     assert "Warning" not in built.stderr + built.stdout

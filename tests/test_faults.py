@@ -19,9 +19,9 @@ from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
 from candlecast.errors import CandlecastError, RefusedError, TooLittleHistoryError
-from candlecast.hooks import BusyError, MixedTablesError, OtherRunError
 from candlecast.parameters import ParameterError
-from candlecast.spark import JAVA, SparkUnavailableError, java_version
+from candlecast.runtime.hooks import IncompatibleRunError, LockedError, MixedTablesError
+from candlecast.runtime.spark import JAVA, SparkUnavailableError, java_version
 from conftest import ROOT, SMALL, kedro
 
 DATA = {key: SMALL[key] for key in ("tickers", "start")}
@@ -87,7 +87,7 @@ def test_fault_10_unsorted_rows_and_columns_give_the_same(run, sample, trained, 
         return shuffled[sorted(shuffled.columns, reverse=True)]
 
     run(**SMALL, conf_source=sample(shuffle))
-    for name in ("reporting/metrics.json", "training/candidates.json"):
+    for name in ("reporting/metrics.json", "training/model_selection.json"):
         assert (tmp_path / "data" / name).read_text() == (trained / name).read_text()
 
 
@@ -123,11 +123,11 @@ def test_fault_18_a_mix_of_table_versions_is_refused_and_mended(run, stored):
 
 def test_what_was_made_for_another_is_refused(run, stored):
     """Another candidate's scores, other parameters of the same candidate, tables of other ones."""
-    with pytest.raises(OtherRunError, match=r"test_scores.*candidate=second.*other"):
+    with pytest.raises(IncompatibleRunError, match=r"test_scores.*candidate=second.*other"):
         run(**SMALL, candidate="other", tags=["evaluate"])
-    with pytest.raises(OtherRunError, match=r"second.*folds=3.*4"):
+    with pytest.raises(IncompatibleRunError, match=r"second.*folds=3.*4"):
         run(**{**SMALL, "folds": 4}, candidate="second", tags=["train"])
-    with pytest.raises(OtherRunError, match=r"train.*window=14.*5"):
+    with pytest.raises(IncompatibleRunError, match=r"train.*window=14.*5"):
         run(**SMALL, window=5, tags=["train", "evaluate"])
     with pytest.raises(CandlecastError, match="MSFT"):
         run(**{**SMALL, "tickers": ["AAPL", "MSFT"]}, tags=["preprocess"])
@@ -179,7 +179,7 @@ def test_fault_24_a_second_run_at_the_same_time_is_refused(run, tmp_path):
         held.write("candidate other, process 1, since noon")
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="candidate other, process 1, since noon"):
+        with pytest.raises(LockedError, match="candidate other, process 1, since noon"):
             run(**DATA)
     run(**DATA, tags=["ingest"])
     run(**DATA, tags=["ingest"])
@@ -199,7 +199,7 @@ def test_fault_24_a_killed_run_leaves_no_lock(project, run):
                 break
             time.sleep(0.1)
         try:
-            with pytest.raises(BusyError, match=f"process {running.pid}"):
+            with pytest.raises(LockedError, match=f"process {running.pid}"):
                 run(**DATA, data_root=data_root, tags=["ingest"])
         finally:
             os.killpg(running.pid, signal.SIGKILL)

@@ -5,22 +5,22 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast import forests
 from candlecast.errors import CandlecastError
-from candlecast.forests import (
+from candlecast.models import forests
+from candlecast.models.forests import (
     PARALLEL_ROWS,
     features,
     first_trees,
-    grow,
+    fit_forest,
     probabilities_by_size,
-    walk_forward,
 )
+from candlecast.models.selection import walk_forward
 
 SEED, LEAF, SIZES = 4284, 0.1, [5, 10, 40]
 
 
 def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
-    """Random windows of four lags, one row a ticker and session."""
+    """Random windows of four lags, one row per ticker and session."""
     random = np.random.default_rng(seed)
     rows = pd.MultiIndex.from_product(
         [pd.date_range("2020-01-01", periods=sessions), list(tickers)], names=["session", "ticker"]
@@ -69,7 +69,7 @@ def assert_same(forest: RandomForestClassifier, other: RandomForestClassifier) -
 def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
     train, scored = windows(200), windows(60, seed=2)
     small, alone = (
-        first_trees(grow(train, max(SIZES), LEAF, SEED), size),
+        first_trees(fit_forest(train, max(SIZES), LEAF, SEED), size),
         separate(train, size, n_jobs),
     )
     assert_same(small, alone)
@@ -81,9 +81,9 @@ def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
 def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
     train = windows(150)
     monkeypatch.setattr(forests, "PARALLEL_ROWS", 100)
-    parallel = grow(train, 20, LEAF, SEED)
+    parallel = fit_forest(train, 20, LEAF, SEED)
     monkeypatch.setattr(forests, "PARALLEL_ROWS", 10_000)
-    assert_same(parallel, grow(train, 20, LEAF, SEED))
+    assert_same(parallel, fit_forest(train, 20, LEAF, SEED))
     assert_same(first_trees(parallel, 7), separate(train, 7, 1))
     assert parallel.n_estimators == len(parallel.estimators_) == 20  # unchanged by the cut
     assert parallel.n_jobs == 1  # it predicts on one thread: the same to the bit, every time
@@ -92,7 +92,7 @@ def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
 @pytest.mark.parametrize("sessions", [1, 60, PARALLEL_ROWS // 2, PARALLEL_ROWS // 2 + 13])
 def test_probabilities_by_size_equal_predict_proba_to_the_bit(sessions):
     train, scored = windows(200), windows(sessions, seed=2)
-    forest = grow(train, max(SIZES), LEAF, SEED)
+    forest = fit_forest(train, max(SIZES), LEAF, SEED)
     by_size = list(probabilities_by_size(forest, scored, SIZES))
     assert [size for size, _ in by_size] == SIZES
     for size, probability in by_size:
@@ -103,14 +103,14 @@ def test_probabilities_by_size_equal_predict_proba_to_the_bit(sessions):
 @pytest.mark.parametrize("only", [0, 1])
 def test_probabilities_of_a_model_with_one_class(only):
     train, scored = windows(50).assign(up=np.int8(only)), windows(9, seed=2)
-    forest = grow(train, 10, LEAF, SEED)
+    forest = fit_forest(train, 10, LEAF, SEED)
     assert forest.predict_proba(features(scored)).tolist() == [[1.0]] * 18
     for _, probability in probabilities_by_size(forest, scored, [5, 10]):
         assert probability.tolist() == [float(only)] * 18
 
 
 def test_more_trees_than_there_are_is_an_error():
-    forest = grow(windows(50), 10, LEAF, SEED)
+    forest = fit_forest(windows(50), 10, LEAF, SEED)
     with pytest.raises(ValueError, match="shorter"):
         list(probabilities_by_size(forest, windows(9), [5, 20]))
 
@@ -118,7 +118,7 @@ def test_more_trees_than_there_are_is_an_error():
 def test_order_of_rows_and_columns_changes_nothing():
     train, scored = windows(200), windows(60, seed=2)
     shuffled = train.sample(frac=1, random_state=3)[[*train.columns[::-1]]]
-    forest, again = grow(train, 10, LEAF, SEED), grow(shuffled, 10, LEAF, SEED)
+    forest, again = fit_forest(train, 10, LEAF, SEED), fit_forest(shuffled, 10, LEAF, SEED)
     assert_same(forest, again)
     ((_, probability),) = probabilities_by_size(forest, scored, [10])
     mixed = scored.sample(frac=1, random_state=4)
@@ -127,7 +127,7 @@ def test_order_of_rows_and_columns_changes_nothing():
 
 
 def test_seed_leaf_and_kind_of_the_forest():
-    forest = grow(windows(100), 3, 0.2, 7)
+    forest = fit_forest(windows(100), 3, 0.2, 7)
     assert (forest.criterion, forest.bootstrap, forest.random_state) == ("gini", True, 7)
     assert forest.min_weight_fraction_leaf == 0.2
     assert forest.n_jobs == 1

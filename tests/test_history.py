@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from candlecast.checks import Finding
-from candlecast.history import REPLACED, compare_history, merge_history
+from candlecast.sources.checks import Finding
+from candlecast.sources.merging import REPLACED, compare_history, merge_history
 
 SCHEMA = (
     "ticker string, session date, open double, high double, low double, close double, "

@@ -11,7 +11,18 @@ from arch.data import sp500
 from sklearn import metrics as sk
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.inference import (
+from candlecast.evaluation.gate import apply_gate, verdict
+from candlecast.evaluation.metrics import (
+    best_baseline,
+    by_group,
+    classification_table,
+    compute_metrics,
+    confusion,
+    probability_of,
+    reliability,
+    volatility_tercile,
+)
+from candlecast.evaluation.significance import (
     compare,
     directional_test,
     evaluate,
@@ -20,24 +31,12 @@ from candlecast.inference import (
     superior_ability,
     ticker_tests,
 )
-from candlecast.metrics import (
-    best_baseline,
-    by_group,
-    classification_table,
-    confusion,
-    decide,
-    probability_of,
-    reliability,
-    score,
-    verdict,
-    volatility_tercile,
-)
-from candlecast.trading import (
+from candlecast.evaluation.trading import (
     best_of_trials,
     deflated_sharpe_ratio,
     equity_curve,
     strategy_returns,
-    trading_scores,
+    trading_metrics,
     trading_table,
 )
 
@@ -45,7 +44,7 @@ GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 100, "champion_m
 
 
 def frame(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
-    """Build scores of one ticker on consecutive days; training had 60 % ups."""
+    """Build predictions of one ticker on consecutive days; training had 60 % ups."""
     body = np.where(np.array(up) == 1, 0.01, -0.01)
     return pd.DataFrame(
         {
@@ -71,7 +70,7 @@ def eight() -> pd.DataFrame:
 
 
 def history(dates: int = 120, skill: float = 0.0, seed: int = 1) -> pd.DataFrame:
-    """Build scores of one ticker whose probabilities lean to the outcome by `skill`; with ties."""
+    """Predictions of one ticker whose probabilities lean to the outcome by `skill`; with ties."""
     generator = np.random.default_rng(seed)
     up = (generator.random(dates) < 0.5).astype(int)
     probability = 0.5 + skill * (up - 0.5) + 0.1 * generator.standard_normal(dates)
@@ -79,7 +78,7 @@ def history(dates: int = 120, skill: float = 0.0, seed: int = 1) -> pd.DataFrame
 
 
 def test_scores_of_eight_sessions(eight: pd.DataFrame) -> None:
-    metrics = score(eight)
+    metrics = compute_metrics(eight)
     expected = {
         "rows": 8,
         "sessions": 8,
@@ -122,9 +121,9 @@ def test_scores_of_eight_sessions(eight: pd.DataFrame) -> None:
 
 def test_calibration_error_is_the_mean_gap_of_equal_count_bins() -> None:
     # Two bins of ten rows each, 0.25 with three ups and 0.75 with seven: gaps 0.05 and 0.05.
-    scores = frame([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.25] * 10 + [0.75] * 10)
-    assert score(scores)["ece"] == pytest.approx(0.05)
-    table = reliability(scores)
+    predictions = frame([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.25] * 10 + [0.75] * 10)
+    assert compute_metrics(predictions)["ece"] == pytest.approx(0.05)
+    table = reliability(predictions)
     assert table.to_dict("list") == {
         "probability": [0.25, 0.75],
         "share_up": [0.3, 0.7],
@@ -144,43 +143,45 @@ def test_confusion_and_report(eight: pd.DataFrame) -> None:
 
 
 def test_best_baseline_may_be_always_down() -> None:
-    scores = frame([0, 0, 0, 0, 1, 0], [0.6] * 6)
-    assert best_baseline(scores) == "always_down"
-    assert score(scores)["accuracy_minus_best_baseline"] == pytest.approx(1 / 6 - 5 / 6)
+    predictions = frame([0, 0, 0, 0, 1, 0], [0.6] * 6)
+    assert best_baseline(predictions) == "always_down"
+    assert compute_metrics(predictions)["accuracy_minus_best_baseline"] == pytest.approx(
+        1 / 6 - 5 / 6
+    )
 
 
 def test_groups(eight: pd.DataFrame) -> None:
     other = frame([0, 0, 1], [0.4, 0.6, 0.4], ticker="B").assign(
         session=pd.to_datetime(["2024-01-08", "2025-01-01", "2025-01-02"])
     )
-    scores = pd.concat([eight, other], ignore_index=True)
-    tickers = by_group(scores, "ticker").set_index("ticker")
+    predictions = pd.concat([eight, other], ignore_index=True)
+    tickers = by_group(predictions, "ticker").set_index("ticker")
     assert tickers["rows"].to_dict() == {"A": 8, "B": 3}
     assert tickers["accuracy"].to_dict() == pytest.approx({"A": 0.75, "B": 1 / 3})
     assert tickers["best_baseline"].to_dict() == {"A": "always_up", "B": "always_down"}
-    years = by_group(scores, "year").set_index("year")
+    years = by_group(predictions, "year").set_index("year")
     assert years["rows"].to_dict() == {2024: 9, 2025: 2}
     assert years["sessions"].to_dict() == {2024: 8, 2025: 2}
 
 
 def test_group_with_one_class_has_no_auc() -> None:
-    scores = pd.concat([frame([0, 1], [0.4, 0.6]), frame([1, 1], [0.4, 0.6], ticker="B")])
-    assert by_group(scores, "ticker")["roc_auc"].isna().tolist() == [False, True]
+    predictions = pd.concat([frame([0, 1], [0.4, 0.6]), frame([1, 1], [0.4, 0.6], ticker="B")])
+    assert by_group(predictions, "ticker")["roc_auc"].isna().tolist() == [False, True]
 
 
 def test_volatility_before_a_session_is_what_was_known_before_it() -> None:
     sizes = [1.0] * 11 + [2.0] * 11 + [3.0] * 11
-    scores = frame([1] * 33, [0.6] * 33).assign(body=sizes)
-    terciles = volatility_tercile(scores)
+    predictions = frame([1] * 33, [0.6] * 33).assign(body=sizes)
+    terciles = volatility_tercile(predictions)
     assert terciles[:5].isna().all()
     assert terciles.value_counts().to_dict() == {"low": 9, "middle": 9, "high": 10}
     # The first session with a body of 2 follows calm ones only.
     assert terciles[11] == "low"
     assert terciles[32] == "high"
     # The last body of all is before no session.
-    changed = scores.assign(body=[*sizes[:-1], 100.0])
+    changed = predictions.assign(body=[*sizes[:-1], 100.0])
     assert volatility_tercile(changed).equals(terciles)
-    shuffled = volatility_tercile(scores.sample(frac=1, random_state=0))
+    shuffled = volatility_tercile(predictions.sample(frac=1, random_state=0))
     assert shuffled.sort_index().equals(terciles)
 
 
@@ -196,7 +197,7 @@ def test_fault_21_one_class_only() -> None:
     assert metrics["always_up.accuracy"] == 1.0
     assert not {"roc_auc", "roc_auc.low", "logistic.roc_auc"} & metrics.keys()
     for metric in ("accuracy", "roc_auc"):
-        decision = decide(metrics, GATE | {"metric": metric})
+        decision = apply_gate(metrics, GATE | {"metric": metric})
         assert not decision["passed"]
         assert "Only one class occurred: skill can't be measured." in decision["reasons"]
     assert verdict(metrics) == (
@@ -211,7 +212,7 @@ def test_fault_22_constant_predictions() -> None:
     assert metrics["roc_auc"] == 0.5
     assert "pesaran_timmermann_p_value" not in metrics
     assert metrics["holm_min_p_value"] == 1.0
-    decision = decide(metrics, GATE | {"threshold": -1.0})
+    decision = apply_gate(metrics, GATE | {"threshold": -1.0})
     assert decision == {
         "passed": False,
         "reasons": [
@@ -225,14 +226,16 @@ def test_fault_22_constant_predictions() -> None:
 
 
 def test_ticker_with_three_sessions() -> None:
-    scores = pd.concat([history(), frame([1, 0, 1], [0.6, 0.6, 0.6], ticker="B")])
-    assert by_group(scores, "ticker")["sessions"].tolist() == [120, 3]
-    assert ticker_tests(scores)["p_value"].tolist()[1] == 1.0
-    alone = scores[scores["ticker"] == "B"]
+    predictions = pd.concat([history(), frame([1, 0, 1], [0.6, 0.6, 0.6], ticker="B")])
+    assert by_group(predictions, "ticker")["sessions"].tolist() == [120, 3]
+    assert ticker_tests(predictions)["p_value"].tolist()[1] == 1.0
+    alone = predictions[predictions["ticker"] == "B"]
     metrics = evaluate(alone, repetitions=50, seed=1, cost_bps=1, trials=5)
     json.dumps(metrics, allow_nan=False)
     assert "accuracy.low" not in metrics
-    assert decide(metrics, GATE)["reasons"][0] == ("Scored on 3 sessions; at least 100 are needed.")
+    assert apply_gate(metrics, GATE)["reasons"][0] == (
+        "Scored on 3 sessions; at least 100 are needed."
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,14 @@ def test_ticker_with_three_sessions() -> None:
     ],
 )
 def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str) -> None:
-    for function in (score, reliability, confusion, classification_table, row_tests, ticker_tests):
+    for function in (
+        compute_metrics,
+        reliability,
+        confusion,
+        classification_table,
+        row_tests,
+        ticker_tests,
+    ):
         with pytest.raises(ValueError, match=message):
             function(eight.assign(**change))
     with pytest.raises(ValueError, match=message):
@@ -257,17 +267,17 @@ def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str)
 
 def test_missing_columns_and_rows_are_refused(eight: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"lack the columns \['majority'\]"):
-        score(eight.drop(columns="majority"))
+        compute_metrics(eight.drop(columns="majority"))
     with pytest.raises(ValueError, match="Scores have no rows"):
-        score(eight.iloc[:0])
+        compute_metrics(eight.iloc[:0])
 
 
 def test_interval_is_that_of_a_plain_bootstrap() -> None:
-    """With one row a date, resampling rows and calling scikit-learn gives the same interval."""
-    scores = history(skill=0.1)
-    result = intervals(scores, repetitions=200, seed=7)
-    up, probability = scores["up"].to_numpy(), scores["probability"].to_numpy()
-    baseline = probability_of(scores, best_baseline(scores))
+    """With one row per date, resampling rows and calling scikit-learn gives the same interval."""
+    predictions = history(skill=0.1)
+    result = intervals(predictions, repetitions=200, seed=7)
+    up, probability = predictions["up"].to_numpy(), predictions["probability"].to_numpy()
+    baseline = probability_of(predictions, best_baseline(predictions))
     functions = {
         "accuracy": lambda y, p: sk.accuracy_score(y, p > 0.5),
         "balanced_accuracy": lambda y, p: sk.balanced_accuracy_score(y, p > 0.5),
@@ -302,20 +312,20 @@ def test_interval_counts_dates_not_rows() -> None:
 
 
 def test_interval_ignores_row_order_and_follows_the_seed() -> None:
-    scores = pd.concat([history(skill=0.1), history(seed=2).assign(ticker="B")])
-    first = intervals(scores, repetitions=100, seed=3)
-    assert first == intervals(scores, repetitions=100, seed=3)
-    shuffled = intervals(scores.sample(frac=1, random_state=0), repetitions=100, seed=3)
+    predictions = pd.concat([history(skill=0.1), history(seed=2).assign(ticker="B")])
+    first = intervals(predictions, repetitions=100, seed=3)
+    assert first == intervals(predictions, repetitions=100, seed=3)
+    shuffled = intervals(predictions.sample(frac=1, random_state=0), repetitions=100, seed=3)
     assert shuffled == pytest.approx(first)
-    assert intervals(scores, repetitions=100, seed=4)["accuracy.low"] != first["accuracy.low"]
+    assert intervals(predictions, repetitions=100, seed=4)["accuracy.low"] != first["accuracy.low"]
     assert first["bootstrap_seed"] == 3
     assert first["bootstrap_repetitions"] == 100
     assert first["bootstrap_block_length"] >= 1
 
 
 def test_intervals_hold_the_figures() -> None:
-    scores = history(dates=400, skill=0.05)
-    metrics = evaluate(scores, repetitions=500, seed=1, cost_bps=1, trials=5)
+    predictions = history(dates=400, skill=0.05)
+    metrics = evaluate(predictions, repetitions=500, seed=1, cost_bps=1, trials=5)
     bounded = [name.removesuffix(".low") for name in metrics if name.endswith(".low")]
     assert len(bounded) == 14
     for name in bounded:
@@ -340,8 +350,8 @@ def test_mcnemar_counts_and_p_value(eight: pd.DataFrame) -> None:
     assert (result["mcnemar_model_only"], result["mcnemar_baseline_only"]) == (2, 1)
     assert result["mcnemar_p_value"] == 1.0
     # Eight rows of the model's alone, none of the baseline's: twice 1/2^8.
-    scores = frame([1] * 9 + [0] * 8, [0.6] * 9 + [0.4] * 8).assign(previous_day=0.0)
-    assert row_tests(scores)["mcnemar_p_value"] == pytest.approx(2 / 2**8)
+    predictions = frame([1] * 9 + [0] * 8, [0.6] * 9 + [0.4] * 8).assign(previous_day=0.0)
+    assert row_tests(predictions)["mcnemar_p_value"] == pytest.approx(2 / 2**8)
 
 
 def test_pesaran_timmermann_worked_by_hand() -> None:
@@ -374,7 +384,7 @@ def test_superior_ability_counts_the_candidates() -> None:
     benchmark = pd.Series(0.69 + 0.01 * generator.standard_normal(300))
     noise = pd.DataFrame(0.69 + 0.01 * generator.standard_normal((300, 5)))
     useless = superior_ability(noise, benchmark, repetitions=500, seed=1)
-    assert useless["spa_candidates"] == 5
+    assert useless["spa_estimators"] == 5
     assert useless["spa_sessions"] == 300
     assert useless["spa_p_value"] > 0.1
     better = noise.assign(good=benchmark - 0.002 + 0.005 * generator.standard_normal(300))
@@ -448,14 +458,14 @@ def test_trading_table(two_tickers: pd.DataFrame) -> None:
 
 
 def test_a_first_loss_is_a_drawdown() -> None:
-    scores = frame([0, 1], [0.6, 0.6]).assign(return_=[-0.1, 0.05])
-    assert trading_scores(scores, cost_bps=0, trials=1)["strategy.max_drawdown"] == pytest.approx(
-        -0.1
-    )
+    predictions = frame([0, 1], [0.6, 0.6]).assign(return_=[-0.1, 0.05])
+    assert trading_metrics(predictions, cost_bps=0, trials=1)[
+        "strategy.max_drawdown"
+    ] == pytest.approx(-0.1)
 
 
 def test_never_trading_leaves_ratios_out() -> None:
-    never = trading_scores(history().assign(probability=0.4), cost_bps=10, trials=5)
+    never = trading_metrics(history().assign(probability=0.4), cost_bps=10, trials=5)
     assert never["strategy.annual_return"] == 0.0
     assert never["strategy.annual_turnover"] == 0.0
     assert "strategy.sharpe_ratio" not in never
@@ -468,10 +478,10 @@ def test_trading_needs_returns(eight: pd.DataFrame) -> None:
         strategy_returns(eight.drop(columns="return_"), cost_bps=1)
 
 
-def beside(scores: pd.DataFrame, champion: list[float]) -> pd.DataFrame:
-    """The scores with those of champion version 7; NaN where it was trained on the row."""
-    version = pd.array([7] * len(scores), "Int32")
-    return scores.assign(champion=champion, champion_version=version)
+def beside(predictions: pd.DataFrame, champion: list[float]) -> pd.DataFrame:
+    """The predictions with those of champion version 7; NaN where it was trained on the row."""
+    version = pd.array([7] * len(predictions), "Int32")
+    return predictions.assign(champion=champion, champion_version=version)
 
 
 def test_champion_is_compared_on_the_rows_that_are_new_to_it(eight: pd.DataFrame) -> None:
@@ -508,8 +518,10 @@ def test_without_a_champion_there_is_no_comparison(eight: pd.DataFrame) -> None:
 
 
 def test_same_model_does_not_differ_from_the_champion() -> None:
-    scores = history(200, skill=0.1)
-    same = compare(beside(scores, scores["probability"].tolist()), repetitions=1000, seed=1)
+    predictions = history(200, skill=0.1)
+    same = compare(
+        beside(predictions, predictions["probability"].tolist()), repetitions=1000, seed=1
+    )
     for name in ("accuracy_minus_champion", "roc_auc_minus_champion"):
         assert [same[name], same[f"{name}.low"], same[f"{name}.high"]] == [0.0, 0.0, 0.0]
 
@@ -553,7 +565,7 @@ def flat(**changes: float | None) -> dict[str, float]:
 
 
 def test_gate_passes_with_its_numbers() -> None:
-    assert decide(flat(), GATE) == {
+    assert apply_gate(flat(), GATE) == {
         "passed": True,
         "reasons": [
             "Accuracy less the best baseline's is +0.0200 (95% interval by date +0.0050 to "
@@ -580,7 +592,7 @@ def test_gate_passes_with_its_numbers() -> None:
     ],
 )
 def test_gate_fails_closed(metrics: dict, gate: dict, reason: str) -> None:
-    decision = decide(metrics, GATE | gate)
+    decision = apply_gate(metrics, GATE | gate)
     assert decision["passed"] is False
     assert any(reason in sentence for sentence in decision["reasons"])
 
@@ -600,13 +612,13 @@ def compared(**changes: float | None) -> dict[str, float]:
 
 
 def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
-    decision = decide(compared(), GATE, champion_version=3)
+    decision = apply_gate(compared(), GATE, champion_version=3)
     assert decision["passed"] is True
     assert decision["reasons"][1:] == [
         "Accuracy less the champion's (version 3) is -0.0100 (95% interval by date -0.0250 to "
         "+0.0050) on 640 sessions: the lower end is above -0.0300."
     ]
-    assert decide(compared(), GATE) == decision
+    assert apply_gate(compared(), GATE) == decision
 
 
 @pytest.mark.parametrize(
@@ -623,21 +635,21 @@ def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
 def test_gate_fails_against_the_champion(
     metrics: dict[str, float], gate: dict[str, float], now: int | None, reason: str
 ) -> None:
-    decision = decide(metrics, GATE | gate, now)
+    decision = apply_gate(metrics, GATE | gate, now)
     assert decision["passed"] is False
     assert [reason in sentence for sentence in decision["reasons"]] == [True]
 
 
 @pytest.mark.parametrize("metrics", [flat(), compared(accuracy_minus_champion__low=-0.9)])
 def test_gate_that_does_not_ask_about_the_champion(metrics: dict[str, float]) -> None:
-    decision = decide(metrics, GATE | {"champion_margin": None}, champion_version=8)
+    decision = apply_gate(metrics, GATE | {"champion_margin": None}, champion_version=8)
     assert decision["passed"] is True
     assert len(decision["reasons"]) == 1
 
 
 def test_gate_refuses_an_unknown_metric() -> None:
     with pytest.raises(ValueError, match=r"'acuracy' is none of \['accuracy', 'roc_auc'\]"):
-        decide(flat(), GATE | {"metric": "acuracy"})
+        apply_gate(flat(), GATE | {"metric": "acuracy"})
 
 
 def test_verdict_says_which_it_is() -> None:
@@ -677,7 +689,7 @@ def test_sp500_reference() -> None:
         forest.fit(windows[past], up[past])
         probability[step] = forest.predict_proba(windows[step])[:, 1]
         share[step] = up[past].mean()
-    scores = pd.DataFrame(
+    predictions = pd.DataFrame(
         {
             "ticker": "SP500",
             "session": prices.index[14:],
@@ -691,13 +703,13 @@ def test_sp500_reference() -> None:
             "logistic": share,
         }
     ).iloc[504:]
-    metrics = score(scores)
+    metrics = compute_metrics(predictions)
     assert metrics["sessions"] == 4513
     assert metrics["majority.accuracy"] == pytest.approx(0.531354, abs=5e-7)
     assert metrics["previous_day.accuracy"] == pytest.approx(0.476180, abs=5e-7)
     assert metrics["accuracy"] == pytest.approx(0.523, abs=5e-4)
     assert metrics["roc_auc"] == pytest.approx(0.514, abs=5e-4)
-    assert best_baseline(scores) == "always_up"
+    assert best_baseline(predictions) == "always_up"
     assert metrics["always_up.accuracy"] == pytest.approx(0.532683, abs=5e-7)
-    metrics |= intervals(scores, repetitions=1000, seed=4284)
-    assert not decide(metrics, GATE)["passed"]
+    metrics |= intervals(predictions, repetitions=1000, seed=4284)
+    assert not apply_gate(metrics, GATE)["passed"]

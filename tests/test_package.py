@@ -23,13 +23,13 @@ from mlflow.tracking import MlflowClient
 from packaging.requirements import Requirement
 
 from candlecast.__main__ import main, read_options
-from candlecast.datasets import pinned
+from candlecast.io.tracking import pinned
 from candlecast.parameters import ParameterError
 from conftest import ROOT, copy_project
 from yahoo_server import YahooServer, prices, walk
 
 PARAMETERS = (
-    "candidate=c-1,tickers=AAPL IBM,start=2016-01-01,end=2021-12-31,candidate_trees=5 10,folds=3"
+    "candidate=c-1,tickers=AAPL IBM,start=2016-01-01,end=2021-12-31,forest_sizes=5 10,folds=3"
 )
 
 

@@ -121,10 +121,10 @@ def test_fault_28_unknown_key_of_a_group(committed):
         ("purge", None, "integer"),
         ("test_fraction", "20%", "number"),
         ("test_fraction", 1.0, "less than 1"),
-        ("feature", "retrun", "'delta'"),
+        ("body", "retrun", "'delta'"),
         ("allow_missing_tickers", "yes", "boolean"),
-        ("candidate_trees", [100, 50], "ascending"),
-        ("candidate_trees", [50, 50], "once"),
+        ("forest_sizes", [100, 50], "ascending"),
+        ("forest_sizes", [50, 50], "once"),
         ("candidate", True, "string"),
         ("tickers", ["IBM", "FB", "IBM"], "IBM more than once"),
         ("tickers", 7203, "list"),
@@ -136,8 +136,8 @@ def test_fault_28_wrong_type_or_value(committed, key, value, words):
 
 def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
     evaluation = {**committed["evaluation"], "repetitions": "many"}
-    given = {**committed, "candidate_trees": [50, "100x"], "evaluation": evaluation}
-    assert list(faults(given)) == ["candidate_trees.1", "evaluation.repetitions"]
+    given = {**committed, "forest_sizes": [50, "100x"], "evaluation": evaluation}
+    assert list(faults(given)) == ["forest_sizes.1", "evaluation.repetitions"]
 
 
 def test_fault_28_missing_key(committed):
@@ -183,7 +183,7 @@ def test_all_faults_in_one_message(committed):
 
 @pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])
 def test_forest_sizes_from_a_command_line(committed, given, read):
-    assert check_parameters({**committed, "candidate_trees": given})["candidate_trees"] == read
+    assert check_parameters({**committed, "forest_sizes": given})["forest_sizes"] == read
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_forest_sizes_from_a_command_line(committed, given, read):
         ("candidate", "0123", "0123"),
         ("candidate", "1.10", "1.10"),
         ("tickers", "AAPL,BTC-USD", ["AAPL", "BTC-USD"]),
-        ("candidate_trees", "5 10", [5, 10]),
+        ("forest_sizes", "5 10", [5, 10]),
         ("override_reason", " Worth it, says Ada: x=1 {too} 'strict'", None),
     ],
 )

@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,6 @@ from conftest import ROOT, loader
 SOURCE = ROOT / "src/candlecast"
 BASE = ROOT / "conf/base"
 NEVER_BY_DEFAULT = {"registration", "rollback", "forecast"}
-KEDRO_SIDE = {
-    *("__init__", "__main__", "datasets", "hooks", "pipeline_registry", "registry", "settings"),
-    "spark",
-}
-"""Modules beside the pipelines that may know Kedro and MLflow; all others are the domain."""
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +39,6 @@ def fields_of(group: type[Group], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             yield from fields_of(field.annotation, f"{prefix}{name}.")
-
-
-def imported(module: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it, with their dots."""
-    names: set[str] = set()
-    for statement in ast.walk(ast.parse(module.read_text())):
-        if isinstance(statement, ast.Import):
-            names.update(alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom):
-            assert not statement.level, f"{module} imports relatively"
-            names.add(str(statement.module))
-    return names
 
 
 # --- Configuration --------------------------------------------------------------------------------
@@ -128,37 +110,6 @@ def test_every_catalog_entry_is_used(pipelines, env):
 def test_what_a_run_reads_is_made_or_declared(pipelines, env):
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("params:")}
     assert free - set(loader(env)["catalog"]) == set()
-
-
-# --- Layers ---------------------------------------------------------------------------------------
-
-DOMAIN = sorted(file for file in SOURCE.glob("*.py") if file.stem not in KEDRO_SIDE)
-
-
-def test_the_domain_is_there():
-    assert {file.stem for file in DOMAIN} >= {
-        *("windows", "forests", "checks", "history", "metrics", "inference", "trading", "yahoo"),
-        *("parameters", "errors", "drift", "scoring", "pages", "figures"),
-    }
-
-
-@pytest.mark.parametrize("module", DOMAIN, ids=lambda file: file.stem)
-def test_domain_knows_neither_kedro_nor_mlflow(module):
-    names = imported(module)
-    packages = {name.split(".")[0] for name in names}
-    assert not packages & {"kedro", "kedro_datasets", "kedro_mlflow", "mlflow"}
-    assert module.stem == "yahoo" or "yfinance" not in packages
-    assert not names & {f"candlecast.{stem}" for stem in KEDRO_SIDE}
-    assert not any(name.startswith("candlecast.pipelines") for name in names)
-
-
-@pytest.mark.parametrize(
-    "module", sorted(SOURCE.glob("pipelines/*/nodes.py")), ids=lambda file: file.parent.name
-)
-def test_nodes_know_neither_kedro_nor_mlflow(module):
-    packages = {name.split(".")[0] for name in imported(module)}
-    assert not packages & {"kedro", "kedro_datasets", "kedro_mlflow", "yfinance"}
-    assert module.parent.name in NEVER_BY_DEFAULT or "mlflow" not in packages
 
 
 # --- Pipelines ------------------------------------------------------------------------------------

@@ -27,20 +27,20 @@ import pytest
 from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
-from candlecast.candidate import Promotion, Rollback
-from candlecast.hooks import UnnamedCandidateError
 from candlecast.parameters import ParameterError
 from candlecast.pipelines.registration.nodes import (
     NoApproverError,
     NoPreviousError,
-    RefusedCandidateError,
+    RegistrationError,
 )
-from candlecast.registry import (
+from candlecast.registry.datasets import (
     AliasesDataset,
     CandidateDataset,
     ChampionDataset,
     TrackingUnavailableError,
 )
+from candlecast.registry.entities import Promotion, Rollback
+from candlecast.runtime.hooks import UnnamedCandidateError
 from conftest import ROOT, SMALL, copy_root, kedro, run_session
 from databricks_workspace import Workspace, serving
 from servers import free_port, mlflow_serving
@@ -49,7 +49,7 @@ MODEL = "main.candles.candlecast"
 WHY = "the first champion"
 TAGS = {
     *("candidate", "git_commit", "candlecast", "approver", "override_reason", "gate"),
-    *("version_prices", "version_train", "version_test", "window", "feature", "promoted_at"),
+    *("version_prices", "version_train", "version_test", "window", "body", "promoted_at"),
 }
 
 
@@ -69,7 +69,7 @@ def candidates(trained, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "excepthook", sys.excepthook)
         go(data_root, **SMALL, candidate="reportless", tags=["train"])
-        go(data_root, **SMALL, candidate="modelless", node_names=["fetch_sessions"])
+        go(data_root, **SMALL, candidate="modelless", node_names=["fetch_prices"])
         go(data_root, **SMALL, candidate="retrained", tags=["train", "evaluate"])
         go(data_root, **SMALL, candidate="retrained", tags=["train"])
     return data_root
@@ -177,7 +177,7 @@ def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, capsys):
         "version_train": "0",
         "version_test": "0",
         "window": "14",
-        "feature": "return",
+        "body": "return",
     }
     gate = json.loads(version.tags["gate"])
     assert (gate["passed"], gate["metric"], gate["threshold"]) == (False, "accuracy", 0.0)
@@ -221,13 +221,13 @@ def test_fault_25_approving_twice_is_harmless(store, capsys):
         ({"candidate": "frist"}, DatasetError, ["frist", "first"]),
         ({"candidate": "x' OR 'a"}, ParameterError, ["candidate"]),
         ({"candidate": None}, UnnamedCandidateError, ["candidate="]),
-        ({"candidate": "reportless"}, RefusedCandidateError, ["--tags evaluate", "=reportless"]),
-        ({"candidate": "modelless"}, RefusedCandidateError, ["no model", "candidate=modelless"]),
-        ({"candidate": "retrained"}, RefusedCandidateError, ["--tags evaluate", "=retrained"]),
-        ({"git_commit": "decade"}, RefusedCandidateError, ["decade"]),
+        ({"candidate": "reportless"}, RegistrationError, ["--tags evaluate", "=reportless"]),
+        ({"candidate": "modelless"}, RegistrationError, ["no model", "candidate=modelless"]),
+        ({"candidate": "retrained"}, RegistrationError, ["--tags evaluate", "=retrained"]),
+        ({"git_commit": "decade"}, RegistrationError, ["decade"]),
         ({"approver": None}, NoApproverError, ["second", "approver="]),
-        ({"override_reason": None}, RefusedCandidateError, ["157", "250", "override_reason="]),
-        ({"override_reason": ""}, RefusedCandidateError, ["override_reason="]),
+        ({"override_reason": None}, RegistrationError, ["157", "250", "override_reason="]),
+        ({"override_reason": ""}, RegistrationError, ["override_reason="]),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
@@ -241,14 +241,14 @@ def test_fault_25_what_may_not_be_approved_is_refused(store, given, error, named
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
 def test_fault_25_a_candidate_that_did_not_finish_is_refused(store, status):
     client_of(store).update_run(run_of(store, "second").info.run_id, status=status)
-    with pytest.raises(RefusedCandidateError, match=status):
+    with pytest.raises(RegistrationError, match=status):
         register(store, "second")
     assert aliases_of(store) == ({}, 0)
 
 
 def test_fault_25_a_stale_candidate_is_refused(store):
     register(store, "second")
-    with pytest.raises(RefusedCandidateError, match=r"prices v0.* v1"):
+    with pytest.raises(RegistrationError, match=r"prices v0.* v1"):
         register(store, "first")
     assert aliases_of(store) == ({"champion": 1}, 1)
 
@@ -417,7 +417,7 @@ class Proxy(ThreadingHTTPServer):
         self.set()
 
     def set(self, fails_at: int = 0, loses: str = "request", stays_dead: bool = True) -> None:
-        """Begin anew, with all alive."""
+        """Begin again, with all alive."""
         self.fails_at, self.loses, self.stays_dead = fails_at, loses, stays_dead
         self.writes, self.dead = 0, False
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from databricks.sdk.service.jobs import RunResultState
 
-from candlecast.candidate import LONGEST_TEXT
 from candlecast.databricks import release
+from candlecast.names import LONGEST_TEXT
 from conftest import ROOT
 from databricks_server import (
     COMMIT,
@@ -227,7 +227,7 @@ def test_another_commit_than_the_deployed_one_is_stale(server, go, job):
 
 
 def test_a_candidate_that_the_job_refuses_is_told_with_its_reason(server, go):
-    refused = "RefusedCandidateError: gh-17-1 is stale: it was trained on prices v3"
+    refused = "RegistrationError: gh-17-1 is stale: it was trained on prices v3"
     server.outputs[101] = {"error": refused}
     task = run("TERMINATED", "FAILED", task_key="register", run_id=101)
     server.script = [run("TERMINATED", "FAILED", tasks=[task])]

@@ -18,7 +18,7 @@ from browsing import CONTRASTS, EVIL, SIZES, opened
 from candlecast.pipelines.reporting import create_pipeline
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
-SECTIONS = ["verdict", "scores", "classes", "curves", "candidates", "groups"]
+SECTIONS = ["verdict", "scores", "classes", "curves", "estimators", "groups"]
 SECTIONS += ["trading", "quality", "lineage", "limits"]
 FORESTS = [50, 100, 200, 500, 1000]
 
@@ -43,18 +43,18 @@ def simulate() -> dict[str, Any]:
             logistic=0.5 + rng.normal(0, 0.01, len(sessions)),
         )
         frames.append(frame.tail(3) if ticker == "FB" else frame)
-    scores = pd.concat(frames, ignore_index=True)
+    predictions = pd.concat(frames, ignore_index=True)
     validated = pd.bdate_range("2010-01-04", periods=1200)
     base_rate = 0.693 + rng.normal(0, 0.01, len(validated))
     losses = {f"trees_{n}": base_rate + rng.normal(0, 0.005, 1200) for n in FORESTS}
     rules = ["stored", "no open or close", "open equals previous close", "sessions absent"]
     return {
-        "test_scores": scores,
-        "train@pandas": scores[scores["ticker"] != "FB"].assign(
+        "test_scores": predictions,
+        "train@pandas": predictions[predictions["ticker"] != "FB"].assign(
             session=lambda frame: frame["session"] - pd.DateOffset(years=4)
         ),
         "validation_losses": pd.DataFrame({"session": validated, "base_rate": base_rate, **losses}),
-        "candidates": [
+        "model_selection": [
             {"trees": trees, "log_loss": 0.6935 - place / 1e4, "accuracy": 0.51, "roc_auc": 0.515}
             | {f"fold_{fold}.log_loss": 0.693 + fold / 1e3 for fold in range(1, 6)}
             | {"log_loss_se": 0.001, "training_f1": 0.55 + place / 1e3}
@@ -63,7 +63,7 @@ def simulate() -> dict[str, Any]:
         ],
         "leakage_audit": {
             "last_training_session": "2020-01-02",
-            "first_scored_session": "2020-02-03",
+            "first_test_session": "2020-02-03",
             "purged_sessions": 14,
             "rows_in_both": 0,
             "rows_audited": 1234,
@@ -96,8 +96,8 @@ def simulate() -> dict[str, Any]:
             "champion_margin": 0.03,
         },
         "params:window": 14,
-        "params:tickers": sorted(scores["ticker"].unique()),
-        "params:feature": "return",
+        "params:tickers": sorted(predictions["ticker"].unique()),
+        "params:body": "return",
         "params:seed": 4284,
     }
 

@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.scoring import UnscorableError, combined, score_windows
-from candlecast.windows import lag_columns
+from candlecast.features.windows import lag_columns
+from candlecast.models.prediction import PredictionError, combined, predict_windows
 
 LAGS = lag_columns(14)
 
@@ -34,7 +34,7 @@ def forest() -> RandomForestClassifier:
 
 def scored(forest, frame, spark: SparkSession, parts: int = 3) -> pd.DataFrame:
     windows = spark.createDataFrame(frame).repartition(parts)
-    return score_windows(forest, windows, LAGS).toPandas().sort_values("key", ignore_index=True)
+    return predict_windows(forest, windows, LAGS).toPandas().sort_values("key", ignore_index=True)
 
 
 def test_probabilities_are_those_of_scikit_learn_and_other_columns_pass(forest, spark):
@@ -55,7 +55,7 @@ def test_lags_in_float64_are_scored_as_float32(forest, spark):
 
 def test_no_rows_give_no_rows(forest, spark):
     empty = spark.createDataFrame(rows(3)).where(F.col("key") < 0)
-    found = score_windows(forest, empty, LAGS)
+    found = predict_windows(forest, empty, LAGS)
     assert found.columns == [*empty.columns, "probability"]
     assert found.collect() == []
 
@@ -65,15 +65,15 @@ def test_a_missing_or_infinite_lag_is_refused(forest, spark, value):
     odd = F.when(F.col("key") == 7, F.lit(value)).otherwise(F.col("lag_03")).cast("float")
     frame = spark.createDataFrame(rows(20)).withColumn("lag_03", odd)
     with pytest.raises(PythonException, match="lag_03 is missing or not finite in 1 of"):
-        score_windows(forest, frame, LAGS).collect()
+        predict_windows(forest, frame, LAGS).collect()
 
 
 def test_fault_29_a_missing_column_is_named(forest, spark):
     frame = spark.createDataFrame(rows(3)).withColumnRenamed("lag_03", "Lag_3")
-    with pytest.raises(UnscorableError, match=r"missing: lag_03\. What came:.*Lag_3"):
-        score_windows(forest, frame, LAGS)
-    with pytest.raises(UnscorableError, match="'probability' already"):
-        score_windows(forest, frame.selectExpr("*", "0.5 AS probability"), [])
+    with pytest.raises(PredictionError, match=r"missing: lag_03\. What came:.*Lag_3"):
+        predict_windows(forest, frame, LAGS)
+    with pytest.raises(PredictionError, match="'probability' already"):
+        predict_windows(forest, frame.selectExpr("*", "0.5 AS probability"), [])
 
 
 def test_a_forest_that_saw_one_class_only(spark):

@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from candlecast.registry import ChampionDataset
+from candlecast.registry.datasets import ChampionDataset
 from servers import mlflow_serving
 
 CHAMPION = "models:/candlecast@champion"

@@ -14,22 +14,22 @@ from kedro.io import DatasetError
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, opened
-from candlecast.drift import profile, watch
-from candlecast.inference import intervals
-from candlecast.metrics import score
+from candlecast.evaluation.drift import measure_drift, profile
+from candlecast.evaluation.metrics import compute_metrics
+from candlecast.evaluation.significance import intervals
+from candlecast.features.windows import lag_columns, newest_windows
 from candlecast.pipelines.forecast.nodes import (
     MADE,
     OUTCOME,
     NothingNewError,
-    judge_champion,
+    evaluate_champion,
     write_track_record,
 )
-from candlecast.windows import lag_columns, newest_windows
 from conftest import SMALL, register
 
 TRAINED = "2012-06-29"
 WINDOW = 5
-TINY = {**SMALL, "candidate_trees": [5], "window": WINDOW}
+TINY = {**SMALL, "forest_sizes": [5], "window": WINDOW}
 
 
 def promote(run, candidate: str, end: str) -> None:
@@ -103,7 +103,7 @@ def test_a_champions_days(run, spark, tmp_path):
 
     # Every figure follows from the table.
     known = days.head(2)
-    scores = known[
+    predictions = known[
         ["ticker", "session", "body", "probability", "previous_day", "base_rate"]
     ].assign(
         up=known["up"].astype(int),
@@ -112,7 +112,10 @@ def test_a_champions_days(run, spark, tmp_path):
         majority=float(known["base_rate"].iloc[0] > 0.5),
     )
     said = record(tmp_path)
-    assert said["metrics"] == {**score(scores), **intervals(scores, repetitions=2000, seed=4284)}
+    assert said["metrics"] == {
+        **compute_metrics(predictions),
+        **intervals(predictions, repetitions=2000, seed=4284),
+    }
     assert said["champion"]["version"] == 1
     assert said["drift"]["sessions"] == 2
     assert said["forecasts"]["outcome"] == 2
@@ -169,7 +172,7 @@ def simulate(sessions: int, scale: float) -> str:
     forecasts = pd.DataFrame(
         {
             **{"ticker": ["AAPL", "FB", "IBM", "MSFT", EVIL] * (sessions + 1), "session": days},
-            **{"model_version": 3, "candidate": "seven", "feature": "return"},
+            **{"model_version": 3, "candidate": "seven", "body_kind": "return"},
             "probability": 0.5 + random.normal(0, 0.03, rows),
             **{"previous_day": random.integers(0, 2, rows), "base_rate": described["share_up"]},
             **{"made_at": pd.Timestamp("2013-01-02 06:00", tz="UTC"), "prices_version": 7},
@@ -179,13 +182,13 @@ def simulate(sessions: int, scale: float) -> str:
     forecasts.loc[forecasts["session"] == days.max(), OUTCOME] = [pd.NA, np.nan, np.nan]
     facts = {
         **{"version": 3, "candidate": "github-1234567890-1", "trees": 100, "window": 14},
-        **{"feature": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
+        **{"body": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
         **{"rows_trained": described["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
     }
     monitoring = {"max_psi": 0.25, "max_share_up_shift": 0.1, "min_sessions": 20}
-    drift = watch(described, windows(sessions, scale), 0.25, 0.1)
-    record = judge_champion(forecasts, facts, drift, monitoring, {"repetitions": 1000}, 4284)
+    drift = measure_drift(described, windows(sessions, scale), 0.25, 0.1)
+    record = evaluate_champion(forecasts, facts, drift, monitoring, {"repetitions": 1000}, 4284)
     return write_track_record(record, forecasts)
 
 
@@ -196,10 +199,10 @@ PAGES = {"early": (3, 1.0, 1), "fine": (120, 1.0, 3), "drifted": (120, 2.0, 3)}
 @pytest.fixture(scope="module", params=PAGES)
 def page_file(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A page, and how many figures it has."""
-    sessions, scale, drawings = PAGES[request.param]
+    sessions, scale, report_figures = PAGES[request.param]
     file = tmp_path_factory.mktemp(request.param) / "track_record.html"
     file.write_text(simulate(sessions, scale), encoding="utf-8")
-    return file, drawings
+    return file, report_figures
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -207,12 +210,12 @@ def page_file(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def test_the_page_is_quiet_whole_and_can_be_read(
     browser: Browser, page_file: tuple[Path, int], theme: str, size: str
 ) -> None:
-    file, drawings = page_file
+    file, report_figures = page_file
     watched = opened(browser, file, theme, size)
     page = watched.page
-    sections = ["advice", "newest", "scores", "drift", "outcomes", "limits"]
+    sections = ["advice", "newest", "predictions", "drift", "outcomes", "limits"]
     assert [page.locator(f"#{name} >> visible=true").count() for name in sections] == [1] * 6
-    assert page.locator("svg[role=img]").count() == drawings
+    assert page.locator("svg[role=img]").count() == report_figures
     assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL
     assert page.evaluate("document.scripts.length") == 0
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from candlecast.errors import CandlecastError
-from candlecast.forests import walk_forward
-from candlecast.windows import (
-    add_windows,
+from candlecast.features.split import (
     first_test_position,
-    lag_columns,
-    newest_windows,
     purge_before,
     sessions_needed,
     split_windows,
 )
+from candlecast.features.windows import add_windows, lag_columns, newest_windows
+from candlecast.models.selection import walk_forward
 
 Candle = tuple[float | None, float | None]
 SCHEMA = "ticker string, session date, open double, close double"
@@ -143,8 +141,8 @@ def test_newest_windows_written_out(spark):
     ]
 
 
-@pytest.mark.parametrize("feature", ["return", "delta"])
-def test_the_newest_window_is_the_one_that_training_sees_later(spark, feature):
+@pytest.mark.parametrize("body", ["return", "delta"])
+def test_the_newest_window_is_the_one_that_training_sees_later(spark, body):
     """Scored before a session and trained on after it, a window is the same to the bit."""
     random = np.random.default_rng(1)
     candles = {
@@ -152,11 +150,11 @@ def test_the_newest_window_is_the_one_that_training_sees_later(spark, feature):
     }
     candles["B"][4] = (5.0, None)  # day 5
     whole = prices(spark, candles)
-    later = found(add_windows(whole, 3, feature))
+    later = found(add_windows(whole, 3, body))
     before = {}
     for known in range(3, 12):
         so_far = whole.where(f"session <= DATE'{day(known)}'")
-        for row in newest_windows(so_far, 3, feature).collect():
+        for row in newest_windows(so_far, 3, body).collect():
             assert row.last_session == day(known)
             before[row.ticker, known + 1] = tuple(row)[2:]
     assert len(before.pop(("B", 5))) == 3  # it had a window, and turned out to have no close
@@ -164,8 +162,8 @@ def test_the_newest_window_is_the_one_that_training_sees_later(spark, feature):
     assert len(before) == 3 * 9 - 4
 
 
-@pytest.mark.parametrize("feature", ["return", "delta"])
-def test_fault_07_missing_open_or_close_voids_the_windows_that_touch_it(spark, feature):
+@pytest.mark.parametrize("body", ["return", "delta"])
+def test_fault_07_missing_open_or_close_voids_the_windows_that_touch_it(spark, body):
     whole = [(10.0, 11.0)] * 9
     holes = {
         "null open": (None, 11.0),
@@ -175,7 +173,7 @@ def test_fault_07_missing_open_or_close_voids_the_windows_that_touch_it(spark, f
         "neither": (None, float("nan")),
     }
     candles = {name: [*whole[:4], hole, *whole[5:]] for name, hole in holes.items()}
-    windows = found(add_windows(prices(spark, {**candles, "whole": whole}), 2, feature))
+    windows = found(add_windows(prices(spark, {**candles, "whole": whole}), 2, body))
     days = {
         ticker: sorted(number for name, number in windows if name == ticker)
         for ticker in (*holes, "whole")

@@ -20,7 +20,8 @@ import pandas as pd
 import pytest
 import tenacity.nap
 
-from candlecast import errors, yahoo
+from candlecast import errors
+from candlecast.sources import yahoo
 from yahoo_server import (
     BROKEN,
     CRYPTO,
@@ -484,7 +485,7 @@ def test_fault_27_a_command_of_another_process_asks_the_server_and_leaves_the_ho
 import sys; sys.path.insert(0, {source!r})
 from datetime import date
 from pathlib import Path
-from candlecast.yahoo import fetch_sessions
+from candlecast.sources.yahoo import fetch_sessions
 got = fetch_sessions("AAPL", date(2022, 1, 3), date(2022, 1, 6), cache_dir=Path({str(caches)!r}))
 print(len(got))
 """

@@ -36,8 +36,8 @@ def test_the_original_s_question_runs_through_all_pipelines(
             tickers=["BTC-USD"],
             start="2022-01-01",
             end="2022-12-31",
-            feature="delta",
-            candidate_trees=SMALL["candidate_trees"],
+            body="delta",
+            forest_sizes=SMALL["forest_sizes"],
         )
     assert server.requests == {"BTC-USD": 1}
     table = spark.read.format("delta").load(str(tmp_path / "data/tables/prices")).toPandas()

@@ -7,7 +7,7 @@ import warnings
 
 __version__ = "0.1.0"
 
-FOREIGN = (
+THIRD_PARTY_WARNINGS = (
     # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 renamed; gone when they don't.
     "register_new_resolver() is deprecated",
     # kedro-viz 12.5 uses a response class that fastapi deprecates.
@@ -16,7 +16,7 @@ FOREIGN = (
 """How warnings begin that packages have for each other and nobody here can mend."""
 
 
-def quiet() -> None:
+def silence_third_party() -> None:
     """Silence what other packages say to each other and to their makers, also in child processes.
 
     Kedro calls it before it loads its plugins (the entry point ``kedro.init``).
@@ -25,10 +25,10 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # mlflow 3.17 tries 7 times again, for 4 minutes; 5 times outlast a server's restart (1 minute).
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
-    for message in FOREIGN:
+    for message in THIRD_PARTY_WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message), UserWarning)
     given = os.environ.get("PYTHONWARNINGS", "").split(",")
-    wanted = [f"ignore:{message}:UserWarning" for message in FOREIGN]
+    wanted = [f"ignore:{message}:UserWarning" for message in THIRD_PARTY_WARNINGS]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, dict.fromkeys([*given, *wanted])))
     # mlflow 3.17 asks kedro-mlflow 2.0 for type hints, and puts its own filter before any other.
     with warnings.catch_warnings(action="ignore"):

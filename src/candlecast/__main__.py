@@ -13,7 +13,7 @@ from typing import Any
 import click
 import fsspec
 
-from candlecast import quiet
+from candlecast import silence_third_party
 
 SCHEDULE = "periodic"
 """What Databricks says of a run that a schedule started (``{{job.trigger.type}}``)."""
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Kedro reads this when it is imported, which quiet does.
         if (log_configuration := _log_configuration(given, Path(scratch))).is_file():
             os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(log_configuration))
-        quiet()
+        silence_third_party()
         from kedro.framework.cli.utils import find_run_command
         from kedro.framework.project import configure_project
 
         package = Path(__file__).parent.name
         configure_project(package)
-        from candlecast.registry import NoChampionError
+        from candlecast.registry.datasets import NoChampionError
 
         with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
             try:

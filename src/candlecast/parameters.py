@@ -18,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from candlecast.candidate import ID, LONGEST_TEXT
 from candlecast.errors import CandlecastError
+from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
 
 
 class ParameterError(CandlecastError):
@@ -35,7 +35,7 @@ def _split(value: object) -> object:
 
 
 def _sizes(value: object) -> object:
-    """Take one number, or numbers with spaces between them: ``candidate_trees=50 100``."""
+    """Take one number, or numbers with spaces between them: ``forest_sizes=50 100``."""
     if isinstance(value, str):
         return _split(value)
     return [value] if type(value) is int else value
@@ -118,7 +118,9 @@ class Monitoring(Group):
 class Parameters(Group):
     """Every parameter of the project; ``conf/base/parameters.yml`` says what each one is for."""
 
-    candidate: Annotated[Annotated[str, Field(pattern=f"^{ID}$")] | None, BeforeValidator(_text)]
+    candidate: Annotated[
+        Annotated[str, Field(pattern=f"^{CANDIDATE_ID}$")] | None, BeforeValidator(_text)
+    ]
     git_commit: Text
     data_root: Annotated[str, Field(min_length=1)]
     tables: Annotated[str, Field(min_length=1)]
@@ -133,10 +135,10 @@ class Parameters(Group):
     allow_missing_tickers: Flag
     max_missing_share: Annotated[Number, Field(ge=0, le=1)]
     window: Count
-    feature: Literal["return", "delta"]
+    body: Literal["return", "delta"]
     test_fraction: Fraction
     purge: Annotated[Integer, Field(ge=0)]
-    candidate_trees: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
+    forest_sizes: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
     min_weight_fraction_leaf: Annotated[Number, Field(ge=0, lt=0.5)]
     seed: Annotated[Integer, Field(ge=0)]
     folds: Annotated[Integer, Field(ge=2)]
@@ -157,7 +159,7 @@ class Parameters(Group):
             raise ValueError(f"names {', '.join(twice)} more than once")
         return value
 
-    @field_validator("candidate_trees")
+    @field_validator("forest_sizes")
     @classmethod
     def _ascending(cls, value: list[int]) -> list[int]:
         if value != sorted(set(value)):
@@ -197,7 +199,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         spaces or semicolons, and dates are ISO texts.
 
     Raises:
-        ParameterError: one line a fault: what was asked, what came, and the near match of an
+        ParameterError: one line per fault: what was asked, what came, and the near match of an
             unknown key.
     """
     unplaced = [name for name in PLACES if not given.get(name)]

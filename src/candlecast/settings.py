@@ -1,10 +1,10 @@
 """Kedro's settings of the project: its hooks and its own configuration files."""
 
-from candlecast import quiet
+from candlecast import silence_third_party
 
-quiet()  # before the hooks import what it quiets
+silence_third_party()  # before the hooks import what it quiets
 
-from candlecast.hooks import ProjectHooks  # noqa: E402
+from candlecast.runtime.hooks import ProjectHooks  # noqa: E402
 
 HOOKS = (ProjectHooks(),)
 # They write into the project's folder, or call home.

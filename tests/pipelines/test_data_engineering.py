@@ -19,7 +19,6 @@ from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
 from pyspark.sql import SparkSession
 
-from candlecast.checks import COLUMNS
 from candlecast.errors import (
     MissingTickersError,
     NoSessionsError,
@@ -29,6 +28,7 @@ from candlecast.errors import (
 )
 from candlecast.parameters import ParameterError, check_parameters
 from candlecast.pipelines.data_engineering import create_pipeline, nodes
+from candlecast.sources.checks import COLUMNS
 from conftest import ROOT
 from yahoo_server import (
     CRYPTO,
@@ -297,7 +297,7 @@ def test_fault_06_different_rows_of_a_date_are_refused_and_shown(
     server.script("IBM", GOOD)
     with pytest.raises(RefusedError) as caught:
         stored.ingest("AAPL", "IBM")
-    assert "AAPL: 2 of 9 rows of prices break the rule 'one row a session'" in str(caught.value)
+    assert "AAPL: 2 of 9 rows of prices break the rule 'one row per session'" in str(caught.value)
     assert "12.50" in str(caught.value)
     assert "12.75" in str(caught.value)
     assert server.requests == {"AAPL": 1, "IBM": 1}
@@ -461,18 +461,18 @@ def sessions(ticker: str, *_: object) -> pd.DataFrame:
 
 def fetched(
     source: Callable[..., pd.DataFrame], tickers: list[str], **other: Any
-) -> tuple[list[str], nodes.Arrivals]:
+) -> tuple[list[str], nodes.FetchResult]:
     limits = {"max_missing_share": 0.05, "allow_missing_tickers": True, "test_fraction": 0.2}
     named = {**limits, **TINY, **other}
-    answers = list(nodes.fetch_sessions(source, tickers, **named))
+    answers = list(nodes.fetch_prices(source, tickers, **named))
     return [name for files, _ in answers for name in files], answers[-1][1]
 
 
 def test_ticker_that_arrives_ends_a_row_of_failures() -> None:
-    files, arrivals = fetched(sessions, ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"])
+    files, fetch_result = fetched(sessions, ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"])
     assert files == ["C", "F"]
-    assert list(arrivals.failed) == ["a", "b", "d", "e", "g", "h", "i", "J"]
-    assert str(arrivals.failed["J"]) == "not asked for, since g, h, i failed"
+    assert list(fetch_result.failed) == ["a", "b", "d", "e", "g", "h", "i", "J"]
+    assert str(fetch_result.failed["J"]) == "not asked for, since g, h, i failed"
 
 
 def test_ticker_without_sessions_is_no_outage() -> None:
@@ -513,7 +513,7 @@ def test_sessions_leave_out_tickers_that_quality_calls_missing(spark: SparkSessi
     table = spark.createDataFrame(rows, "ticker string, session string, open double, close double")
     table = table.selectExpr("ticker", "cast(session as date) session", "open", "close")
     quality = pd.DataFrame({"ticker": ["AAPL", "IBM"], "rule": ["stored", "missing"]})
-    chosen = nodes.select_sessions(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
+    chosen = nodes.select_prices(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
     found = [(row["ticker"], f"{row['session']}") for row in chosen.orderBy("session").collect()]
     assert found == [("AAPL", "2022-01-04"), ("AAPL", "2022-01-05")]
 

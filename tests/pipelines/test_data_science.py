@@ -7,17 +7,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from candlecast.champion import Champion
-from candlecast.drift import profile
-from candlecast.forests import features, first_trees, grow, walk_forward
+from candlecast.evaluation.drift import profile
+from candlecast.models.forests import features, first_trees, fit_forest
+from candlecast.models.selection import walk_forward
 from candlecast.pipelines.data_science.nodes import (
-    choose_candidate,
-    cut_forest,
-    grow_forest,
-    score_champion,
-    score_test,
-    try_candidates,
+    choose_estimator,
+    fit_largest_forest,
+    predict_champion,
+    predict_test,
+    select_model,
+    validate_estimators,
 )
+from candlecast.registry.entities import Champion
 
 SIZES, LEAF, SEED = [3, 6, 12], 0.1, 4284
 
@@ -37,12 +38,12 @@ def windows(sessions: int, seed: int = 1, lags: int = 3) -> pd.DataFrame:
     )
 
 
-# --- try_candidates -------------------------------------------------------------------------------
+# --- validate_estimators --------------------------------------------------------------------------
 
 
 def test_candidates_scored_as_scikit_learn_scores_them():
     train = windows(60)
-    scores, losses = try_candidates(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    scores, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
     assert list(scores) == [
         *("fold", "trees", "log_loss", "accuracy", "roc_auc"),
         *("first_session", "last_session", "rows"),
@@ -61,7 +62,7 @@ def test_candidates_scored_as_scikit_learn_scores_them():
             log_loss(scored["up"], base_rate, labels=[0, 1]), rel=1e-12
         )
         for trees in SIZES:
-            alone = grow(past, trees, LEAF, SEED).predict_proba(features(scored))[:, 1]
+            alone = fit_forest(past, trees, LEAF, SEED).predict_proba(features(scored))[:, 1]
             (score,) = scores[(scores["fold"] == fold) & (scores["trees"] == trees)].to_dict(
                 "records"
             )
@@ -81,7 +82,7 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
     train = windows(24)
     early = train["session"] < train["session"].unique()[10]
     train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
-    scores, losses = try_candidates(train, [3], LEAF, SEED, folds=2, purge=0)
+    scores, losses = validate_estimators(train, [3], LEAF, SEED, folds=2, purge=0)
     past, scored = next(iter(walk_forward(train, 2, 0)))
     assert past["up"].all() and not scored["up"].all()
     certain = log_loss(scored["up"], np.ones(len(scored)), labels=[0, 1])
@@ -94,11 +95,11 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
 def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
     train = windows(60)
     train.loc[train["session"] >= train["session"].unique()[50], "up"] = 0
-    scores, losses = try_candidates(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    scores, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
     assert scores["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
     assert scores[["log_loss", "accuracy"]].notna().all(axis=None)
     assert losses.notna().all(axis=None)
-    table, _ = choose_candidate(scores, dict.fromkeys(SIZES, 0.5))
+    table, _ = choose_estimator(scores, dict.fromkeys(SIZES, 0.5))
     assert table[0]["roc_auc"] == pytest.approx(scores["roc_auc"][0:12:3].mean())
 
 
@@ -106,31 +107,31 @@ def test_order_of_rows_changes_no_bit():
     train, test = windows(60), windows(9, seed=2)
     shuffled, test_shuffled = (part.sample(frac=1, random_state=1) for part in (train, test))
     for frame, again in zip(
-        try_candidates(train, SIZES, LEAF, SEED, 5, 2),
-        try_candidates(shuffled, SIZES, LEAF, SEED, 5, 2),
+        validate_estimators(train, SIZES, LEAF, SEED, 5, 2),
+        validate_estimators(shuffled, SIZES, LEAF, SEED, 5, 2),
         strict=True,
     ):
         pd.testing.assert_frame_equal(frame, again, check_exact=True)
-    forest, training_f1 = grow_forest(train, SIZES, LEAF, SEED)
-    forest_again, training_f1_again = grow_forest(shuffled, SIZES, LEAF, SEED)
+    forest, training_f1 = fit_largest_forest(train, SIZES, LEAF, SEED)
+    forest_again, training_f1_again = fit_largest_forest(shuffled, SIZES, LEAF, SEED)
     assert training_f1 == training_f1_again
     (model, example, facts), (model_again, example_again, facts_again) = (
-        cut_forest(grown, 6, rows, rows, 4, "return")
+        select_model(grown, 6, rows, rows, 4, "return")
         for grown, rows in ((forest, train), (forest_again, shuffled))
     )
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
     pd.testing.assert_frame_equal(
-        score_test(model, train, test, no_champion(test)),
-        score_test(model_again, shuffled, test_shuffled, no_champion(test_shuffled)),
+        predict_test(model, train, test, no_champion(test)),
+        predict_test(model_again, shuffled, test_shuffled, no_champion(test_shuffled)),
         check_exact=True,
     )
 
 
-# --- choose_candidate -----------------------------------------------------------------------------
+# --- choose_estimator -----------------------------------------------------------------------------
 
 
-def fold_scores(losses: dict[int, list[float]]) -> pd.DataFrame:
+def fold_metrics(losses: dict[int, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"fold": fold, "trees": trees, "log_loss": loss, "accuracy": 0.5, "roc_auc": np.nan}
@@ -148,7 +149,7 @@ def test_choice_by_one_standard_error_written_out():
         500: [0.705, 0.705, 0.705],
     }
     training_f1 = {50: 0.90, 100: 0.93, 200: 0.95, 500: 0.95}
-    table, chosen = choose_candidate(fold_scores(losses), training_f1)
+    table, chosen = choose_estimator(fold_metrics(losses), training_f1)
     assert chosen == 100
     error = 0.02 / np.sqrt(3)  # the standard deviation of three folds 0.02 apart is 0.02
     assert table == [
@@ -176,14 +177,14 @@ def test_choice_by_one_standard_error_written_out():
 
 def test_the_best_is_chosen_when_none_smaller_is_within_its_error():
     losses = {50: [0.71, 0.73], 100: [0.70, 0.72], 200: [0.699, 0.701], 500: [0.6995, 0.7005]}
-    assert choose_candidate(fold_scores(losses), dict.fromkeys(losses, 0.5))[1] == 200
+    assert choose_estimator(fold_metrics(losses), dict.fromkeys(losses, 0.5))[1] == 200
 
 
 @pytest.mark.parametrize("by_fold", [[0.7], [0.7, 0.7], [0.6, 0.8, 0.7]])
 def test_fault_22_ties_go_to_fewer_trees(by_fold):
     training_f1 = {500: 0.9, 50: 0.8, 100: 0.9}
-    table, chosen = choose_candidate(
-        fold_scores({500: by_fold, 50: by_fold, 100: by_fold}), training_f1
+    table, chosen = choose_estimator(
+        fold_metrics({500: by_fold, 50: by_fold, 100: by_fold}), training_f1
     )
     assert chosen == 50
     assert [row["trees"] for row in table] == [50, 100, 500]
@@ -193,7 +194,7 @@ def test_fault_22_ties_go_to_fewer_trees(by_fold):
 
 def test_training_f1_is_that_of_scikit_learn():
     train = windows(60)
-    forest, training_f1 = grow_forest(train, SIZES, LEAF, SEED)
+    forest, training_f1 = fit_largest_forest(train, SIZES, LEAF, SEED)
     assert len(forest.estimators_) == 12
     assert training_f1 == {
         trees: f1_score(
@@ -207,14 +208,14 @@ def test_training_f1_is_that_of_scikit_learn():
 
 def test_model_is_the_first_trees_and_shows_five_rows():
     train = windows(60)
-    forest, _ = grow_forest(train, SIZES, LEAF, SEED)
-    model, example, facts = cut_forest(forest, 6, train, windows(80).tail(20), 4, "return")
+    forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
+    model, example, facts = select_model(forest, 6, train, windows(80).tail(20), 4, "return")
     assert model.n_estimators == len(model.estimators_) == 6
     assert model.n_jobs == 1  # so that it predicts the same bits wherever it is loaded
     pd.testing.assert_frame_equal(example, features(train.head(5)))
     assert facts == {
         "window": 4,
-        "feature": "return",
+        "body": "return",
         "profile": profile(train),
         "last_trained": f"{train['session'].max():%Y-%m-%d}",
         "last_known": f"{windows(80)['session'].max():%Y-%m-%d}",
@@ -222,10 +223,10 @@ def test_model_is_the_first_trees_and_shows_five_rows():
 
 
 def no_champion(test: pd.DataFrame) -> pd.DataFrame:
-    return score_champion(test, None, None)
+    return predict_champion(test, None, None)
 
 
-# --- score_test -----------------------------------------------------------------------------------
+# --- predict_test ---------------------------------------------------------------------------------
 
 TRAIN = pd.DataFrame(
     {
@@ -246,8 +247,8 @@ TEST = TRAIN.head(4).assign(
 
 
 def test_every_baseline_written_out():
-    model = grow(TRAIN, 4, 0.0, SEED)
-    scores = score_test(model, TRAIN, TEST, no_champion(TEST))
+    model = fit_forest(TRAIN, 4, 0.0, SEED)
+    scores = predict_test(model, TRAIN, TEST, no_champion(TEST))
     assert scores["champion"].isna().all() and scores["champion_version"].isna().all()
     assert scores.drop(columns=["probability", "logistic", "champion", "champion_version"]).to_dict(
         "list"
@@ -280,7 +281,7 @@ def test_every_baseline_written_out():
 
 def test_half_ups_have_the_majority_down():
     train = TRAIN.head(4)
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    scores = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
     assert set(scores["base_rate"]) == {0.5}
     assert set(scores["majority"]) == {0.0}
 
@@ -288,18 +289,18 @@ def test_half_ups_have_the_majority_down():
 @pytest.mark.parametrize("only", [0, 1])
 def test_fault_21_one_class_in_training(only):
     train = TRAIN.assign(up=np.int8(only))
-    scores = score_test(grow(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    scores = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
     for column in ("probability", "majority", "base_rate", "logistic"):
         assert scores[column].tolist() == [float(only)] * 4
 
 
 def test_previous_day_of_windows_of_a_hundred():
     train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
-    scores = score_test(grow(train, 2, LEAF, SEED), train, test, no_champion(test))
+    scores = predict_test(fit_forest(train, 2, LEAF, SEED), train, test, no_champion(test))
     assert scores["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
 
 
-# --- score_champion -------------------------------------------------------------------------------
+# --- predict_champion -----------------------------------------------------------------------------
 
 
 def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(spark):
@@ -309,21 +310,21 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
     other = prices.tail(3).assign(ticker="B")  # no whole window of two bodies before its last
     test = pd.concat([prices, other])[["ticker", "session"]].iloc[[7, 4, 5, 6, 9, 10]]
     test["session"] = pd.to_datetime(test["session"])
-    forest = grow(TRAIN, 4, 0.0, SEED)
+    forest = fit_forest(TRAIN, 4, 0.0, SEED)
     champion = Champion(
         version=3,
         candidate="c",
-        forest=forest,
-        lags=("lag_01", "lag_02"),
+        model=forest,
+        features=("lag_01", "lag_02"),
         window=2,
-        feature="delta",
+        body="delta",
         profile={},
         last_trained="2024-01-06",
         last_known="2024-01-31",
         tags={},
     )
     table = spark.createDataFrame(pd.concat([prices, other]))
-    scores = score_champion(test, champion, table)
+    scores = predict_champion(test, champion, table)
     expected = forest.predict_proba(
         pd.DataFrame({"lag_01": [-1.0, 1.0], "lag_02": [1.0, 3.0]}, dtype=np.float32)
     )[:, 1]
@@ -336,14 +337,14 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
         )[0, 1],
     }
     assert scores["champion_version"].tolist() == [3] * 6
-    scored = score_test(
+    scored = predict_test(
         forest,
         TRAIN,
         test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body"]].to_dict(), return_=0.1, up=1),
         scores,
     )
     assert scored["champion"].notna().sum() == 3
-    none = score_champion(test, None, table)
+    none = predict_champion(test, None, table)
     assert list(none) == ["ticker", "session", "champion", "champion_version"]
     assert len(none) == 6 and none[["champion", "champion_version"]].isna().all(axis=None)
 
@@ -351,8 +352,10 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
 def test_inputs_are_left_as_they_were():
     train, test = windows(40), windows(9, seed=2)
     copies = train.copy(), test.copy()
-    forest, _ = grow_forest(train, SIZES, LEAF, SEED)
-    try_candidates(train, SIZES, LEAF, SEED, 3, 1)
-    score_test(cut_forest(forest, 3, train, test, 4, "return")[0], train, test, no_champion(test))
+    forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
+    validate_estimators(train, SIZES, LEAF, SEED, 3, 1)
+    predict_test(
+        select_model(forest, 3, train, test, 4, "return")[0], train, test, no_champion(test)
+    )
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

@@ -10,25 +10,25 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.champion import Champion
-from candlecast.drift import profile, watch
-from candlecast.inference import intervals
-from candlecast.metrics import score
+from candlecast.evaluation.drift import measure_drift, profile
+from candlecast.evaluation.metrics import compute_metrics
+from candlecast.evaluation.significance import intervals
 from candlecast.pipelines.forecast import create_pipeline
 from candlecast.pipelines.forecast.nodes import (
     MADE,
     OUTCOME,
     NothingNewError,
     describe_champion,
-    judge_champion,
+    evaluate_champion,
     made_late,
     make_forecasts,
+    measure_input_drift,
     merge_forecasts,
-    score_newest,
-    scores_of,
-    watch_inputs,
+    predict_newest,
+    predictions_of,
     write_track_record,
 )
+from candlecast.registry.entities import Champion
 
 MONITORING = {"max_psi": 0.25, "max_share_up_shift": 0.1, "min_sessions": 20}
 EVALUATION = {"repetitions": 1000, "cost_bps": 5.0}
@@ -48,11 +48,11 @@ def champion(last_known: str = "2024-01-03", **others: Any) -> Champion:
     forest = RandomForestClassifier(10, min_weight_fraction_leaf=0.1, random_state=1)
     forest.fit(frame[["lag_01", "lag_02"]], frame["up"])
     facts: dict[str, Any] = {
-        **{"version": 3, "candidate": "seven", "lags": ("lag_01", "lag_02"), "window": 2},
-        **{"feature": "return", "profile": profile(frame), "last_trained": "2023-12-29"},
+        **{"version": 3, "candidate": "seven", "features": ("lag_01", "lag_02"), "window": 2},
+        **{"body": "return", "profile": profile(frame), "last_trained": "2023-12-29"},
         "tags": {"promoted_at": "2024-01-04T08:00:00+00:00", "approver": "Ada"},
     }
-    return Champion(forest=forest, last_known=last_known, **facts | others)
+    return Champion(model=forest, last_known=last_known, **facts | others)
 
 
 def newest(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
         pd.DataFrame(
             {
                 **{"ticker": "AAPL", "session": pd.bdate_range("2024-01-04", periods=sessions)},
-                **{"model_version": 3, "candidate": "seven", "feature": "return"},
+                **{"model_version": 3, "candidate": "seven", "body_kind": "return"},
                 **{"probability": 0.52, "previous_day": 1, "base_rate": 0.51},
                 **{"made_at": pd.Timestamp("2024-01-04 01:00", tz="UTC"), "prices_version": 7},
                 **{"up": None, "body": np.nan, "return_": np.nan},
@@ -92,12 +92,12 @@ def test_newest_scores_are_those_of_the_champions_own_windows(spark):
         for ticker, series in bodies.items()
         for number, body in enumerate(series, start=1)
     ]
-    found = score_newest(spark.createDataFrame(rows, SCHEMA), champion())
+    found = predict_newest(spark.createDataFrame(rows, SCHEMA), champion())
     assert found["ticker"].tolist() == ["A", "B"]
     assert found["last_session"].tolist() == [pd.Timestamp("2024-01-03")] * 2
     assert found["previous_day"].tolist() == [1, 0]
     lags = pd.DataFrame([[0.03, -0.02], [-0.01, 0.01]], columns=["lag_01", "lag_02"])
-    expected = champion().forest.predict_proba(lags.astype(np.float32))[:, 1]
+    expected = champion().model.predict_proba(lags.astype(np.float32))[:, 1]
     assert found["probability"].to_numpy() == pytest.approx(expected, abs=1e-12)
 
 
@@ -105,8 +105,10 @@ def test_newest_scores_are_those_of_the_champions_own_windows(spark):
 
 
 def test_a_forecast_is_for_the_next_session_of_its_exchange():
-    scores = newest(("AAPL", "2024-01-05"), ("BTC-USD", "2024-01-05"), ("7203.T", "2024-01-05"))
-    made = make_forecasts(scores, champion(), ["AAPL", "BTC-USD", "7203.T"], NOW, 9)
+    predictions = newest(
+        ("AAPL", "2024-01-05"), ("BTC-USD", "2024-01-05"), ("7203.T", "2024-01-05")
+    )
+    made = make_forecasts(predictions, champion(), ["AAPL", "BTC-USD", "7203.T"], NOW, 9)
     assert list(made) == MADE
     assert dict(zip(made["ticker"], made["session"], strict=True)) == {
         "AAPL": pd.Timestamp("2024-01-08"),
@@ -116,15 +118,15 @@ def test_a_forecast_is_for_the_next_session_of_its_exchange():
     (row,) = made[made["ticker"] == "AAPL"].to_dict("records")
     assert row == {
         **{"ticker": "AAPL", "session": pd.Timestamp("2024-01-08"), "model_version": 3},
-        **{"candidate": "seven", "feature": "return", "probability": 0.52, "previous_day": 1},
+        **{"candidate": "seven", "body_kind": "return", "probability": 0.52, "previous_day": 1},
         **{"base_rate": train()["up"].mean(), "made_at": pd.Timestamp(NOW), "prices_version": 9},
     }
 
 
 def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
-    scores = newest(("AAPL", "2024-01-03"), ("IBM", "2024-01-02"))
+    predictions = newest(("AAPL", "2024-01-03"), ("IBM", "2024-01-02"))
     with caplog.at_level(logging.WARNING):
-        made = make_forecasts(scores, champion("2024-01-03"), ["AAPL", "FB", "IBM"], NOW, 9)
+        made = make_forecasts(predictions, champion("2024-01-03"), ["AAPL", "FB", "IBM"], NOW, 9)
     assert made["ticker"].tolist() == ["AAPL"]
     assert [record.getMessage().strip() for record in caplog.records] == [
         "FB         no forecast: it has no whole window before its next session",
@@ -134,9 +136,9 @@ def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
 
 
 def test_without_a_new_session_the_error_says_what_to_do():
-    scores = newest(("AAPL", "2024-01-02"), ("IBM", "2023-12-28"))
+    predictions = newest(("AAPL", "2024-01-02"), ("IBM", "2023-12-28"))
     with pytest.raises(NothingNewError, match=r"this run is 2024-01-03\..*a later end") as error:
-        make_forecasts(scores, champion("2024-01-03"), ["AAPL", "IBM"], NOW, 9)
+        make_forecasts(predictions, champion("2024-01-03"), ["AAPL", "IBM"], NOW, 9)
     assert "version 3, candidate seven" in str(error.value)
     with pytest.raises(NothingNewError, match="no ticker has a whole window"):
         make_forecasts(newest().astype({"ticker": str}), champion(), ["AAPL"], NOW, 9)
@@ -162,7 +164,7 @@ def test_outcomes_are_filled_in_when_prices_hold_them(spark):
 
 
 def test_a_body_is_what_the_version_means_by_it(spark):
-    new = table({"feature": "delta"}, {"model_version": 4})[MADE]
+    new = table({"body_kind": "delta"}, {"model_version": 4})[MADE]
     merged = merge_forecasts(new, None, prices(spark, ("AAPL", 4, 10.0, 12.0)))
     assert merged["body"].tolist() == [2.0, 12.0 / 10.0 - 1]
     assert merged["return_"].tolist() == [12.0 / 10.0 - 1] * 2
@@ -223,12 +225,12 @@ def drift_of(sessions: int, scale: float = 1.0, up: float = 0.5) -> dict[str, An
         session=pd.bdate_range("2024-01-04", periods=sessions),
         up=(np.linspace(0, 1, sessions, endpoint=False) < up).astype(np.int8),
     )
-    return watch(profile(train(2000)), frame, 0.25, 0.1)
+    return measure_drift(profile(train(2000)), frame, 0.25, 0.1)
 
 
 def judged(forecasts: pd.DataFrame, drift: dict[str, Any]) -> dict[str, Any]:
     facts = describe_champion(champion())
-    record = judge_champion(forecasts, facts, drift, MONITORING, EVALUATION, 4284)
+    record = evaluate_champion(forecasts, facts, drift, MONITORING, EVALUATION, 4284)
     json.dumps(record, allow_nan=False)
     return record
 
@@ -290,17 +292,17 @@ def test_reasons_are_joined():
 def test_figures_are_those_of_the_scores_and_of_this_version_alone():
     own, other = known(30, 0.6), known(30, 0.0).assign(model_version=2)
     record = judged(pd.concat([other, own], ignore_index=True), drift_of(30))
-    scores = own[["ticker", "session", "body", "return_", "probability"]].assign(
+    predictions = own[["ticker", "session", "body", "return_", "probability"]].assign(
         up=own["up"].astype(int),
         always_up=1.0,
         majority=1.0,  # a base rate of 0.51
         previous_day=own["previous_day"].astype(float),
         base_rate=0.51,
     )
-    pd.testing.assert_frame_equal(scores_of(own), scores)
+    pd.testing.assert_frame_equal(predictions_of(own), predictions)
     assert record["metrics"] == {
-        **score(scores),
-        **intervals(scores, repetitions=1000, seed=4284),
+        **compute_metrics(predictions),
+        **intervals(predictions, repetitions=1000, seed=4284),
     }
     assert not [name for name in record["metrics"] if name.startswith("logistic")]
     assert record["metrics"]["sessions"] == 30
@@ -324,7 +326,9 @@ def test_forecasts_are_counted_by_what_became_of_them():
 def test_only_windows_that_the_champion_has_not_known_are_watched(spark):
     days = pd.bdate_range("2024-01-01", periods=8)
     rows = [("AAPL", day.date(), 100.0, 100.0 + n) for n, day in enumerate(days)]
-    found = watch_inputs(spark.createDataFrame(rows, SCHEMA), champion("2024-01-05"), MONITORING)
+    found = measure_input_drift(
+        spark.createDataFrame(rows, SCHEMA), champion("2024-01-05"), MONITORING
+    )
     assert (found["sessions"], found["rows"]) == (3, 3)
     assert (found["first_session"], found["last_session"]) == ("2024-01-08", "2024-01-10")
     assert found["share_up"] == 1.0
@@ -380,4 +384,4 @@ def test_the_page_says_how_many_were_made_late():
 
 def test_the_champion_is_asked_for_before_prices():
     first = [node.name for node in create_pipeline().nodes[:2]]
-    assert first == ["describe_champion", "fetch_sessions"]
+    assert first == ["describe_champion", "fetch_prices"]

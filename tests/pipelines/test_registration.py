@@ -6,16 +6,16 @@ import json
 
 import pytest
 
-from candlecast.candidate import Aliases, Candidate, Promotion, Rollback, Version
 from candlecast.pipelines.registration.nodes import (
     NoApproverError,
     NoPreviousError,
-    RefusedCandidateError,
-    judge_again,
+    RegistrationError,
+    apply_gate_again,
     promote_candidate,
-    require_fitness,
-    restore_previous,
+    roll_back,
+    validate_candidate,
 )
+from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback, Version
 
 GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 250, "champion_margin": 0.03}
 GOOD = {
@@ -44,9 +44,9 @@ CANDIDATE = Candidate(
     card="# Card",
     model_id="m-1",
     window=14,
-    feature="return",
+    body="return",
     trained_at=dt.datetime(2026, 11, 24, 9, 0, tzinfo=dt.UTC),
-    judged_at=dt.datetime(2026, 11, 24, 9, 1, tzinfo=dt.UTC),
+    evaluated_at=dt.datetime(2026, 11, 24, 9, 1, tzinfo=dt.UTC),
     version=None,
 )
 NOBODY = Aliases(None, None)
@@ -70,7 +70,7 @@ def but(**changes):
 @pytest.mark.parametrize("aliases", [NOBODY, CHAMPION], ids=["first", "as new as the champion"])
 @pytest.mark.parametrize("commit", [None, "c0ffee"])
 def test_a_whole_candidate_is_fit(aliases, commit):
-    assert require_fitness(CANDIDATE, aliases, commit) is CANDIDATE
+    assert validate_candidate(CANDIDATE, aliases, commit) is CANDIDATE
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_whole_candidate_is_fit(aliases, commit):
             "Run it whole: kedro run --params candidate=new",
         ),
         (
-            but(model_id=None, trained_at=None, window=None, feature=None),
+            but(model_id=None, trained_at=None, window=None, body=None),
             "Candidate new is not registered: its run has no model. "
             "Run it whole: kedro run --params candidate=new",
         ),
@@ -104,21 +104,21 @@ def test_a_whole_candidate_is_fit(aliases, commit):
         (
             but(trained_at=dt.datetime(2026, 11, 24, 9, 2, tzinfo=dt.UTC)),
             "Candidate new is not registered: its report is of 2026-11-24 09:01:00 UTC, and its "
-            "model was trained anew at 2026-11-24 09:02:00 UTC. "
+            "model was trained again at 2026-11-24 09:02:00 UTC. "
             "Evaluate it: kedro run --tags evaluate --params candidate=new",
         ),
     ],
     ids=["failed", "killed", "no model", "no report", "no card", "trained again"],
 )
 def test_half_a_candidate_is_refused(candidate, message):
-    with pytest.raises(RefusedCandidateError) as error:
-        require_fitness(candidate, NOBODY, None)
+    with pytest.raises(RegistrationError) as error:
+        validate_candidate(candidate, NOBODY, None)
     assert str(error.value) == message
 
 
 def test_another_commit_is_refused():
-    with pytest.raises(RefusedCandidateError) as error:
-        require_fitness(CANDIDATE, NOBODY, "decade")
+    with pytest.raises(RegistrationError) as error:
+        validate_candidate(CANDIDATE, NOBODY, "decade")
     assert str(error.value) == (
         "Candidate new is not registered: commit c0ffee made it, and commit decade is asked for. "
         "Check out the commit that made it, or train a candidate with the new one."
@@ -140,21 +140,21 @@ def test_another_commit_is_refused():
     ids=["prices", "train"],
 )
 def test_a_stale_candidate_is_refused(tags, message):
-    with pytest.raises(RefusedCandidateError) as error:
-        require_fitness(CANDIDATE, Aliases(Version(3, tags), None), None)
+    with pytest.raises(RegistrationError) as error:
+        validate_candidate(CANDIDATE, Aliases(Version(3, tags), None), None)
     assert error.value.cause == message
 
 
 def test_the_champion_itself_is_fit_whatever_became_of_its_run():
     own = but(version=3, status="FAILED", has_report=False)
-    assert require_fitness(own, CHAMPION, "decade") is own
+    assert validate_candidate(own, CHAMPION, "decade") is own
 
 
 # --- Gate -----------------------------------------------------------------------------------------
 
 
 def test_the_gate_of_now_judges_the_candidates_own_metrics():
-    assert judge_again(CANDIDATE, NOBODY, GATE) == {
+    assert apply_gate_again(CANDIDATE, NOBODY, GATE) == {
         "passed": True,
         "reasons": [
             "Accuracy less the best baseline's is +0.0300 (95% interval by date +0.0100 to "
@@ -163,7 +163,7 @@ def test_the_gate_of_now_judges_the_candidates_own_metrics():
         "metric": "accuracy",
         "threshold": 0.0,
     }
-    stricter = judge_again(CANDIDATE, NOBODY, {**GATE, "threshold": 0.02, "min_sessions": 301})
+    stricter = apply_gate_again(CANDIDATE, NOBODY, {**GATE, "threshold": 0.02, "min_sessions": 301})
     assert stricter["passed"] is False
     assert stricter["threshold"] == 0.02
     assert [reason.split(";")[0].split(" is ")[0] for reason in stricter["reasons"]] == [
@@ -184,11 +184,11 @@ def test_a_candidate_that_was_compared_with_another_champion_fails():
         }
     )
     with_second = Aliases(Version(2, {}), None)
-    assert judge_again(compared, with_second, GATE)["passed"] is True
-    with_third = judge_again(compared, CHAMPION, GATE)
+    assert apply_gate_again(compared, with_second, GATE)["passed"] is True
+    with_third = apply_gate_again(compared, CHAMPION, GATE)
     assert with_third["passed"] is False
     assert with_third["reasons"] == [
-        "The champion is version 3 now, and it was not compared with that: train a candidate anew."
+        "The champion is version 3 now, and it was not compared with that: train a candidate again."
     ]
 
 
@@ -211,13 +211,13 @@ def test_a_passed_candidate_is_promoted_on_someones_word():
             "version_train": "5",
             "version_test": "5",
             "window": "14",
-            "feature": "return",
+            "body": "return",
         },
     )
 
 
 def test_a_failed_candidate_needs_a_reason():
-    with pytest.raises(RefusedCandidateError) as error:
+    with pytest.raises(RegistrationError) as error:
         promote_candidate(CANDIDATE, NOBODY, FAILED, "Ada", None)
     assert str(error.value) == (
         "Candidate new is not registered: the gate has not let it pass. Scored on 9 sessions. One "
@@ -246,8 +246,8 @@ def test_the_champion_is_not_promoted_again():
 
 def test_long_reasons_fit_into_a_tag():
     """Unity Catalog takes 1,000 characters."""
-    judgement = {**FAILED, "reasons": ["a" * 600, "b" * 600]}
-    text = promote_candidate(CANDIDATE, NOBODY, judgement, "Ada", "why").tags["gate"]
+    gate_decision = {**FAILED, "reasons": ["a" * 600, "b" * 600]}
+    text = promote_candidate(CANDIDATE, NOBODY, gate_decision, "Ada", "why").tags["gate"]
     assert len(text) <= 1000
     assert json.loads(text) == {**FAILED, "reasons": ["a" * 600]}
 
@@ -257,16 +257,16 @@ def test_long_reasons_fit_into_a_tag():
 
 def test_a_rollback_restores_the_version_before():
     aliases = Aliases(Version(3, {}), Version(2, {}))
-    assert restore_previous(aliases, "Ada", "worse live") == Rollback(
+    assert roll_back(aliases, "Ada", "worse live") == Rollback(
         champion=2, former=3, tags={"rolled_back_by": "Ada", "rolled_back_reason": "worse live"}
     )
-    assert restore_previous(aliases, "Ada", None).tags == {"rolled_back_by": "Ada"}
-    assert restore_previous(Aliases(None, Version(2, {})), "Ada", None).former is None
+    assert roll_back(aliases, "Ada", None).tags == {"rolled_back_by": "Ada"}
+    assert roll_back(Aliases(None, Version(2, {})), "Ada", None).former is None
 
 
 def test_a_rollback_needs_someone_and_something_to_go_back_to():
     with pytest.raises(NoApproverError, match=r"^A rollback needs the name of who answers for it"):
-        restore_previous(Aliases(Version(3, {}), Version(2, {})), None, None)
+        roll_back(Aliases(Version(3, {}), Version(2, {})), None, None)
     for aliases in (NOBODY, CHAMPION):
         with pytest.raises(NoPreviousError, match=r"^There is no version to go back to"):
-            restore_previous(aliases, "Ada", None)
+            roll_back(aliases, "Ada", None)

@@ -10,15 +10,15 @@ from jinja2 import UndefinedError
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
-from candlecast.pages import number, p_value, percent, score_text
 from candlecast.pipelines.reporting import create_pipeline
 from candlecast.pipelines.reporting.nodes import (
-    break_down,
+    build_context,
+    build_tables,
     evaluate,
-    gather_facts,
     judge,
     write_summary,
 )
+from candlecast.reporting.html import metric_text, number, p_value, percent
 
 EVALUATION = {"repetitions": 100, "cost_bps": 5.0}
 GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 20, "champion_margin": 0.03}
@@ -45,7 +45,7 @@ LINEAGE = {
 
 
 def scored(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
-    """The scores of one ticker on successive weekdays; a candle moves by 1 to 3 % up or down."""
+    """Predictions of one ticker on successive weekdays; a candle moves by 1 to 3 % up or down."""
     move = np.where(np.array(up) == 1, 0.01, -0.01) * np.resize([1, 2, 3], len(up))
     return pd.DataFrame(
         {
@@ -94,35 +94,35 @@ class Kept(MemoryDataset):
         pass
 
 
-def pages(scores: pd.DataFrame, trained: pd.DataFrame | None = None, **inputs: Any) -> dict:
+def pages(predictions: pd.DataFrame, trained: pd.DataFrame | None = None, **inputs: Any) -> dict:
     """Run the pipeline; what it gives, by name."""
-    train = (scores if trained is None else trained).assign(
+    train = (predictions if trained is None else trained).assign(
         session=lambda frame: frame["session"] - pd.Timedelta(days=400)
     )
     given = {
-        "test_scores": scores,
+        "test_scores": predictions,
         "train@pandas": train,
         "validation_losses": losses(),
-        "candidates": CANDIDATES,
+        "model_selection": CANDIDATES,
         "leakage_audit": {
             "last_training_session": "2020-01-02",
-            "first_scored_session": "2020-02-03",
+            "first_test_session": "2020-02-03",
             "purged_sessions": 14,
             "rows_in_both": 0,
             "rows_audited": 1234,
             "rows_with_wrong_lags": 0,
         },
-        "quality": quality(sorted(scores["ticker"].unique())),
+        "quality": quality(sorted(predictions["ticker"].unique())),
         "lineage": LINEAGE,
         "params:evaluation": EVALUATION,
         "params:gate": GATE,
         "params:window": 14,
-        "params:tickers": sorted(scores["ticker"].unique()),
-        "params:feature": "return",
+        "params:tickers": sorted(predictions["ticker"].unique()),
+        "params:body": "return",
         "params:seed": 1,
         **inputs,
     }
-    kept = ("metrics", "gate", "facts", "report", "model_card", "summary", "drawings")
+    kept = ("metrics", "gate", "facts", "report", "model_card", "summary", "report_figures")
     catalog = DataCatalog(
         {name: MemoryDataset(value) for name, value in given.items()}
         | {name: Kept() for name in kept}
@@ -139,7 +139,7 @@ def test_evaluate_gives_flat_valid_numbers() -> None:
     assert metrics["accuracy"] == 0.75
     assert metrics["always_up.accuracy"] == 0.5
     assert metrics["trading_trials"] == 2
-    assert metrics["spa_candidates"] == 2
+    assert metrics["spa_estimators"] == 2
     assert metrics["spa_sessions"] == 30
     assert metrics["bootstrap_repetitions"] == 100
     assert "accuracy.low" not in metrics  # four sessions are too few for an interval
@@ -147,9 +147,9 @@ def test_evaluate_gives_flat_valid_numbers() -> None:
 
 
 def test_evaluate_refuses_nan_scores() -> None:
-    scores = scored([1, 0, 1], [0.6, np.nan, 0.4])
+    predictions = scored([1, 0, 1], [0.6, np.nan, 0.4])
     with pytest.raises(ValueError, match=r"'probability' .* 1 of 3 rows"):
-        evaluate(scores, losses(), EVALUATION, seed=1)
+        evaluate(predictions, losses(), EVALUATION, seed=1)
 
 
 def test_judge_keeps_the_rule_beside_the_decision() -> None:
@@ -168,8 +168,8 @@ def test_judge_keeps_the_rule_beside_the_decision() -> None:
 
 
 def test_break_down_gives_the_numbers_behind_the_figures() -> None:
-    scores = scored([1, 1, 0, 0], [0.8, 0.8, 0.2, 0.8])
-    tables = break_down(scores, evaluate(scores, losses(), EVALUATION, seed=1))
+    predictions = scored([1, 1, 0, 0], [0.8, 0.8, 0.2, 0.8])
+    tables = build_tables(predictions, evaluate(predictions, losses(), EVALUATION, seed=1))
     assert tables["confusion"].to_numpy().tolist() == [[1, 1], [0, 2]]
     calibration = tables["calibration"]
     assert calibration["share_up"].round(4).tolist() == [0.0, 0.6667]
@@ -190,9 +190,9 @@ def test_numbers_look_the_same_everywhere() -> None:
     assert percent(0.49857) == "49.9%"
     assert (p_value(0.0312), p_value(1e-9)) == ("0.031", "<0.001")
     edge = {"brier_skill": 0.002, "brier_skill.low": -0.001, "brier_skill.high": 0.0061}
-    assert score_text(edge, "brier_skill") == "+0.002 [-0.001, +0.006]"
-    assert score_text({"f1": 0.5}, "f1") == "0.500"
-    assert score_text({"classes": 2.0}, "brier_skill") == "undefined"
+    assert metric_text(edge, "brier_skill") == "+0.002 [-0.001, +0.006]"
+    assert metric_text({"f1": 0.5}, "f1") == "0.500"
+    assert metric_text({"classes": 2.0}, "brier_skill") == "undefined"
 
 
 def test_a_model_that_is_right_every_day_passes_and_is_said_to() -> None:
@@ -248,7 +248,7 @@ def test_without_a_champion_none_is_mentioned() -> None:
 
 def test_the_original_rule_may_have_chosen_the_same() -> None:
     candidates = [{**row, "original_rule": row["chosen"]} for row in CANDIDATES]
-    report = " ".join(pages(ALTERNATING, candidates=candidates)["report"].split())
+    report = " ".join(pages(ALTERNATING, model_selection=candidates)["report"].split())
     assert "would have chosen the same; it is shown and never used" in report
 
 
@@ -257,8 +257,8 @@ def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
     assert "roc_auc" not in result["metrics"]
     assert result["gate"]["passed"] is False
     assert result["facts"]["headline"] == "No evidence of skill."
-    assert "<text style" in result["drawings"]["roc"]
-    assert UNDEFINED in result["drawings"]["roc"]
+    assert "<text style" in result["report_figures"]["roc"]
+    assert UNDEFINED in result["report_figures"]["roc"]
     assert f'<td class="model">{UNDEFINED}</td>' in result["report"]
     assert f"| ROC AUC | {UNDEFINED} |" in result["model_card"]
     assert f"| ROC AUC | {UNDEFINED} |" in result["summary"]
@@ -297,27 +297,27 @@ def test_a_bar_in_a_ticker_does_not_break_a_markdown_table() -> None:
 
 def test_many_tickers_are_counted_not_listed() -> None:
     tickers = [f"T{place:02d}" for place in range(40)]
-    scores = pd.concat([ALTERNATING.assign(ticker=ticker) for ticker in tickers])
-    result = pages(scores)
+    predictions = pd.concat([ALTERNATING.assign(ticker=ticker) for ticker in tickers])
+    result = pages(predictions)
     assert result["facts"]["tested"]["tickers"].endswith("T10, T11 and 28 more")
     assert "<summary>40 rows</summary>" in result["report"]
 
 
 def test_bodies_in_currency_are_named() -> None:
-    result = pages(ALTERNATING, **{"params:feature": "delta"})
+    result = pages(ALTERNATING, **{"params:body": "delta"})
     assert "14 candle bodies (close - open)" in result["report"]
 
 
 def test_figures_leave_their_colours_to_the_page() -> None:
-    drawings = pages(ALTERNATING)["drawings"]
-    assert list(drawings) == ["accuracy", "roc", "calibration", "validation", "equity"]
-    for name, text in drawings.items():
+    report_figures = pages(ALTERNATING)["report_figures"]
+    assert list(report_figures) == ["accuracy", "roc", "calibration", "validation", "equity"]
+    for name, text in report_figures.items():
         assert 'style="fill: #' not in text
         assert "stroke: #" not in text
         assert "font-family" not in text
         assert f'role="img" aria-labelledby="{name}-title {name}-desc"' in text
-    assert '<desc id="roc-desc">ROC AUC: 1.000 [1.000, 1.000].</desc>' in drawings["roc"]
-    assert drawings == pages(ALTERNATING)["drawings"]
+    assert '<desc id="roc-desc">ROC AUC: 1.000 [1.000, 1.000].</desc>' in report_figures["roc"]
+    assert report_figures == pages(ALTERNATING)["report_figures"]
 
 
 def test_the_summary_fits_a_summary_page() -> None:
@@ -333,7 +333,7 @@ def test_what_a_template_names_must_be_there() -> None:
 
 def test_facts_say_what_was_trained() -> None:
     metrics = evaluate(ALTERNATING, losses(), EVALUATION, seed=1)
-    facts = gather_facts(
+    facts = build_context(
         metrics,
         judge(metrics, GATE),
         ALTERNATING.head(10),
@@ -341,7 +341,7 @@ def test_facts_say_what_was_trained() -> None:
         CANDIDATES,
         LINEAGE,
         window=14,
-        feature="return",
+        body="return",
     )
     assert facts["trained"] == {
         "tickers": "A",

@@ -25,8 +25,8 @@ from databricks.sdk.config import Config
 from databricks.sdk.service.jobs import Run, RunTask
 from requests.exceptions import ChunkedEncodingError
 
-from candlecast.candidate import CHAMPION, LONGEST_TEXT
 from candlecast.errors import CandlecastError
+from candlecast.names import CHAMPION, LONGEST_TEXT
 
 logger = logging.getLogger("candlecast.databricks.release")
 

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import track
 
-from candlecast.checks import Finding, Source, as_date, check_sessions
 from candlecast.errors import (
     CandlecastError,
     MissingTickersError,
@@ -21,14 +20,16 @@ from candlecast.errors import (
     TooLittleHistoryError,
     UnknownTickerError,
 )
-from candlecast.history import REPLACED, compare_history, merge_history
-from candlecast.windows import Feature, add_windows, sessions_needed, split_windows
+from candlecast.features.split import sessions_needed, split_windows
+from candlecast.features.windows import Body, add_windows
+from candlecast.sources.checks import Finding, Source, as_date, check_sessions
+from candlecast.sources.merging import REPLACED, compare_history, merge_history
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arrivals:
+class FetchResult:
     """What became of the tickers asked for, so far.
 
     Attributes:
@@ -42,7 +43,7 @@ class Arrivals:
     dates: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([]))
 
 
-def fetch_sessions(
+def fetch_prices(
     source: Source,
     tickers: list[str],
     start: str | None,
@@ -54,22 +55,22 @@ def fetch_sessions(
     folds: int,
     test_fraction: float,
     min_training_sessions: int,
-) -> Iterator[tuple[dict[str, pd.DataFrame], Arrivals]]:
+) -> Iterator[tuple[dict[str, pd.DataFrame], FetchResult]]:
     """Fetch and check one ticker after the other, so that only one is in memory.
 
-    A bar shows the progress on a terminal, else a line a ticker. No further ticker is asked for
+    A bar shows the progress on a terminal, else one line per ticker. No further ticker is asked for
     when the source has had too many requests, or did not answer for three tickers in a row.
 
     Yields:
-        For each ticker that passed: its sessions (see `candlecast.checks.check_sessions`; the
-        session a date) under a file name of its own, and what has arrived so far.
+        For each ticker that passed: its sessions (see `candlecast.sources.checks.check_sessions`;
+        the session a date) under a file name of its own, and what has arrived so far.
 
     Raises:
         RefusedError: an answer breaks a contract, and missing tickers are not allowed.
         MissingTickersError: no ticker arrived.
         TooLittleHistoryError: the sessions are too few to window, split and validate.
     """
-    arrivals, in_a_row, stopped = Arrivals(), list[str](), ""
+    fetch_result, in_a_row, stopped = FetchResult(), list[str](), ""
     bar = sys.stderr.isatty()
     for ticker in track(tickers, "Fetching", console=Console(stderr=True), disable=not bar):
         try:
@@ -80,30 +81,36 @@ def fetch_sessions(
         except CandlecastError as error:
             if isinstance(error, UnknownTickerError):
                 error.known = {*error.known, *tickers}
-            arrivals.failed[ticker] = error.with_traceback(None)  # which would keep its frames
+            fetch_result.failed[ticker] = error.with_traceback(None)  # which would keep its frames
             in_a_row = [*in_a_row, ticker] if error.patience else []
             if error.patience and len(in_a_row) >= error.patience:
                 stopped = f"not asked for, since {', '.join(in_a_row)} failed"
         else:
             in_a_row = []
-            arrivals.findings[ticker] = [_asked(ticker, checked, start, end), *findings]
-            arrivals.dates = arrivals.dates.union(pd.DatetimeIndex(checked["session"]))
-            yield {quote(ticker, safe=""): _for_spark(checked)}, arrivals
+            fetch_result.findings[ticker] = [_asked(ticker, checked, start, end), *findings]
+            fetch_result.dates = fetch_result.dates.union(pd.DatetimeIndex(checked["session"]))
+            yield {quote(ticker, safe=""): _for_spark(checked)}, fetch_result
         if not bar:
-            _tell(arrivals, [ticker])
+            _tell(fetch_result, [ticker])
     if bar:
-        _tell(arrivals, tickers)
-    refused = [error for error in arrivals.failed.values() if error.refuses]
+        _tell(fetch_result, tickers)
+    refused = [error for error in fetch_result.failed.values() if error.refuses]
     if refused and not allow_missing_tickers:
         raise RefusedError(refused, of=len(tickers))
-    if not arrivals.findings:
-        raise MissingTickersError(arrivals.failed, of=len(tickers))
-    if arrivals.failed and not allow_missing_tickers:
+    if not fetch_result.findings:
+        raise MissingTickersError(fetch_result.failed, of=len(tickers))
+    if fetch_result.failed and not allow_missing_tickers:
         return  # what came is stored, then tabulate_quality ends the run
     needed = sessions_needed(window, purge, folds, test_fraction, min_training_sessions)
-    if len(arrivals.dates) < needed:
+    if len(fetch_result.dates) < needed:
         raise TooLittleHistoryError(
-            len(arrivals.dates), needed, window, purge, folds, test_fraction, min_training_sessions
+            len(fetch_result.dates),
+            needed,
+            window,
+            purge,
+            folds,
+            test_fraction,
+            min_training_sessions,
         )
 
 
@@ -122,14 +129,14 @@ def _for_spark(checked: pd.DataFrame) -> pd.DataFrame:
     return checked.assign(session=days, ingested_at=checked["ingested_at"].dt.as_unit("us"))
 
 
-def _tell(arrivals: Arrivals, tickers: Iterable[str]) -> None:
-    """Log a line a ticker: what was asked, what came, what is missing."""
+def _tell(fetch_result: FetchResult, tickers: Iterable[str]) -> None:
+    """Log one line per ticker: what was asked, what came, what is missing."""
     for ticker in tickers:
-        if ticker in arrivals.failed:
-            [why, *_] = str(arrivals.failed[ticker]).splitlines()
+        if ticker in fetch_result.failed:
+            [why, *_] = str(fetch_result.failed[ticker]).splitlines()
             logger.warning("  %-10s missing: %s", ticker, why)
             continue
-        rules = {finding.rule: finding for finding in arrivals.findings[ticker]}
+        rules = {finding.rule: finding for finding in fetch_result.findings[ticker]}
         logger.info(
             "  %-10s %6d sessions, %s, %d absent; asked for %s",
             ticker,
@@ -143,14 +150,14 @@ def _tell(arrivals: Arrivals, tickers: Iterable[str]) -> None:
 def compare_prices(
     fetched: DataFrame,
     stored_prices: DataFrame | None,
-    arrivals: Arrivals,
+    fetch_result: FetchResult,
     start: str | None,
     end: str | None,
 ) -> list[Finding]:
-    """Compare what arrived with what is stored; see `candlecast.history.compare_history`."""
+    """Compare fetched and stored prices; see `candlecast.sources.merging.compare_history`."""
     if stored_prices is None:
         return []
-    findings = compare_history(fetched, _arrived(stored_prices, arrivals), start, end)
+    findings = compare_history(fetched, _arrived(stored_prices, fetch_result), start, end)
     for finding in findings:
         if finding.found:
             logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
@@ -158,9 +165,9 @@ def compare_prices(
 
 
 def merge_prices(
-    fetched: DataFrame, arrivals: Arrivals, history: list[Finding]
+    fetched: DataFrame, fetch_result: FetchResult, history: list[Finding]
 ) -> Callable[[DataFrame | None], DataFrame]:
-    """Bring what arrived and what is stored together; see `candlecast.history.merge_history`.
+    """Merge fetched and stored prices; see `candlecast.sources.merging.merge_history`.
 
     Returns:
         A function of the stored prices, since another job may store some until these are saved. It
@@ -172,47 +179,50 @@ def merge_prices(
     def merge(stored: DataFrame | None) -> DataFrame:
         if stored is None:
             return fetched
-        return merge_history(fetched, _arrived(stored, arrivals), replaced)
+        return merge_history(fetched, _arrived(stored, fetch_result), replaced)
 
     return merge
 
 
-def _arrived(prices: DataFrame, arrivals: Arrivals) -> DataFrame:
-    return prices.where(F.col("ticker").isin(list(arrivals.findings)))
+def _arrived(prices: DataFrame, fetch_result: FetchResult) -> DataFrame:
+    return prices.where(F.col("ticker").isin(list(fetch_result.findings)))
 
 
 def tabulate_quality(
-    arrivals: Arrivals, history: list[Finding], allow_missing_tickers: bool
+    fetch_result: FetchResult, history: list[Finding], allow_missing_tickers: bool
 ) -> Iterator[pd.DataFrame]:
     """Tabulate what was found in the prices; then end the run if a ticker is missing.
 
     Yields:
-        One row a ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows or
-        sessions that the rule is about) and ``detail``. A ticker that did not arrive has the one
+        One row per ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows
+        or sessions that the rule is about) and ``detail``. A ticker that did not arrive has the one
         rule ``missing``.
 
     Raises:
         MissingTickersError: a ticker did not arrive, and missing ones are not allowed. Prices and
             quality are stored by then.
     """
-    arrived = [finding for findings in arrivals.findings.values() for finding in findings]
+    arrived = [finding for findings in fetch_result.findings.values() for finding in findings]
     missing = [
-        Finding(ticker, "missing", 0, 0, 0, str(error)) for ticker, error in arrivals.failed.items()
+        Finding(ticker, "missing", 0, 0, 0, str(error))
+        for ticker, error in fetch_result.failed.items()
     ]
     table = pd.DataFrame([asdict(finding) for finding in [*arrived, *history, *missing]])
     yield table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
-    if arrivals.failed and not allow_missing_tickers:
-        raise MissingTickersError(arrivals.failed, of=len(arrivals.failed) + len(arrivals.findings))
+    if fetch_result.failed and not allow_missing_tickers:
+        raise MissingTickersError(
+            fetch_result.failed, of=len(fetch_result.failed) + len(fetch_result.findings)
+        )
 
 
-def select_sessions(
+def select_prices(
     prices: DataFrame,
     quality: pd.DataFrame,
     tickers: list[str],
     start: str | None,
     end: str | None,
 ) -> DataFrame:
-    """Select the range asked for, of the tickers that arrived: one row a ticker and session.
+    """Select the range asked for, of the tickers that arrived: one row per ticker and session.
 
     A ticker that `quality` calls missing takes no part, also when earlier runs stored sessions of
     it.
@@ -234,13 +244,13 @@ def select_sessions(
     return sessions
 
 
-def make_windows(sessions: DataFrame, window: int, feature: Feature) -> DataFrame:
-    """Make windows of the sessions; see `candlecast.windows.add_windows`."""
-    return add_windows(sessions, window, feature)
+def make_windows(sessions: DataFrame, window: int, body: Body) -> DataFrame:
+    """Make windows of the sessions; see `candlecast.features.windows.add_windows`."""
+    return add_windows(sessions, window, body)
 
 
 def split_by_date(
     windows: DataFrame, test_fraction: float, purge: int
 ) -> tuple[DataFrame, DataFrame]:
-    """Train and test, apart by date and purge; see `candlecast.windows.split_windows`."""
+    """Train and test, apart by date and purge; see `candlecast.features.split.split_windows`."""
     return split_windows(windows, test_fraction, purge)

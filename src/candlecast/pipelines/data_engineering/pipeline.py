@@ -2,13 +2,13 @@
 
 from kedro.pipeline import Pipeline, node
 
-from candlecast.audit import audit_leakage
+from candlecast.features.audit import audit_leakage
 from candlecast.pipelines.data_engineering.nodes import (
     compare_prices,
-    fetch_sessions,
+    fetch_prices,
     make_windows,
     merge_prices,
-    select_sessions,
+    select_prices,
     split_by_date,
     tabulate_quality,
 )
@@ -18,7 +18,7 @@ def create_pipeline() -> Pipeline:
     """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``)."""
     ingest = [
         node(
-            fetch_sessions,
+            fetch_prices,
             {
                 "source": "source",
                 "tickers": "params:tickers",
@@ -32,15 +32,15 @@ def create_pipeline() -> Pipeline:
                 "test_fraction": "params:test_fraction",
                 "min_training_sessions": "params:min_training_sessions",
             },
-            ["fetched@pandas", "arrivals"],
-            name="fetch_sessions",
+            ["fetched@pandas", "fetch_result"],
+            name="fetch_prices",
         ),
         node(
             compare_prices,
             {
                 "fetched": "fetched@spark",
                 "stored_prices": "stored_prices",
-                "arrivals": "arrivals",
+                "fetch_result": "fetch_result",
                 "start": "params:start",
                 "end": "params:end",
             },
@@ -49,27 +49,27 @@ def create_pipeline() -> Pipeline:
         ),
         node(
             merge_prices,
-            ["fetched@spark", "arrivals", "history"],
+            ["fetched@spark", "fetch_result", "history"],
             "prices",
             name="merge_prices",
         ),
         node(
             tabulate_quality,
-            ["arrivals", "history", "params:allow_missing_tickers"],
+            ["fetch_result", "history", "params:allow_missing_tickers"],
             "quality",
             name="tabulate_quality",
         ),
     ]
     preprocess = [
         node(
-            select_sessions,
+            select_prices,
             ["prices", "quality", "params:tickers", "params:start", "params:end"],
             "sessions",
-            name="select_sessions",
+            name="select_prices",
         ),
         node(
             make_windows,
-            ["sessions", "params:window", "params:feature"],
+            ["sessions", "params:window", "params:body"],
             "windows",
             name="make_windows",
         ),
@@ -86,11 +86,11 @@ def create_pipeline() -> Pipeline:
                 "train@spark",
                 "test@spark",
                 "params:window",
-                "params:feature",
+                "params:body",
                 "params:purge",
             ],
             "leakage_audit",
-            name="audit_split",
+            name="audit_leakage",
         ),
     ]
     return Pipeline(ingest, tags="ingest") + Pipeline(preprocess, tags="preprocess")

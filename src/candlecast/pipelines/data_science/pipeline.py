@@ -3,62 +3,62 @@
 from kedro.pipeline import Pipeline, node
 
 from candlecast.pipelines.data_science.nodes import (
-    choose_candidate,
-    cut_forest,
-    grow_forest,
-    score_champion,
-    score_test,
-    try_candidates,
+    choose_estimator,
+    fit_largest_forest,
+    predict_champion,
+    predict_test,
+    select_model,
+    validate_estimators,
 )
 
 
 def create_pipeline() -> Pipeline:
     """Try, choose, refit and test forests (tag ``train``)."""
-    forest = ["params:candidate_trees", "params:min_weight_fraction_leaf", "params:seed"]
+    forest = ["params:forest_sizes", "params:min_weight_fraction_leaf", "params:seed"]
     return Pipeline(
         [
             node(
-                try_candidates,
+                validate_estimators,
                 ["train@pandas", *forest, "params:folds", "params:purge"],
-                ["fold_scores", "validation_losses"],
-                name="try_candidates",
+                ["fold_metrics", "validation_losses"],
+                name="validate_estimators",
             ),
             node(
-                grow_forest,
+                fit_largest_forest,
                 ["train@pandas", *forest],
                 ["forest", "training_f1"],
-                name="grow_forest",
+                name="fit_largest_forest",
             ),
             node(
-                choose_candidate,
-                ["fold_scores", "training_f1"],
-                ["candidates", "chosen_trees"],
-                name="choose_candidate",
+                choose_estimator,
+                ["fold_metrics", "training_f1"],
+                ["model_selection", "chosen_trees"],
+                name="choose_estimator",
             ),
             node(
-                cut_forest,
+                select_model,
                 [
                     "forest",
                     "chosen_trees",
                     "train@pandas",
                     "test@pandas",
                     "params:window",
-                    "params:feature",
+                    "params:body",
                 ],
                 "model",
-                name="cut_forest",
+                name="select_model",
             ),
             node(
-                score_champion,
+                predict_champion,
                 ["test@pandas", "champion_if_any", "prices"],
-                "champion_scores",
-                name="score_champion",
+                "champion_predictions",
+                name="predict_champion",
             ),
             node(
-                score_test,
-                ["model", "train@pandas", "test@pandas", "champion_scores"],
+                predict_test,
+                ["model", "train@pandas", "test@pandas", "champion_predictions"],
                 "test_scores",
-                name="score_test",
+                name="predict_test",
             ),
         ],
         tags="train",

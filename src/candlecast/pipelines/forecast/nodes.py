@@ -1,7 +1,7 @@
 """Functions of the forecast pipeline.
 
-The forecasts frame has one row a ticker, session and model version: ``ticker``, ``session`` (the
-exchange's own date), ``model_version``, ``candidate`` (that the version was made of), ``feature``
+The forecasts frame has one row per ticker, session and model version: ``ticker``, ``session`` (the
+exchange's own date), ``model_version``, ``candidate`` (that the version was made of), ``body_kind``
 (what its bodies are), ``probability`` (P(up)), ``previous_day`` (1 when the candle before closed
 above its open, else 0), ``base_rate`` (the share of ups that it was trained on), ``made_at`` (UTC),
 ``prices_version`` (of the table that it was made from), and the outcome, missing until it is known:
@@ -17,24 +17,24 @@ from markupsafe import Markup
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from candlecast import figures
-from candlecast.champion import Champion
-from candlecast.checks import next_session
-from candlecast.drift import watch
 from candlecast.errors import CandlecastError
-from candlecast.figures import with_chance
-from candlecast.inference import intervals
-from candlecast.metrics import HARD_BASELINES, reliability, score
-from candlecast.pages import accuracies, number, percent, render, score_text, words
-from candlecast.scoring import score_windows
-from candlecast.windows import add_windows, body, newest_windows
+from candlecast.evaluation.drift import measure_drift
+from candlecast.evaluation.metrics import HARD_BASELINES, compute_metrics, reliability
+from candlecast.evaluation.significance import intervals
+from candlecast.features.windows import add_windows, candle_body, newest_windows
+from candlecast.models.prediction import predict_windows
+from candlecast.registry.entities import Champion
+from candlecast.reporting import figures
+from candlecast.reporting.figures import with_chance
+from candlecast.reporting.html import accuracies, metric_text, number, percent, render, words
+from candlecast.sources.calendars import next_session
 
 logger = logging.getLogger(__name__)
 
 KEY = ["ticker", "session", "model_version"]
 MADE = [
     *KEY,
-    *("candidate", "feature", "probability", "previous_day", "base_rate"),
+    *("candidate", "body_kind", "probability", "previous_day", "base_rate"),
     *("made_at", "prices_version"),
 ]
 OUTCOME = ["up", "body", "return_"]
@@ -67,9 +67,9 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     return {
         "version": champion.version,
         "candidate": champion.candidate,
-        "trees": len(champion.forest.estimators_),
+        "trees": len(champion.model.estimators_),
         "window": champion.window,
-        "feature": champion.feature,
+        "body": champion.body,
         "last_trained": champion.last_trained,
         "last_known": champion.last_known,
         "rows_trained": champion.profile["rows"],
@@ -79,18 +79,18 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     }
 
 
-def score_newest(sessions: DataFrame, champion: Champion) -> pd.DataFrame:
+def predict_newest(sessions: DataFrame, champion: Champion) -> pd.DataFrame:
     """Score the newest window of each ticker, as the champion sees it, where the prices are.
 
     Returns:
-        One row a ticker: ``ticker``, ``last_session``, ``previous_day`` and ``probability``. A
+        One row per ticker: ``ticker``, ``last_session``, ``previous_day`` and ``probability``. A
         ticker whose newest window is void has none.
     """
-    windows = newest_windows(sessions, champion.window, champion.feature)
-    scored = score_windows(champion.forest, windows, champion.lags).select(
+    windows = newest_windows(sessions, champion.window, champion.body)
+    scored = predict_windows(champion.model, windows, champion.features).select(
         "ticker",
         "last_session",
-        (F.col(champion.lags[0]) > 0).cast("byte").alias("previous_day"),
+        (F.col(champion.features[0]) > 0).cast("byte").alias("previous_day"),
         "probability",
     )
     frame: pd.DataFrame = scored.toArrow().to_pandas(date_as_object=False)
@@ -98,7 +98,7 @@ def score_newest(sessions: DataFrame, champion: Champion) -> pd.DataFrame:
 
 
 def make_forecasts(
-    newest_scores: pd.DataFrame,
+    newest_predictions: pd.DataFrame,
     champion: Champion,
     tickers: list[str],
     now: dt.datetime,
@@ -107,7 +107,7 @@ def make_forecasts(
     """Make a forecast of each ticker's next session, if the champion does not know that already.
 
     Args:
-        newest_scores: one row a ticker, from `score_newest`.
+        newest_predictions: one row per ticker, from `predict_newest`.
         champion: that made them.
         tickers: that were asked for.
         now: the time (UTC).
@@ -119,9 +119,11 @@ def make_forecasts(
     Raises:
         NothingNewError: there is none.
     """
-    last = zip(newest_scores["ticker"], newest_scores["last_session"].dt.date, strict=True)
+    last = zip(
+        newest_predictions["ticker"], newest_predictions["last_session"].dt.date, strict=True
+    )
     following = [pd.Timestamp(next_session(ticker, day)) for ticker, day in last]
-    made = newest_scores.assign(session=pd.DatetimeIndex(following))
+    made = newest_predictions.assign(session=pd.DatetimeIndex(following))
     for ticker in sorted(set(tickers) - set(made["ticker"])):
         logger.warning(
             "  %-10s no forecast: it has no whole window before its next session", ticker
@@ -141,7 +143,7 @@ def make_forecasts(
         .assign(
             model_version=champion.version,
             candidate=champion.candidate,
-            feature=champion.feature,
+            body_kind=champion.body,
             base_rate=champion.profile["share_up"],
             made_at=pd.Timestamp(now),
             prices_version=prices_version,
@@ -169,7 +171,7 @@ def merge_forecasts(
         every = every.drop_duplicates(KEY, ignore_index=True)
     found = _outcomes(prices, every)
     merged = every.merge(found, on=["ticker", "session"], how="left", validate="many_to_one")
-    merged["body"] = merged["return_"].where(merged["feature"] == "return", merged.pop("delta"))
+    merged["body"] = merged["return_"].where(merged["body_kind"] == "return", merged.pop("delta"))
     if stored_forecasts is not None:
         kept = merged[KEY].merge(before[[*KEY, *OUTCOME]], on=KEY, how="left")
         known = merged["up"].notna()
@@ -191,33 +193,40 @@ def _outcomes(prices: DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
     rows = (
         prices.where(F.col("ticker").isin(sorted(forecasts["ticker"].unique())))
         .where(F.col("session") >= F.lit(f"{forecasts['session'].min():%Y-%m-%d}").cast("date"))
-        .select("ticker", "session", body("return").alias("return_"), body("delta").alias("delta"))
+        .select(
+            "ticker",
+            "session",
+            candle_body("return").alias("return_"),
+            candle_body("delta").alias("delta"),
+        )
         .dropna()
     )
     frame: pd.DataFrame = rows.toArrow().to_pandas(date_as_object=False)
     return frame.assign(up=(frame["delta"] > 0).astype("Int8"))
 
 
-def watch_inputs(
+def measure_input_drift(
     sessions: DataFrame, champion: Champion, monitoring: dict[str, Any]
 ) -> dict[str, Any]:
     """Compare the windows that the champion has not known with those that it was trained on.
 
     Returns:
-        See `candlecast.drift.watch`.
+        See `candlecast.evaluation.drift.measure_drift`.
     """
-    new = add_windows(sessions, champion.window, champion.feature).where(
+    new = add_windows(sessions, champion.window, champion.body).where(
         F.col("session") > F.lit(champion.last_known).cast("date")
     )
     frame: pd.DataFrame = (
-        new.select("session", "up", *champion.lags).toArrow().to_pandas(date_as_object=False)
+        new.select("session", "up", *champion.features).toArrow().to_pandas(date_as_object=False)
     )
-    return watch(champion.profile, frame, monitoring["max_psi"], monitoring["max_share_up_shift"])
+    return measure_drift(
+        champion.profile, frame, monitoring["max_psi"], monitoring["max_share_up_shift"]
+    )
 
 
-def judge_champion(
+def evaluate_champion(
     forecasts: pd.DataFrame,
-    champion_facts: dict[str, Any],
+    champion_summary: dict[str, Any],
     drift: dict[str, Any],
     monitoring: dict[str, Any],
     evaluation: dict[str, Any],
@@ -227,8 +236,8 @@ def judge_champion(
 
     Args:
         forecasts: the forecasts frame, of all versions.
-        champion_facts: from `describe_champion`.
-        drift: from `watch_inputs`.
+        champion_summary: from `describe_champion`.
+        drift: from `measure_input_drift`.
         monitoring: thresholds, see the parameters.
         evaluation: ``repetitions`` of the bootstrap.
         seed: of the bootstrap.
@@ -239,19 +248,23 @@ def judge_champion(
         ``made``, have an ``outcome``, are ``waiting`` for it, are ``without_session`` (a later
         session of the ticker is there, that one is not, or lacks a price) and were
         ``made_late`` (after the session's day, UTC); ``metrics``: flat numbers of
-        `candlecast.metrics.score` and `candlecast.inference.intervals` on those with an outcome;
-        ``calibration``: one row a bin; ``drift``; ``monitoring``. What is undefined is left out.
+        `candlecast.evaluation.metrics.compute_metrics` and
+        `candlecast.evaluation.significance.intervals` on those with an outcome; ``calibration``:
+        one row per bin; ``drift``; ``monitoring``. What is undefined is left out.
     """
-    own = forecasts[forecasts["model_version"] == champion_facts["version"]]
-    scores = scores_of(own)
+    own = forecasts[forecasts["model_version"] == champion_summary["version"]]
+    predictions = predictions_of(own)
     metrics, calibration = {}, pd.DataFrame()
-    if not scores.empty:
+    if not predictions.empty:
         repetitions = evaluation["repetitions"]
-        metrics = {**score(scores), **intervals(scores, repetitions=repetitions, seed=seed)}
-        calibration = with_chance(reliability(scores))
+        metrics = {
+            **compute_metrics(predictions),
+            **intervals(predictions, repetitions=repetitions, seed=seed),
+        }
+        calibration = with_chance(reliability(predictions))
     return {
         **_advice(metrics, drift, monitoring["min_sessions"]),
-        "champion": champion_facts,
+        "champion": champion_summary,
         "forecasts": _counts(own, forecasts),
         "metrics": metrics,
         "calibration": calibration.to_dict("records"),
@@ -260,8 +273,8 @@ def judge_champion(
     }
 
 
-def scores_of(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """Make the scores frame of `candlecast.metrics` of the forecasts that have an outcome."""
+def predictions_of(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Make the predictions frame of `candlecast.metrics` of the forecasts that have an outcome."""
     known = forecasts[forecasts["up"].notna()]
     return known[["ticker", "session", "body", "return_", "probability"]].assign(
         up=known["up"].astype(int),
@@ -299,7 +312,7 @@ def _advice(metrics: dict[str, float], drift: dict[str, Any], min_sessions: int)
     if sessions >= min_sessions and metrics.get("accuracy_minus_best_baseline.high", 0.0) < 0:
         reasons.append(
             "its calls are evidently worse than the best simple rule "
-            f"({score_text(metrics, 'accuracy_minus_best_baseline')} in accuracy)"
+            f"({metric_text(metrics, 'accuracy_minus_best_baseline')} in accuracy)"
         )
     if reasons:
         return {
@@ -369,10 +382,8 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         plain=_in_plain_words(metrics) if metrics else "",
         newest=newest.to_dict("records"),
         outcomes=known.to_dict("records"),
-        body="close / open - 1"
-        if track_record["champion"]["feature"] == "return"
-        else "close - open",
-        drawings={name: Markup(text) for name, text in _drawings(track_record).items()},
+        body="close / open - 1" if track_record["champion"]["body"] == "return" else "close - open",
+        report_figures={name: Markup(text) for name, text in _drawings(track_record).items()},
     )
 
 
@@ -403,7 +414,7 @@ def _drawings(track_record: dict[str, Any]) -> dict[str, str]:
         drawn["calibration"] = (
             figures.draw_calibration(pd.DataFrame(track_record["calibration"])),
             "Calibration",
-            f"Mean gap between probability and share up: {score_text(metrics, 'ece')}.",
+            f"Mean gap between probability and share up: {metric_text(metrics, 'ece')}.",
         )
     if drift["sessions"] >= enough:
         indices = "; ".join(f"{lag['name']} {lag['psi']:.3f}" for lag in drift["lags"])

@@ -5,18 +5,16 @@ from kedro.pipeline import Pipeline, node
 from candlecast.pipelines import data_engineering
 from candlecast.pipelines.forecast.nodes import (
     describe_champion,
-    judge_champion,
+    evaluate_champion,
     make_forecasts,
+    measure_input_drift,
     merge_forecasts,
-    score_newest,
-    watch_inputs,
+    predict_newest,
     write_track_record,
 )
 
-SHARED = (
-    *("fetch_sessions", "compare_prices", "merge_prices", "tabulate_quality", "select_sessions"),
-)
-"""Nodes of data_engineering: prices are fetched anew, and checked as for training."""
+SHARED = (*("fetch_prices", "compare_prices", "merge_prices", "tabulate_quality", "select_prices"),)
+"""Nodes of data_engineering: prices are fetched again, and checked as for training."""
 
 
 def create_pipeline() -> Pipeline:
@@ -27,19 +25,19 @@ def create_pipeline() -> Pipeline:
             node(
                 describe_champion,
                 "champion",
-                "champion_facts",
+                "champion_summary",
                 name="describe_champion",
             ),
             node(
-                score_newest,
+                predict_newest,
                 ["sessions", "champion"],
-                "newest_scores",
-                name="score_newest",
+                "newest_predictions",
+                name="predict_newest",
             ),
             node(
                 make_forecasts,
                 {
-                    "newest_scores": "newest_scores",
+                    "newest_predictions": "newest_predictions",
                     "champion": "champion",
                     "tickers": "params:tickers",
                     "now": "clock",
@@ -55,23 +53,23 @@ def create_pipeline() -> Pipeline:
                 name="merge_forecasts",
             ),
             node(
-                watch_inputs,
+                measure_input_drift,
                 ["sessions", "champion", "params:monitoring"],
                 "drift",
-                name="watch_inputs",
+                name="measure_input_drift",
             ),
             node(
-                judge_champion,
+                evaluate_champion,
                 {
                     "forecasts": "forecasts",
-                    "champion_facts": "champion_facts",
+                    "champion_summary": "champion_summary",
                     "drift": "drift",
                     "monitoring": "params:monitoring",
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                 },
                 "track_record",
-                name="judge_champion",
+                name="evaluate_champion",
             ),
             node(
                 write_track_record,

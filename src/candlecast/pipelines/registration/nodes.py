@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from candlecast.candidate import Aliases, Candidate, Promotion, Rollback
 from candlecast.errors import CandlecastError
-from candlecast.metrics import decide
+from candlecast.evaluation.gate import apply_gate
+from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback
 
 TABLES = ("prices", "train", "test")
 """The tables whose versions a registered version tells; the first two must not be older."""
@@ -15,7 +15,7 @@ LONGEST = 1000
 """Characters that a version's tag may hold in Unity Catalog."""
 
 
-class RefusedCandidateError(CandlecastError):
+class RegistrationError(CandlecastError):
     """A candidate may not become champion.
 
     Attributes:
@@ -48,7 +48,7 @@ class NoPreviousError(CandlecastError):
         )
 
 
-def require_fitness(candidate: Candidate, aliases: Aliases, git_commit: str | None) -> Candidate:
+def validate_candidate(candidate: Candidate, aliases: Aliases, git_commit: str | None) -> Candidate:
     """Demand that what is to be approved is whole, and not older than the champion.
 
     Args:
@@ -60,7 +60,7 @@ def require_fitness(candidate: Candidate, aliases: Aliases, git_commit: str | No
         The candidate, as it came.
 
     Raises:
-        RefusedCandidateError: its run did not finish, it has no model or no report, the report is
+        RegistrationError: its run did not finish, it has no model or no report, the report is
             older than the model, another commit made it, or its tables are older than those that
             the champion was trained on.
     """
@@ -68,26 +68,26 @@ def require_fitness(candidate: Candidate, aliases: Aliases, git_commit: str | No
         return candidate
     again = f"Run it whole: kedro run --params candidate={candidate.name}"
     if candidate.status != "FINISHED":
-        raise RefusedCandidateError(
+        raise RegistrationError(
             candidate.name, f"its run is {candidate.status} and not FINISHED", again
         )
     if candidate.model_id is None or candidate.trained_at is None:
-        raise RefusedCandidateError(candidate.name, "its run has no model", again)
+        raise RegistrationError(candidate.name, "its run has no model", again)
     evaluate = f"Evaluate it: kedro run --tags evaluate --params candidate={candidate.name}"
-    if not candidate.has_report or candidate.card is None or candidate.judged_at is None:
-        raise RefusedCandidateError(
+    if not candidate.has_report or candidate.card is None or candidate.evaluated_at is None:
+        raise RegistrationError(
             candidate.name, "it has no report that anyone could have read", evaluate
         )
-    if candidate.judged_at < candidate.trained_at:
-        raise RefusedCandidateError(
+    if candidate.evaluated_at < candidate.trained_at:
+        raise RegistrationError(
             candidate.name,
-            f"its report is of {candidate.judged_at:%Y-%m-%d %H:%M:%S} UTC, and its model was "
-            f"trained anew at {candidate.trained_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"its report is of {candidate.evaluated_at:%Y-%m-%d %H:%M:%S} UTC, and its model was "
+            f"trained again at {candidate.trained_at:%Y-%m-%d %H:%M:%S} UTC",
             evaluate,
         )
     commit = candidate.tags.get("git_commit", "unknown")
     if git_commit is not None and git_commit != commit:
-        raise RefusedCandidateError(
+        raise RegistrationError(
             candidate.name,
             f"commit {commit} made it, and commit {git_commit} is asked for",
             "Check out the commit that made it, or train a candidate with the new one.",
@@ -104,30 +104,32 @@ def _require_new_tables(candidate: Candidate, aliases: Aliases) -> None:
         own = int(candidate.tags.get(f"version.{table}", -1))
         champions = int(aliases.champion.tags.get(f"version_{table}", -1))
         if own < champions:
-            raise RefusedCandidateError(
+            raise RegistrationError(
                 candidate.name,
                 f"it is stale: it was trained on {table} v{own}, and the champion (version "
                 f"{aliases.champion.number}) on v{champions}",
                 "Train a candidate on the tables of now: kedro run --params candidate=<id>. Were "
-                "the tables dropped and made anew, first take the alias champion away.",
+                "the tables dropped and made again, first take the alias champion away.",
             )
 
 
-def judge_again(candidate: Candidate, aliases: Aliases, gate: Mapping[str, Any]) -> dict[str, Any]:
+def apply_gate_again(
+    candidate: Candidate, aliases: Aliases, gate: Mapping[str, Any]
+) -> dict[str, Any]:
     """Judge the candidate's own metrics by the gate of now, against the champion of now.
 
     Returns:
         ``passed`` (bool), ``reasons`` (sentences), and the gate's ``metric`` and ``threshold``.
     """
     champion = aliases.champion.number if aliases.champion else None
-    decision = decide(candidate.metrics, gate, champion)
+    decision = apply_gate(candidate.metrics, gate, champion)
     return {**decision, "metric": gate["metric"], "threshold": gate["threshold"]}
 
 
 def promote_candidate(
     candidate: Candidate,
     aliases: Aliases,
-    judgement: Mapping[str, Any],
+    gate_decision: Mapping[str, Any],
     approver: str | None,
     override_reason: str | None,
 ) -> Promotion:
@@ -136,7 +138,7 @@ def promote_candidate(
     Args:
         candidate: fit to be approved.
         aliases: where they point to now.
-        judgement: the gate's.
+        gate_decision: the gate's.
         approver: who answers for it.
         override_reason: why it is registered against the gate; None: only if it passed.
 
@@ -145,17 +147,17 @@ def promote_candidate(
 
     Raises:
         NoApproverError: nobody answers for it.
-        RefusedCandidateError: the gate has not let it pass, and no reason is given.
+        RegistrationError: the gate has not let it pass, and no reason is given.
     """
     former = aliases.champion.number if aliases.champion else None
     if _is_champion(candidate, aliases):
         return Promotion(candidate, former, {})
     if approver is None:
         raise NoApproverError(f"Registering candidate {candidate.name}")
-    if not judgement["passed"] and override_reason is None:
-        raise RefusedCandidateError(
+    if not gate_decision["passed"] and override_reason is None:
+        raise RegistrationError(
             candidate.name,
-            "the gate has not let it pass. " + " ".join(judgement["reasons"]).removesuffix("."),
+            "the gate has not let it pass. " + " ".join(gate_decision["reasons"]).removesuffix("."),
             "Whoever registers it all the same must say why: --params "
             f"candidate={candidate.name},approver={approver},override_reason=<why>",
         )
@@ -164,23 +166,21 @@ def promote_candidate(
         "git_commit": candidate.tags.get("git_commit", "unknown"),
         "candlecast": candidate.tags.get("candlecast", "unknown"),
         "approver": approver,
-        "gate": _as_json(judgement),
+        "gate": _as_json(gate_decision),
         **{
             f"version_{table}": candidate.tags[f"version.{table}"]
             for table in TABLES
             if f"version.{table}" in candidate.tags
         },
         "window": str(candidate.window),
-        "feature": str(candidate.feature),
+        "body": str(candidate.body),
     }
     if override_reason is not None:
         tags["override_reason"] = override_reason
     return Promotion(candidate, former, tags)
 
 
-def restore_previous(
-    aliases: Aliases, approver: str | None, override_reason: str | None
-) -> Rollback:
+def roll_back(aliases: Aliases, approver: str | None, override_reason: str | None) -> Rollback:
     """Decide that the version before the champion is to be champion again, on whose word, and why.
 
     Returns:
@@ -205,9 +205,9 @@ def _is_champion(candidate: Candidate, aliases: Aliases) -> bool:
     return aliases.champion is not None and aliases.champion.number == candidate.version
 
 
-def _as_json(judgement: Mapping[str, Any]) -> str:
-    """Write the judgement so that it fits into a tag: with fewer reasons if need be."""
-    reasons = list(judgement["reasons"])
-    while len(text := json.dumps({**judgement, "reasons": reasons})) > LONGEST and reasons:
+def _as_json(gate_decision: Mapping[str, Any]) -> str:
+    """Write the gate_decision so that it fits into a tag: with fewer reasons if need be."""
+    reasons = list(gate_decision["reasons"])
+    while len(text := json.dumps({**gate_decision, "reasons": reasons})) > LONGEST and reasons:
         reasons.pop()
     return text

@@ -1,12 +1,12 @@
-"""Candidate_run, aliases → judgement → moved_aliases; and a rollback, aliases → moved_aliases."""
+"""candidate_run, aliases → gate_decision → moved_aliases; rollback: aliases → moved_aliases."""
 
 from kedro.pipeline import Pipeline, node
 
 from candlecast.pipelines.registration.nodes import (
-    judge_again,
+    apply_gate_again,
     promote_candidate,
-    require_fitness,
-    restore_previous,
+    roll_back,
+    validate_candidate,
 )
 
 
@@ -21,23 +21,23 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             node(
-                require_fitness,
+                validate_candidate,
                 ["candidate_run", "aliases", "params:git_commit"],
                 "fit_candidate",
-                name="require_fitness",
+                name="validate_candidate",
             ),
             node(
-                judge_again,
+                apply_gate_again,
                 ["fit_candidate", "aliases", "params:gate"],
-                "judgement",
-                name="judge_again",
+                "gate_decision",
+                name="apply_gate_again",
             ),
             node(
                 promote_candidate,
                 {
                     "candidate": "fit_candidate",
                     "aliases": "aliases",
-                    "judgement": "judgement",
+                    "gate_decision": "gate_decision",
                     "approver": "params:approver",
                     "override_reason": "params:override_reason",
                 },
@@ -58,10 +58,10 @@ def create_rollback() -> Pipeline:
     return Pipeline(
         [
             node(
-                restore_previous,
+                roll_back,
                 ["aliases", "params:approver", "params:override_reason"],
                 "moved_aliases",
-                name="restore_previous",
+                name="roll_back",
             )
         ]
     )

@@ -8,19 +8,19 @@ import pandas as pd
 from markupsafe import Markup
 from sklearn.metrics import roc_curve
 
-from candlecast import figures, inference
-from candlecast.inference import superior_ability, ticker_tests
-from candlecast.metrics import (
+from candlecast.evaluation import significance as inference
+from candlecast.evaluation.gate import apply_gate, verdict
+from candlecast.evaluation.metrics import (
     HARD_BASELINES,
     by_group,
     classification_table,
     confusion,
-    decide,
     reliability,
-    verdict,
 )
-from candlecast.pages import accuracies, percent, render, score_text, words
-from candlecast.trading import equity_curve
+from candlecast.evaluation.significance import superior_ability, ticker_tests
+from candlecast.evaluation.trading import equity_curve
+from candlecast.reporting import figures
+from candlecast.reporting.html import accuracies, metric_text, percent, render, words
 
 
 def evaluate(
@@ -29,18 +29,18 @@ def evaluate(
     evaluation: dict[str, Any],
     seed: int,
 ) -> dict[str, float]:
-    """Give every figure of the scores, intervals and tests among them, as flat numbers.
+    """Give every figure of the predictions, intervals and tests among them, as flat numbers.
 
     Args:
-        test_scores: one row a ticker and session.
-        validation_losses: one row a validated session date: ``session``, ``base_rate`` and a
+        test_scores: one row per ticker and session.
+        validation_losses: one row per validated session date: ``session``, ``base_rate`` and a
             column ``trees_<size>`` a candidate.
         evaluation: ``repetitions`` of the bootstrap, ``cost_bps`` of one side of a trade.
         seed: of the bootstrap.
 
     Returns:
-        The numbers of `candlecast.inference.evaluate` and `superior_ability`; what is undefined is
-        left out.
+        The numbers of `candlecast.evaluation.significance.evaluate` and `superior_ability`; what is
+        undefined is left out.
     """
     losses = validation_losses.set_index("session")
     tried = losses.filter(like="trees_")
@@ -53,16 +53,16 @@ def evaluate(
 
 def judge(metrics: dict[str, float], gate: dict[str, Any]) -> dict[str, Any]:
     """Decide by the gate; returns its parameters with ``passed`` and ``reasons`` (sentences)."""
-    return {**gate, **decide(metrics, gate)}
+    return {**gate, **apply_gate(metrics, gate)}
 
 
-def break_down(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str, pd.DataFrame]:
+def build_tables(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str, pd.DataFrame]:
     """Give the tables behind the report's figures.
 
     Returns:
-        ``accuracy`` (a row a rule), ``classes``, ``confusion``, ``roc`` (101 points),
-        ``calibration``, ``ticker``, ``year``, ``volatility`` and ``equity`` (a row a session). A
-        table of what is undefined is empty.
+        ``accuracy`` (one row per rule), ``classes``, ``confusion``, ``roc`` (101 points),
+        ``calibration``, ``ticker``, ``year``, ``volatility`` and ``equity`` (one row per session).
+        A table of what is undefined is empty.
     """
     tests = ticker_tests(test_scores).drop(columns="sessions")
     return {
@@ -78,10 +78,10 @@ def break_down(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str
     }
 
 
-def _roc(scores: pd.DataFrame) -> pd.DataFrame:
-    if scores["up"].nunique() < 2:
+def _roc(predictions: pd.DataFrame) -> pd.DataFrame:
+    if predictions["up"].nunique() < 2:
         return pd.DataFrame()
-    false_up, true_up, _ = roc_curve(scores["up"], scores["probability"])
+    false_up, true_up, _ = roc_curve(predictions["up"], predictions["probability"])
     grid = np.linspace(0, 1, 101)
     curve = pd.DataFrame({"false_up": grid, "true_up": np.interp(grid, false_up, true_up)})
     curve.loc[0, "true_up"] = 0.0
@@ -89,7 +89,9 @@ def _roc(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_figures(
-    breakdown: dict[str, pd.DataFrame], candidates: list[dict[str, Any]], metrics: dict[str, float]
+    report_tables: dict[str, pd.DataFrame],
+    model_selection: list[dict[str, Any]],
+    metrics: dict[str, float],
 ) -> tuple[dict[str, str], Any, Any, Any]:
     """Draw the figures.
 
@@ -98,26 +100,26 @@ def draw_figures(
         the equity curve as matplotlib's figures.
     """
     accuracy, calibration, equity = (
-        breakdown[name] for name in ("accuracy", "calibration", "equity")
+        report_tables[name] for name in ("accuracy", "calibration", "equity")
     )
-    roc_figure = figures.draw_roc(breakdown["roc"])
+    roc_figure = figures.draw_roc(report_tables["roc"])
     calibration_figure = figures.draw_calibration(calibration)
     equity_figure = figures.draw_equity(equity)
     rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in accuracy.itertuples(index=False))
-    sizes = "; ".join(f"{row['trees']} trees {row['log_loss']:.4f}" for row in candidates)
+    sizes = "; ".join(f"{row['trees']} trees {row['log_loss']:.4f}" for row in model_selection)
     low, high = calibration.iloc[0], calibration.iloc[-1]
     grown = (
         f"1 grew to {equity['strategy'].iloc[-1]:.2f} with the strategy, net of costs, "
         f"and to {equity['holding'].iloc[-1]:.2f} by holding."
     )
-    drawings = {
+    report_figures = {
         "accuracy": (
             figures.draw_accuracy(accuracy, metrics["best_baseline.accuracy"]),
             "Accuracy of the model and of every baseline",
             f"Accuracy on the test set: {rules}. Model with interval: "
-            f"{score_text(metrics, 'accuracy')}.",
+            f"{metric_text(metrics, 'accuracy')}.",
         ),
-        "roc": (roc_figure, "ROC curve", f"ROC AUC: {score_text(metrics, 'roc_auc')}."),
+        "roc": (roc_figure, "ROC curve", f"ROC AUC: {metric_text(metrics, 'roc_auc')}."),
         "calibration": (
             calibration_figure,
             "Calibration",
@@ -125,24 +127,24 @@ def draw_figures(
             f"to probability {high['probability']:.3f}, share up {high['share_up']:.3f}.",
         ),
         "validation": (
-            figures.draw_validation(candidates),
+            figures.draw_validation(model_selection),
             "Walk-forward log loss of every candidate",
             f"Mean log loss: {sizes}.",
         ),
         "equity": (equity_figure, "Equity curve, illustrative", grown),
     }
-    return figures.svg_texts(drawings), roc_figure, calibration_figure, equity_figure
+    return figures.svg_texts(report_figures), roc_figure, calibration_figure, equity_figure
 
 
-def gather_facts(
+def build_context(
     metrics: dict[str, float],
     gate: dict[str, Any],
     train: pd.DataFrame,
     test_scores: pd.DataFrame,
-    candidates: list[dict[str, Any]],
+    model_selection: list[dict[str, Any]],
     lineage: dict[str, Any],
     window: int,
-    feature: str,
+    body: str,
 ) -> dict[str, Any]:
     """Gather what report, card and summary all begin with: verdict, gate, and what was trained."""
     headline, _, numbers = verdict(metrics).partition(": ")
@@ -155,10 +157,10 @@ def gather_facts(
         "tested": _extent(test_scores),
         "new": ", ".join(sorted(set(test_scores["ticker"]) - set(train["ticker"]))),
         "window": window,
-        "body": "close / open - 1" if feature == "return" else "close - open",
-        "trees": next(row["trees"] for row in candidates if row["chosen"]),
-        "original_trees": next(row["trees"] for row in candidates if row["original_rule"]),
-        "sizes": len(candidates),
+        "body": "close / open - 1" if body == "return" else "close - open",
+        "trees": next(row["trees"] for row in model_selection if row["chosen"]),
+        "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
+        "sizes": len(model_selection),
         "lineage": lineage,
     }
 
@@ -204,9 +206,9 @@ def _extent(frame: pd.DataFrame) -> dict[str, Any]:
 def write_report(
     facts: dict[str, Any],
     metrics: dict[str, float],
-    breakdown: dict[str, pd.DataFrame],
-    drawings: dict[str, str],
-    candidates: list[dict[str, Any]],
+    report_tables: dict[str, pd.DataFrame],
+    report_figures: dict[str, str],
+    model_selection: list[dict[str, Any]],
     validation_losses: pd.DataFrame,
     quality: pd.DataFrame,
     tickers: list[str],
@@ -219,12 +221,14 @@ def write_report(
         "report.html.j2",
         metrics,
         facts=facts,
-        tables={name: table.reset_index().to_dict("records") for name, table in breakdown.items()},
-        drawings={name: Markup(text) for name, text in drawings.items()},
-        candidates=candidates,
+        tables={
+            name: table.reset_index().to_dict("records") for name, table in report_tables.items()
+        },
+        report_figures={name: Markup(text) for name, text in report_figures.items()},
+        model_selection=model_selection,
         gains={
             row["trees"]: losses["base_rate"] - losses[f"trees_{row['trees']}"]
-            for row in candidates
+            for row in model_selection
         },
         quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
         found=_found(quality),
@@ -233,7 +237,7 @@ def write_report(
 
 
 def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
-    """One row a ticker: rows in, kept and dropped, and how much each other rule found."""
+    """One row per ticker: rows in, kept and dropped, and how much each other rule found."""
     rows = quality.groupby("ticker").agg(
         rows_in=("rows_in", "max"),
         rows_kept=("rows_kept", "min"),

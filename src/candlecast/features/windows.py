@@ -1,0 +1,137 @@
+"""Candle bodies, labels, windows and the split by date, in native Spark.
+
+The window arithmetic of the project exists here once: whatever needs windows calls
+`add_windows`, or `newest_windows` for the session that is still to come.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+Body = Literal["return", "delta"]
+
+
+def lag_columns(window: int) -> list[str]:
+    """Name the features, newest body first.
+
+    >>> lag_columns(3)
+    ['lag_01', 'lag_02', 'lag_03']
+    """
+    width = max(2, len(str(window)))
+    return [f"lag_{lag:0{width}d}" for lag in range(1, window + 1)]
+
+
+def candle_body(body: Body) -> Column:
+    """Give the body of a candle as a column of ``open`` and ``close``.
+
+    Args:
+        body: ``return`` is ``close / open - 1`` (no unit), ``delta`` is ``close - open`` (in the
+            quote's currency).
+
+    Returns:
+        The body, float64; null where the open or the close is missing. It is never filled.
+    """
+    value = (
+        F.col("close") / F.col("open") - 1 if body == "return" else F.col("close") - F.col("open")
+    )
+    return F.when(~F.isnan(value), value)
+
+
+def add_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
+    """Turn sessions into windows: what was known before a session, and what became of it.
+
+    A window never crosses a ticker and runs over the sessions there are. A session without an open
+    or a close voids every window that touches it: those rows are not there, and neither are the
+    first `window` sessions of a ticker.
+
+    >>> gains = [1.0, -1.0, 2.0, 0.0, 3.0]
+    >>> prices = spark.createDataFrame(
+    ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
+    ...     "ticker string, session int, open double, close double",
+    ... )
+    >>> windows = add_windows(prices, window=2, body="delta")
+    >>> windows.select("session", "lag_01", "lag_02", "up", "body").show()
+    +-------+------+------+---+----+
+    |session|lag_01|lag_02| up|body|
+    +-------+------+------+---+----+
+    |      3|  -1.0|   1.0|  1| 2.0|
+    |      4|   2.0|  -1.0|  0| 0.0|
+    |      5|   0.0|   2.0|  1| 3.0|
+    +-------+------+------+---+----+
+    <BLANKLINE>
+
+    Args:
+        prices: one row per ticker and session, in any order, with ``open`` and ``close`` in the
+            quote's currency. Columns are taken by name; others are ignored.
+        window: candle bodies before the session.
+        body: what a body is, see `candle_body`.
+
+    Returns:
+        One row per ticker and session: ``ticker``, ``session``, ``lag_01`` … ``lag_NN`` (the bodies
+        of the `window` sessions before, newest first, float32), ``up`` (1 when close > open, else
+        0, so an equal close is not up), ``body`` (of the session itself, float64) and ``return_``
+        (close / open - 1, float64, whatever the feature).
+    """
+    names = lag_columns(window)
+    rows = _candles(prices, body).select(
+        "ticker",
+        "session",
+        *_lags(names, ahead=0),
+        (F.col("close") > F.col("open")).cast("byte").alias("up"),
+        "body",
+        (F.col("close") / F.col("open") - 1).alias("return_"),
+    )
+    return rows.dropna(subset=[*names, "body"])
+
+
+def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
+    """Give what is known of each ticker before its next session.
+
+    >>> gains = [1.0, -1.0, 2.0]
+    >>> prices = spark.createDataFrame(
+    ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
+    ...     "ticker string, session int, open double, close double",
+    ... )
+    >>> newest_windows(prices, window=2, body="delta").show()
+    +------+------------+------+------+
+    |ticker|last_session|lag_01|lag_02|
+    +------+------------+------+------+
+    |     A|           3|   2.0|  -1.0|
+    +------+------------+------+------+
+    <BLANKLINE>
+
+    Args:
+        prices: as for `add_windows`.
+        window: candle bodies before the next session.
+        body: what a body is, see `candle_body`.
+
+    Returns:
+        One row per ticker: ``ticker``, ``last_session`` (the last there is) and ``lag_01`` …
+        ``lag_NN``, the same as `add_windows` gives once the next session is there. A ticker whose
+        newest window is void, or not full, has no row.
+    """
+    names = lag_columns(window)
+    newest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
+    rows = _candles(prices, body).select(
+        "ticker",
+        F.col("session").alias("last_session"),
+        *_lags(names, ahead=1),
+        F.row_number().over(newest_first).alias("_age"),
+    )
+    return rows.where(F.col("_age") == 1).drop("_age").dropna(subset=names)
+
+
+def _candles(prices: DataFrame, body: Body) -> DataFrame:
+    return prices.select("ticker", "session", "open", "close", candle_body(body).alias("body"))
+
+
+def _lags(names: Sequence[str], ahead: int) -> list[Column]:
+    """Give the bodies before the session that lies `ahead` sessions after the row's own."""
+    by_session = Window.partitionBy("ticker").orderBy("session")
+    return [
+        F.lag("body", lag - ahead).over(by_session).cast("float").alias(name)
+        for lag, name in enumerate(names, start=1)
+    ]

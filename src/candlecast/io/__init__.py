@@ -1,0 +1,1 @@
+"""Kedro datasets: Delta tables, and what belongs to an MLflow run."""

@@ -1,0 +1,1 @@
+"""Candidates, the champion, promotion and rollback on MLflow's model registry."""

@@ -1,0 +1,1 @@
+"""Pages, figures and every sentence that a reader sees."""

@@ -1,0 +1,235 @@
+"""Figures of the pages: drawn by matplotlib, returned, and made fit for a page in two themes."""
+
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, MODEL, OTHER = "#1b2127", "#5d6873", "#d5dade", "#1d5b8f", "#a05713"
+
+THEME = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    MODEL: "var(--model)",
+    OTHER: "var(--other)",
+}
+"""What a page puts in place of the colours drawn with, so that its theme decides."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "candlecast",  # the same figure, the same text
+}
+
+
+def _blank(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """An empty figure, in inches; without pyplot, which would keep it and look for a display."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # here, as it takes longer than most commands do
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _undefined(sentence: str) -> "Figure":
+    figure, axes = _blank(4.6, 1.2)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
+    return figure
+
+
+def draw_accuracy(
+    table: pd.DataFrame, best: float, label: str = "accuracy on the test set"
+) -> "Figure":
+    """Draw accuracies as points, the model's with its interval.
+
+    Args:
+        table: one row per rule, the model first: ``name``, ``accuracy``, and ``low`` and ``high``
+            (NaN where there is no interval).
+        best: accuracy of the baseline that the gate compares with.
+        label: of the axis.
+    """
+    figure, axes = _blank(4.6, 0.5 + 0.28 * len(table))
+    axes.axvline(best, color=OTHER, linewidth=0.8, linestyle="--")
+    for place, row in enumerate(table.to_dict("records")):
+        colour = OTHER if place else MODEL
+        axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
+        axes.plot(row["accuracy"], place, "o", color=colour, markersize=6)
+    axes.set_yticks(range(len(table)), table["name"], color=INK)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(label)
+    return figure
+
+
+def draw_roc(curve: pd.DataFrame) -> "Figure":
+    """Draw a ROC curve; of an empty one, say why.
+
+    Args:
+        curve: one row per point: ``false_up`` (share of downs called up), ``true_up`` (of ups).
+    """
+    if curve.empty:
+        return _undefined("undefined: only one class occurred")
+    figure, axes = _blank(4.6, 4.1)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
+    axes.plot(curve["false_up"], curve["true_up"], color=MODEL, linewidth=1.8)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_xlabel("share of the down sessions called up")
+    axes.set_ylabel("share of the up sessions called up")
+    axes.text(0.62, 0.55, "a coin toss", color=MUTED)
+    return figure
+
+
+def draw_calibration(table: pd.DataFrame) -> "Figure":
+    """Draw what was forecast against what happened.
+
+    Args:
+        table: one row per bin: ``probability`` (mean), ``share_up``, and ``low`` and ``high``, the
+            range of the share that chance explains.
+    """
+    figure, axes = _blank(4.6, 4.1)
+    low = min(table["probability"].min(), table["low"].min())
+    high = max(table["probability"].max(), table["high"].max())
+    span = (max(0.0, low - 0.01), min(1.0, high + 0.01))
+    axes.plot(span, span, color=MUTED, linewidth=0.8, linestyle="--")
+    axes.vlines(table["probability"], table["low"], table["high"], color=MUTED, linewidth=0.8)
+    axes.plot(table["probability"], table["share_up"], "o", color=MODEL)
+    axes.set(xlim=span, ylim=span, aspect="equal")
+    axes.set_xlabel("probability of up that the model gave")
+    axes.set_ylabel("share that did close up")
+    return figure
+
+
+def with_chance(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``low`` and ``high``: the share up, less and plus 1.96 binomial standard errors."""
+    error = 1.96 * (table["share_up"] * (1 - table["share_up"]) / table["rows"]) ** 0.5
+    return table.assign(low=table["share_up"] - error, high=table["share_up"] + error)
+
+
+def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
+    """Draw the population stability index of every lag, and what it must exceed to be drift.
+
+    Args:
+        lags: one row per lag: ``name``, ``psi``, ``drifted``.
+        limit: the threshold of the parameters.
+        chance: what chance stays below.
+    """
+    figure, axes = _blank(4.6, 0.9 + 0.2 * len(lags))
+    axes.axvline(limit, color=OTHER, linewidth=0.8, linestyle="--")
+    axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+    for place, lag in enumerate(lags):
+        colour = OTHER if lag["drifted"] else MODEL
+        axes.plot([0, lag["psi"]], [place, place], color=colour, linewidth=4)
+    axes.set_yticks(range(len(lags)), [lag["name"] for lag in lags], color=INK)
+    axes.set_xlim(0, 1.08 * max(limit, chance, *(lag["psi"] for lag in lags)))
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("population stability index")
+    return figure
+
+
+def draw_validation(model_selection: list[dict[str, Any]]) -> "Figure":
+    """Draw the mean log loss of every forest size with one standard error, and the rule's limit.
+
+    Args:
+        model_selection: one row per size: ``trees``, ``log_loss``, ``log_loss_se``, ``chosen``.
+    """
+    figure, axes = _blank(4.6, 2.8)
+    best = min(model_selection, key=lambda row: row["log_loss"])
+    limit = best["log_loss"] + best["log_loss_se"]
+    axes.axhline(limit, color=OTHER, linewidth=0.8, linestyle="--")
+    for place, row in enumerate(model_selection):
+        loss, error = row["log_loss"], row["log_loss_se"]
+        axes.plot([place, place], [loss - error, loss + error], color=MODEL, linewidth=1.6)
+        size = 10 if row["chosen"] else 5
+        axes.plot(place, loss, "o", color=MODEL, markersize=size)
+    axes.set_xticks(range(len(model_selection)), [f"{row['trees']:,}" for row in model_selection])
+    axes.set_xlim(-0.5, len(model_selection) - 0.5)
+    axes.margins(y=0.15)
+    axes.set_xlabel("trees (large dot: chosen)")
+    axes.set_ylabel("log loss")
+    return figure
+
+
+def draw_equity(curve: pd.DataFrame) -> "Figure":
+    """Draw what 1 grew to.
+
+    Args:
+        curve: one row per session: ``session``, ``strategy`` (net of costs) and ``holding``.
+    """
+    figure, axes = _blank(4.6, 2.8)
+    axes.axhline(1, color=LINE, linewidth=0.8)
+    for name, label, colour in (
+        ("holding", "holding", OTHER),
+        ("strategy", "strategy, net", MODEL),
+    ):
+        axes.plot(curve["session"], curve[name], color=colour, linewidth=1.3, label=label)
+    axes.set_ylabel("growth of 1")
+    axes.legend(frameon=False, labelcolor="linecolor")
+    axes.xaxis.set_major_locator(_dates().AutoDateLocator(minticks=3))
+    axes.xaxis.set_major_formatter(_dates().ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    return figure
+
+
+def _dates() -> Any:
+    from matplotlib import dates
+
+    return dates
+
+
+def svg_texts(report_figures: Mapping[str, tuple["Figure", str, str]]) -> dict[str, str]:
+    """Return figures as SVG by name, each given with its title and description; see `svg_text`."""
+    return {
+        name: svg_text(drawing[0], name, *drawing[1:]) for name, drawing in report_figures.items()
+    }
+
+
+def svg_text(figure: "Figure", name: str, title: str, description: str) -> str:
+    """Return a figure as SVG to be put into a page, which gives it its colours and its font.
+
+    Args:
+        figure: as drawn here.
+        name: stands before every id in it, so that several fit on one page.
+        title: for those who do not see it.
+        description: likewise, what it shows, in numbers.
+    """
+    from io import StringIO
+
+    from matplotlib import rc_context
+
+    text = StringIO()
+    with rc_context(STYLE):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    box, inside = re.search(  # type: ignore[union-attr] # matplotlib always writes them
+        r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', text.getvalue(), re.DOTALL
+    ).groups()
+    inside = re.sub(r"<(metadata|style)\b.*?</\1>", "", inside, flags=re.DOTALL)
+    inside = re.sub(r'\bid="', f'id="{name}-', inside)
+    inside = re.sub(r'href="#|url\(#', lambda found: f"{found[0]}{name}-", inside)
+    inside = re.sub(r"font-family: [^;]*;", "", inside)
+    for colour, themed in THEME.items():
+        inside = inside.replace(colour, themed)
+    return (
+        f'<svg role="img" aria-labelledby="{name}-title {name}-desc" viewBox="{box}">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>{inside}</svg>'
+    )

@@ -1,0 +1,1 @@
+"""What surrounds a run: Spark, the lock, MLflow's run, the log."""
