@@ -1,6 +1,7 @@
 """What is refused, what is kept and counted: hand-made sessions of one ticker."""
 
 import datetime as dt
+import re
 
 import numpy as np
 import pandas as pd
@@ -55,25 +56,35 @@ def refused(frame: pd.DataFrame, max_missing_share: float = 0.5) -> ContractErro
     return caught.value
 
 
+def counted(finding: Finding) -> tuple[str, str, int, int, int]:
+    """What was found, without the words beside it."""
+    return finding.ticker, finding.rule, finding.rows_in, finding.rows_kept, finding.found
+
+
 def test_good_sessions_written_out():
     week = sessions(*GOOD_WEEK)
     kept, findings = check_sessions("IBM", week, 0.0)
     pd.testing.assert_frame_equal(kept, week)
-    assert findings == [
-        Finding("IBM", "stored", 6, 6, 6, "2012-12-21 to 2012-12-31"),
-        Finding("IBM", "duplicate sessions", 6, 6, 0, "same values, collapsed"),
-        Finding("IBM", "no open or close", 6, 6, 0, "kept; every window that touches it is void"),
-        Finding("IBM", "open outside [low, high]", 6, 6, 0, "kept"),
-        Finding("IBM", "open equals previous close", 6, 6, 0, "0.0%, kept"),
-        Finding("IBM", "sessions absent", 6, 6, 0, "calendar XNYS"),
+    assert list(map(counted, findings)) == [
+        ("IBM", "stored", 6, 6, 6),
+        ("IBM", "duplicate sessions", 6, 6, 0),
+        ("IBM", "no open or close", 6, 6, 0),
+        ("IBM", "open outside [low, high]", 6, 6, 0),
+        ("IBM", "open equals previous close", 6, 6, 0),
+        ("IBM", "sessions absent", 6, 6, 0),
     ]
+    stored, *_, stale, absent = [finding.detail for finding in findings]
+    assert "2012-12-21" in stored and "2012-12-31" in stored
+    assert "0.0%" in stale
+    assert "XNYS" in absent
 
 
 def test_stale_opens_are_counted():
     week = sessions((10, 12, 9, 11), (11, 12, 10, 10), (10, 11, 9, NAN), (NAN, 13, 10, 12))
     kept, found = check(week)
     stale = found["open equals previous close"]
-    assert (stale.found, stale.detail, len(kept)) == (2, "50.0%, kept", 4)
+    assert (stale.found, len(kept)) == (2, 4)
+    assert "50.0%" in stale.detail
 
 
 # --- Row 6: duplicates ----------------------------------------------------------------------------
@@ -84,10 +95,8 @@ def test_fault_06_duplicate_dates_of_the_same_values_are_collapsed_and_counted()
     later = week.iloc[[1, 1]].assign(ingested_at=pd.Timestamp("2013-01-02", tz="UTC"))
     kept, found = check(pd.concat([week, later]))
     pd.testing.assert_frame_equal(kept, week)
-    assert found["stored"] == Finding("IBM", "stored", 5, 3, 3, "2012-12-21 to 2012-12-26")
-    assert found["duplicate sessions"].rows_in == 5
-    assert found["duplicate sessions"].rows_kept == 3
-    assert found["duplicate sessions"].found == 2
+    assert counted(found["stored"]) == ("IBM", "stored", 5, 3, 3)
+    assert counted(found["duplicate sessions"]) == ("IBM", "duplicate sessions", 5, 3, 2)
 
 
 @pytest.mark.parametrize("column", ["close", "volume", "adj_close", "dividends"])
@@ -97,7 +106,7 @@ def test_fault_06_duplicate_dates_of_different_values_are_refused_and_shown(colu
     error = refused(pd.concat([week, other]))
     assert (error.rule, len(error.rows)) == ("one row per session", 2)
     message = str(error)
-    assert message.startswith("IBM: 2 of 4 rows of prices break the rule 'one row per session'")
+    assert [word for word in ("IBM", "2 of 4", error.rule) if word not in message] == []
     assert message.count("2012-12-24") == 2
     assert "10.25" in message  # what differs is shown
     assert "2012-12-21" not in message
@@ -112,19 +121,15 @@ def test_fault_07_missing_price_is_kept_and_counted(missing):
     week.loc[[1, 3], missing] = NAN
     kept, found = check(week, max_missing_share=2 / 6)  # at the edge
     pd.testing.assert_frame_equal(kept, week)
-    assert found["no open or close"] == Finding(
-        "IBM", "no open or close", 6, 6, 2, "kept; every window that touches it is void"
-    )
+    assert counted(found["no open or close"]) == ("IBM", "no open or close", 6, 6, 2)
 
 
 def test_fault_07_above_the_share_is_refused():
     week = sessions(*GOOD_WEEK)
     week.loc[1, "open"] = week.loc[3, "close"] = NAN
     error = refused(week, max_missing_share=0.33)
-    assert str(error).startswith(
-        "IBM: 2 of 6 rows of prices break the rule 'at most 33.0% without an open or a close "
-        "(max_missing_share)', so they are not stored. To go on, raise max_missing_share"
-    )
+    named = ("IBM", "2 of 6", "33.0%", "max_missing_share")
+    assert [word for word in named if word not in str(error)] == []
     assert error.rows["session"].tolist() == [
         pd.Timestamp("2012-12-24"),
         pd.Timestamp("2012-12-27"),
@@ -159,8 +164,7 @@ def test_fault_08_price_that_cannot_be(candle, rule):
     error = refused(sessions(*GOOD, candle))
     assert error.rule == rule
     message = str(error)
-    assert message.startswith(f"IBM: 1 of 4 rows of prices break the rule '{rule}'")
-    assert "To go on, look at the rows at the source" in message
+    assert [word for word in ("IBM", "1 of 4", rule) if word not in message] == []
     assert message.splitlines()[1].split()[:5] == ["session", *PRICES]
     assert message.splitlines()[2].split()[0] == "2012-12-27"
 
@@ -204,12 +208,11 @@ def test_fault_09_missing_column_is_refused():
     renamed = sessions(*GOOD).rename(columns={"adj_close": "Adj Close"})
     with pytest.raises(CandlecastError) as caught:
         check_sessions("IBM", renamed, 0.0)
-    assert str(caught.value) == (
-        "IBM: expected the columns ticker, session, open, high, low, close, adj_close, volume, "
-        "dividends, stock_splits, source, ingested_at; got ticker, session, open, high, low, "
-        "close, Adj Close, volume, dividends, stock_splits, source, ingested_at. Missing: "
-        "adj_close. To go on, give the source these columns."
-    )
+    message = str(caught.value)
+    assert "IBM" in message
+    assert ", ".join(COLUMNS) in message  # what was expected, then what came
+    assert ", ".join(renamed) in message
+    assert message.count("adj_close") == 2  # also as the one that is missing
 
 
 def test_columns_are_taken_by_name():
@@ -249,7 +252,7 @@ def test_sessions_with_a_zone_are_refused():
 
 
 def test_no_rows_are_no_answer():
-    with pytest.raises(SourceError, match="IBM: the source answered without a session"):
+    with pytest.raises(SourceError, match="IBM"):
         check_sessions("IBM", sessions(*GOOD).head(0), 0.0)
 
 
@@ -264,30 +267,30 @@ def test_input_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("ticker", "dates", "absent", "detail"),
+    ("ticker", "dates", "absent", "named"),
     [
         # Christmas is no session in New York; a Saturday never is.
-        ("IBM", CHRISTMAS, 0, "calendar XNYS"),
-        ("IBM", CHRISTMAS[::5], 4, "calendar XNYS; the first: 2012-12-24"),
-        ("brk-b", CHRISTMAS[::2], 2, "calendar XNYS; the first: 2012-12-24"),
+        ("IBM", CHRISTMAS, 0, "XNYS"),
+        ("IBM", CHRISTMAS[::5], 4, "XNYS 2012-12-24"),
+        ("brk-b", CHRISTMAS[::2], 2, "XNYS 2012-12-24"),
         # Hurricane Sandy closed New York on two days.
-        ("IBM", ["2012-10-26", "2012-10-31"], 0, "calendar XNYS"),
+        ("IBM", ["2012-10-26", "2012-10-31"], 0, "XNYS"),
         # 2012-12-22 to 25 and the 27th of an exchange that never closes.
-        ("BTC-USD", CHRISTMAS[::2], 5, "calendar 24/7; the first: 2012-12-22"),
+        ("BTC-USD", CHRISTMAS[::2], 5, "24/7 2012-12-22"),
         # London keeps Boxing Day; Tokyo the 24th, the 31st and the first days of the year.
-        ("VOD.L", ["2012-12-24", "2012-12-28"], 1, "calendar XLON; the first: 2012-12-27"),
-        ("7203.T", ["2012-12-21", "2013-01-04"], 4, "calendar XTKS; the first: 2012-12-25"),
+        ("VOD.L", ["2012-12-24", "2012-12-28"], 1, "XLON 2012-12-27"),
+        ("7203.T", ["2012-12-21", "2013-01-04"], 4, "XTKS 2012-12-25"),
         # A calendar that begins in 1997 counts from there.
-        ("7203.T", ["1990-01-04", "1997-01-08"], 2, "calendar XTKS; the first: 1997-01-06"),
-        ("XYZ.QQ", CHRISTMAS[::2], 0, "not counted: no calendar known for this ticker's exchange"),
-        ("IBM", CHRISTMAS[:1], 0, "calendar XNYS"),
+        ("7203.T", ["1990-01-04", "1997-01-08"], 2, "XTKS 1997-01-06"),
+        ("XYZ.QQ", CHRISTMAS[::2], 0, ""),
+        ("IBM", CHRISTMAS[:1], 0, "XNYS"),
     ],
 )
-def test_absent_sessions(ticker, dates, absent, detail):
+def test_absent_sessions(ticker, dates, absent, named):
     kept, found = check(sessions(*GOOD_WEEK[: len(dates)], dates=dates), ticker)
-    assert found["sessions absent"] == Finding(
-        ticker, "sessions absent", len(kept), len(kept), absent, detail
-    )
+    finding = found["sessions absent"]
+    assert counted(finding) == (ticker, "sessions absent", len(kept), len(kept), absent)
+    assert re.findall(r"X[A-Z]{3}\b|24/7|\d{4}-\d\d-\d\d", finding.detail) == named.split()
 
 
 def test_days_of_a_calendar_are_its_own_sessions():

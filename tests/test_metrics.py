@@ -1,6 +1,7 @@
 """Scores, intervals, tests, trading and the gate, on frames small enough to check by hand."""
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -199,10 +200,8 @@ def test_fault_21_one_class_only() -> None:
     for metric in ("accuracy", "roc_auc"):
         decision = apply_gate(metrics, GATE | {"metric": metric})
         assert not decision["passed"]
-        assert "Only one class occurred: skill can't be measured." in decision["reasons"]
-    assert verdict(metrics) == (
-        "No evidence of skill: only one class occurred in 120 sessions, ROC AUC is undefined."
-    )
+        assert any("one class" in reason for reason in decision["reasons"])
+    assert re.match("No evidence.*one class.* 120 ", verdict(metrics))
 
 
 def test_fault_22_constant_predictions() -> None:
@@ -213,16 +212,11 @@ def test_fault_22_constant_predictions() -> None:
     assert "pesaran_timmermann_p_value" not in metrics
     assert metrics["holm_min_p_value"] == 1.0
     decision = apply_gate(metrics, GATE | {"threshold": -1.0})
-    assert decision == {
-        "passed": False,
-        "reasons": [
-            "The model gives every session the same probability.",
-            "The model predicts the same direction in every session.",
-        ],
-    }
-    assert verdict(metrics) == (
-        "No evidence of skill: the model gives one and the same probability in 120 sessions."
-    )
+    assert decision["passed"] is False
+    probability, direction = decision["reasons"]
+    assert "same probability" in probability
+    assert "same direction" in direction
+    assert re.match("No evidence.*same probability.* 120 ", verdict(metrics))
 
 
 def test_ticker_with_three_sessions() -> None:
@@ -233,21 +227,16 @@ def test_ticker_with_three_sessions() -> None:
     metrics = evaluate(alone, repetitions=50, seed=1, cost_bps=1, trials=5)
     json.dumps(metrics, allow_nan=False)
     assert "accuracy.low" not in metrics
-    assert apply_gate(metrics, GATE)["reasons"][0] == (
-        "Scored on 3 sessions; at least 100 are needed."
-    )
+    assert re.search(r"\b3 .*\b100\b", apply_gate(metrics, GATE)["reasons"][0])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"probability": np.nan},
-            "'probability' must be a probability .* NaN or outside in 8 of 8",
-        ),
-        ({"logistic": 1.5}, "'logistic' must be a probability from 0 to 1"),
-        ({"up": 2}, "'up' must be 0 or 1; it is not in 8 of 8 rows"),
-        ({"session": pd.Timestamp("2024-01-01")}, "ticker and session twice in 7 of 8 rows"),
+        ({"probability": np.nan}, "'probability'.*8 of 8"),
+        ({"logistic": 1.5}, "'logistic'.*8 of 8"),
+        ({"up": 2}, "'up'.*8 of 8"),
+        ({"session": pd.Timestamp("2024-01-01")}, "ticker.*session.*7 of 8"),
     ],
 )
 def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str) -> None:
@@ -266,9 +255,9 @@ def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str)
 
 
 def test_missing_columns_and_rows_are_refused(eight: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"lack the columns \['majority'\]"):
+    with pytest.raises(ValueError, match=r"\['majority'\]"):
         compute_metrics(eight.drop(columns="majority"))
-    with pytest.raises(ValueError, match="Scores have no rows"):
+    with pytest.raises(ValueError, match="no rows"):
         compute_metrics(eight.iloc[:0])
 
 
@@ -401,9 +390,9 @@ def test_superior_ability_of_copies_of_the_benchmark_is_none() -> None:
     benchmark = pd.Series(np.linspace(0.6, 0.8, 100))
     copies = pd.DataFrame({50: benchmark, 100: benchmark})
     assert superior_ability(copies, benchmark, repetitions=100, seed=1)["spa_p_value"] == 1.0
-    with pytest.raises(ValueError, match="different dates"):
+    with pytest.raises(ValueError, match="dates"):
         superior_ability(copies.iloc[1:], benchmark, repetitions=100, seed=1)
-    with pytest.raises(ValueError, match="1 of the losses"):
+    with pytest.raises(ValueError, match=r"\b1 .*losses"):
         superior_ability(copies, benchmark.where(benchmark < 0.8), repetitions=100, seed=1)
 
 
@@ -565,30 +554,28 @@ def flat(**changes: float | None) -> dict[str, float]:
 
 
 def test_gate_passes_with_its_numbers() -> None:
-    assert apply_gate(flat(), GATE) == {
-        "passed": True,
-        "reasons": [
-            "Accuracy less the best baseline's is +0.0200 (95% interval by date +0.0050 to "
-            "+0.0350) on 650 sessions: the lower end is above 0.0000."
-        ],
-    }
+    decision = apply_gate(flat(), GATE)
+    assert decision["passed"] is True
+    [reason] = decision["reasons"]
+    numbers = ("Accuracy", "+0.0200", "95%", "+0.0050", "+0.0350", "650", " 0.0000")
+    assert [number for number in numbers if number not in reason] == []
 
 
 @pytest.mark.parametrize(
     ("metrics", "gate", "reason"),
     [
-        (flat(), {"threshold": 0.005}, "the lower end is not above 0.0050"),
-        (flat(), {"min_sessions": 651}, "Scored on 650 sessions; at least 651 are needed"),
-        (flat(), {"metric": "roc_auc", "threshold": 0.02}, "ROC AUC less 0.5 is +0.0300"),
-        (flat(accuracy_minus_best_baseline__low=None), {}, "has no interval"),
-        (flat(accuracy_minus_best_baseline__low=np.nan), {}, "has no interval"),
-        (flat(classes=1.0), {}, "Only one class occurred"),
-        (flat(classes=None), {}, "Only one class occurred"),
-        (flat(sessions=None), {}, "Scored on nan sessions"),
-        (flat(distinct_probabilities=1.0), {}, "the same probability"),
-        (flat(predicted_up_share=1.0), {}, "the same direction"),
-        (flat(), {"threshold": np.nan}, "the lower end is not above nan"),
-        ({}, {}, "has no interval"),
+        (flat(), {"threshold": 0.005}, " 0.0050"),
+        (flat(), {"min_sessions": 651}, "651"),
+        (flat(), {"metric": "roc_auc", "threshold": 0.02}, "+0.0300"),
+        (flat(accuracy_minus_best_baseline__low=None), {}, "no interval"),
+        (flat(accuracy_minus_best_baseline__low=np.nan), {}, "no interval"),
+        (flat(classes=1.0), {}, "one class"),
+        (flat(classes=None), {}, "one class"),
+        (flat(sessions=None), {}, "nan"),
+        (flat(distinct_probabilities=1.0), {}, "same probability"),
+        (flat(predicted_up_share=1.0), {}, "same direction"),
+        (flat(), {"threshold": np.nan}, "nan"),
+        ({}, {}, "no interval"),
     ],
 )
 def test_gate_fails_closed(metrics: dict, gate: dict, reason: str) -> None:
@@ -614,22 +601,21 @@ def compared(**changes: float | None) -> dict[str, float]:
 def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
     decision = apply_gate(compared(), GATE, champion_version=3)
     assert decision["passed"] is True
-    assert decision["reasons"][1:] == [
-        "Accuracy less the champion's (version 3) is -0.0100 (95% interval by date -0.0250 to "
-        "+0.0050) on 640 sessions: the lower end is above -0.0300."
-    ]
+    _, reason = decision["reasons"]
+    numbers = ("champion", "version 3", "-0.0100", "95%", "-0.0250", "+0.0050", "640", "-0.0300")
+    assert [number for number in numbers if number not in reason] == []
     assert apply_gate(compared(), GATE) == decision
 
 
 @pytest.mark.parametrize(
     ("metrics", "gate", "now", "reason"),
     [
-        (compared(), {"champion_margin": 0.025}, 3, "the lower end is not above -0.0250"),
-        (compared(), {"champion_margin": 0.0}, None, "the lower end is not above -0.0000"),
-        (compared(), {}, 4, "The champion is version 4 now, and it was not compared with that"),
-        (flat(), {}, 1, "The champion is version 1 now, and it was not compared with that"),
-        (compared(accuracy_minus_champion__low=None), {}, 3, "too few of the test sessions"),
-        (compared(), {"metric": "roc_auc"}, 3, "ROC AUC less the champion's (version 3) has no"),
+        (compared(), {"champion_margin": 0.025}, 3, " -0.0250."),
+        (compared(), {"champion_margin": 0.0}, None, " -0.0000."),
+        (compared(), {}, 4, "version 4"),
+        (flat(), {}, 1, "version 1"),
+        (compared(accuracy_minus_champion__low=None), {}, 3, "no interval"),
+        (compared(), {"metric": "roc_auc"}, 3, "ROC AUC"),
     ],
 )
 def test_gate_fails_against_the_champion(
@@ -648,25 +634,30 @@ def test_gate_that_does_not_ask_about_the_champion(metrics: dict[str, float]) ->
 
 
 def test_gate_refuses_an_unknown_metric() -> None:
-    with pytest.raises(ValueError, match=r"'acuracy' is none of \['accuracy', 'roc_auc'\]"):
+    with pytest.raises(ValueError, match=r"'acuracy'.*'accuracy', 'roc_auc'"):
         apply_gate(flat(), GATE | {"metric": "acuracy"})
 
 
 def test_verdict_says_which_it_is() -> None:
-    numbers = (
-        "over 650 sessions the accuracy is 0.5300 against 0.5100 of the best baseline (always up), "
-        "a difference of +0.0200 (95% interval by date {low:+.4f} to +0.0350), and the ROC AUC "
-        "less 0.5 is +0.0300 (95% interval by date {auc:+.4f} to +0.0500)."
-    )
-    assert verdict(flat()) == "Evidence of skill: " + numbers.format(low=0.005, auc=0.01)
-    ranking = flat(accuracy_minus_best_baseline__low=-0.01)
-    assert verdict(ranking) == (
-        "Evidence of ranking only, not of direction: " + numbers.format(low=-0.01, auc=0.01)
-    )
-    nothing = flat(accuracy_minus_best_baseline__low=-0.01, roc_auc_minus_half__low=-0.02)
-    assert verdict(nothing) == "No evidence of skill: " + numbers.format(low=-0.01, auc=-0.02)
-    few = flat(sessions=3.0, accuracy_minus_best_baseline__low=None)
-    assert verdict(few) == "No evidence of skill: 3 sessions are too few for an interval."
+    skill = verdict(flat())
+    ranking = verdict(flat(accuracy_minus_best_baseline__low=-0.01))
+    nothing = verdict(flat(accuracy_minus_best_baseline__low=-0.01, roc_auc_minus_half__low=-0.02))
+    assert skill.startswith("Evidence of skill")
+    assert ranking.startswith("Evidence of ranking")
+    assert nothing.startswith("No evidence of skill")
+    for sentence, low, auc in (
+        (skill, "+0.0050", "+0.0100"),
+        (ranking, "-0.0100", "+0.0100"),
+        (nothing, "-0.0100", "-0.0200"),
+    ):
+        assert "650 sessions" in sentence
+        assert "always up" in sentence
+        assert re.findall(r"[+-]?\d\.\d{4}", sentence) == [
+            *("0.5300", "0.5100", "+0.0200", low, "+0.0350"),
+            *("+0.0300", auc, "+0.0500"),
+        ]
+    few = verdict(flat(sessions=3.0, accuracy_minus_best_baseline__low=None))
+    assert re.match(r"No evidence of skill.* 3 .*interval", few)
 
 
 @pytest.mark.slow

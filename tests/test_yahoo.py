@@ -6,6 +6,7 @@ other cookies: such a try is two requests.
 """
 
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -114,10 +115,9 @@ def test_fault_01_unknown_ticker_is_final_and_the_next_ticker_arrives(
     server.script("AAPL", GOOD)
     with pytest.raises(errors.UnknownTickerError) as caught:
         fetch("APPL")
-    assert str(caught.value) == (
-        "asked Yahoo for APPL, sessions 2022-01-03 to 2022-01-06 (1 try): HTTP 404, no such "
-        "ticker. Look it up there and correct it."
-    )
+    named = ("Yahoo", "APPL", "2022-01-03", "2022-01-06", "HTTP 404")
+    assert [word for word in named if word not in str(caught.value)] == []
+    assert caught.value.attempts == 1
     assert server.requests["APPL"] == 2
     assert len(fetch("AAPL")) == 4
 
@@ -135,7 +135,7 @@ def test_fault_03_start_after_the_last_closed_session_brings_none(
 ) -> None:
     at_noon = datetime(2022, 1, 5, 12, tzinfo=ZoneInfo(NEW_YORK))
     server.script("AAPL", GOOD)
-    with pytest.raises(errors.NoSessionsError, match="what is over by now ends with 2022-01-04"):
+    with pytest.raises(errors.NoSessionsError, match="2022-01-04"):
         fetch(start=date(2022, 1, 5), now=at_noon)
 
 
@@ -150,7 +150,7 @@ def test_fault_04_no_sessions_in_the_range_is_final(
     server.script("AAPL", reply)
     with pytest.raises(errors.NoSessionsError) as caught:
         fetch(start=date(2022, 1, 1), end=date(2022, 1, 2))
-    assert "no sessions between 2022-01-01 and 2022-01-02" in str(caught.value)
+    assert (caught.value.start, caught.value.end) == (date(2022, 1, 1), date(2022, 1, 2))
     assert caught.value.attempts == 1
     assert server.requests["AAPL"] == requests
 
@@ -265,30 +265,28 @@ def of_other_length(result: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "words"),
+    ("edit", "named"),
     [
         (
             renamed,
-            "expected open, high, low, close, adjclose, volume, "
-            "got high, low, close, volume, begin, adjclose, currency",
+            "open, high, low, close, adjclose, volume"
+            ".* high, low, close, volume, begin, adjclose, currency",
         ),
         (
             without_adjusted,
-            "expected open, high, low, close, adjclose, volume, "
-            "got open, high, low, close, volume, currency",
+            "open, high, low, close, adjclose, volume.* open, high, low, close, volume, currency",
         ),
-        (without_zone, "expected exchangeTimezoneName, got open, high"),
-        (of_other_length, "ValueError: All arrays must be of the same length"),
+        (without_zone, "exchangeTimezoneName.* open, high"),
+        (of_other_length, "ValueError"),
     ],
 )
 def test_fault_09_missing_or_renamed_column_is_refused_with_the_version(
-    server: YahooServer, fetch: Fetch, edit: Callable[[dict[str, Any]], None], words: str
+    server: YahooServer, fetch: Fetch, edit: Callable[[dict[str, Any]], None], named: str
 ) -> None:
     server.script("AAPL", prices(WEEK, edit=edit))
-    with pytest.raises(errors.UnexpectedAnswerError) as caught:
+    with pytest.raises(errors.UnexpectedAnswerError, match=named) as caught:
         fetch()
-    assert words in str(caught.value)
-    assert f"(yfinance {yahoo.yfinance.__version__})" in str(caught.value)
+    assert yahoo.yfinance.__version__ in str(caught.value)
     assert server.requests["AAPL"] == 1
 
 
@@ -359,10 +357,8 @@ def test_fault_13_too_many_requests_for_ever_ends_with_an_error_for_all_tickers(
     server.script("AAPL", TOO_MANY)
     with pytest.raises(errors.RateLimitedError) as caught:
         fetch()
-    assert str(caught.value) == (
-        "asked Yahoo for AAPL, sessions 2022-01-03 to 2022-01-06 (4 tries): HTTP 429, too many "
-        "requests. Wait an hour, then run again, for fewer tickers at a time."
-    )
+    assert (caught.value.ticker, caught.value.attempts) == ("AAPL", 4)
+    assert "HTTP 429" in caught.value.cause
     assert server.requests["AAPL"] == 8
     first, second, third = pauses
     assert 2 <= first < 4
@@ -373,12 +369,12 @@ def test_fault_13_too_many_requests_for_ever_ends_with_an_error_for_all_tickers(
 FAILURES = {
     "500": (BROKEN, 8, "HTTP 500"),
     "reset": (RESET, 4, "reset by peer"),
-    "timeout": (replace(GOOD, delay=0.4), 4, "timeout, no whole answer within 0.15 s"),
-    "HTML": (HTML, 4, "HTTP 200, HTML instead of JSON"),
-    "maintenance": (replace(HTML, status=503), 8, "HTTP 503, HTML instead of JSON"),
-    "cut-off JSON": (cut(GOOD), 4, "JSON cut off or broken after"),
+    "timeout": (replace(GOOD, delay=0.4), 4, r"timeout.* 0\.15 s"),
+    "HTML": (HTML, 4, "HTTP 200.*HTML"),
+    "maintenance": (replace(HTML, status=503), 8, "HTTP 503.*HTML"),
+    "cut-off JSON": (cut(GOOD), 4, "JSON"),
     "cut-off transfer": (replace(GOOD, sent=0.5), 4, "IncompleteRead"),
-    "no body": (Reply(), 4, "JSON cut off or broken after 0 characters"),
+    "no body": (Reply(), 4, "JSON.* 0 "),
 }
 
 
@@ -386,13 +382,13 @@ FAILURES = {
 def test_fault_14_source_unavailable_is_asked_again_and_the_cause_is_named(
     server: YahooServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    reply, requests, words = FAILURES[fault]
+    reply, requests, named = FAILURES[fault]
     if fault == "timeout":
         monkeypatch.setattr(yahoo, "TIMEOUT", 0.15)
     server.script("AAPL", reply)
     with pytest.raises(errors.SourceUnavailableError) as caught:
         fetch()
-    assert words in caught.value.cause
+    assert re.search(named, caught.value.cause)
     assert "delisted" not in str(caught.value)
     assert caught.value.attempts == 4
     assert server.requests["AAPL"] == requests
@@ -412,8 +408,8 @@ QUARTER = walk(date(2022, 1, 3), date(2022, 3, 31))
 TRADED = datetime(2022, 5, 31, 16, tzinfo=UTC)
 SINCE = datetime(2010, 1, 4, 15, tzinfo=UTC)
 PARTS = {
-    "first half": (QUARTER[:30], "it ends with 2022-02-11, and Yahoo has it up to 2022-05-31"),
-    "second half": (QUARTER[30:], "it begins with 2022-02-14, and Yahoo has it from 2010-01-04 on"),
+    "first half": (QUARTER[:30], "2022-02-11.*2022-05-31"),
+    "second half": (QUARTER[30:], "2022-02-14.*2010-01-04"),
 }
 
 
@@ -421,10 +417,10 @@ PARTS = {
 def test_fault_12_half_a_range_is_asked_for_again_and_no_answer(
     server: YahooServer, fetch: Fetch, part: str
 ) -> None:
-    rows, words = PARTS[part]
+    rows, named = PARTS[part]
     half = prices(rows, traded=TRADED, since=SINCE)
     server.script("AAPL", half)
-    with pytest.raises(errors.SourceUnavailableError, match=f"part of the range: {words}"):
+    with pytest.raises(errors.SourceUnavailableError, match=named):
         fetch(end=date(2022, 3, 31))
     assert server.requests["AAPL"] == 4
     server.script("AAPL", half, prices(QUARTER, traded=TRADED, since=SINCE))
