@@ -10,7 +10,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from candlecast.databricks.release import REPORT
+from candlecast.databricks.release import REPORT_FILES
 from conftest import ROOT
 from databricks_server import bundle_job
 
@@ -125,7 +125,7 @@ def test_a_release_hands_on_candidate_commit_and_approvals():
 
 def test_the_report_is_what_the_pipeline_writes():
     catalog = (ROOT / "conf/base/catalog.yml").read_text()
-    for name in REPORT:
+    for name in REPORT_FILES:
         assert f"${{_root}}/reporting/{name}\n" in catalog
 
 
