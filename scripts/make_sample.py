@@ -90,12 +90,12 @@ def rows_by_check(prices: pd.DataFrame) -> pd.DataFrame:
     values = prices[["open", "high", "low", "close", "adj_close", "volume"]]
     body = prices[["open", "close"]]
     broken = {
-        "a price or volume missing": values.isna().any(axis=1),
-        "a price or volume not positive": (values <= 0).any(axis=1),
+        "missing price or volume": values.isna().any(axis=1),
+        "price or volume not positive": (values <= 0).any(axis=1),
         "high < low": prices["high"] < prices["low"],
         "open or close above high": body.gt(prices["high"], axis=0).any(axis=1),
         "open or close below low": body.lt(prices["low"], axis=0).any(axis=1),
-        "ticker and session twice": prices.duplicated(["ticker", "session"], keep=False),
+        "duplicate ticker and session": prices.duplicated(["ticker", "session"], keep=False),
         "Saturday or Sunday": prices["session"].dt.dayofweek >= SATURDAY,
     }
     return pd.DataFrame({"check": broken.keys(), "rows": [int(b.sum()) for b in broken.values()]})
