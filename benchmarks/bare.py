@@ -1,14 +1,14 @@
-"""The work of a run without a framework around it: the peer of a whole ``kedro run``.
+"""The same work as ``kedro run``, as a bare script without a framework.
 
-``python benchmarks/bare.py [--quick] FOLDER``: the same imports, one Spark session of the same
-settings, the same six Delta writes, the same forests (five folds and one of all, 1000 trees each),
-one logged model. No checks, no quality, no intervals, no report.
+``python benchmarks/bare.py [--quick] FOLDER``: the same imports, one Spark session with the same
+settings, the same six Delta writes, the same forests (five folds and one on all rows, 1000 trees
+each), one logged model. No checks, no quality table, no intervals, no report.
 """
 
 import sys
 from pathlib import Path
 
-import arch.bootstrap  # noqa: F401 - the same imports
+import arch.bootstrap  # noqa: F401 # for the same imports
 import exchange_calendars  # noqa: F401
 import jinja2  # noqa: F401
 import kedro.framework.cli.cli  # noqa: F401
@@ -33,7 +33,7 @@ LAGS = [f"lag_{n:02d}" for n in range(1, 15)]
 
 
 def main(folder: Path, trees: int) -> None:
-    """Do the work, in the folder."""
+    """Do the work; write everything into the folder."""
     settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
     spark = start_session(settings, folder / "spark")
 
@@ -65,9 +65,9 @@ def main(folder: Path, trees: int) -> None:
             trees, min_weight_fraction_leaf=0.1, random_state=4284, n_jobs=-1
         )
         days = np.sort(train["session"].unique())
-        for fold, (past, scored) in enumerate(TimeSeriesSplit(5).split(days)):
+        for fold, (past, validated) in enumerate(TimeSeriesSplit(5).split(days)):
             before = train[train["session"] < days[past[-1] - 13]]
-            after = train[train["session"].isin(days[scored])]
+            after = train[train["session"].isin(days[validated])]
             forest.fit(before[LAGS], before["up"])
             loss = log_loss(after["up"], forest.predict_proba(after[LAGS])[:, 1], labels=[0, 1])
             mlflow.log_metric("log_loss", loss, step=fold)
@@ -85,12 +85,12 @@ def main(folder: Path, trees: int) -> None:
             skops_trusted_types=["sklearn.tree._tree.Tree"],
             pip_requirements=["scikit-learn", "skops"],
         )
-        scores = test[["ticker", "session", "up"]].assign(
+        predictions = test[["ticker", "session", "up"]].assign(
             probability=model.predict_proba(test[LAGS])[:, 1]
         )
-        write(spark.createDataFrame(scores), "test_scores")
+        write(spark.createDataFrame(predictions), "test_scores")
 
 
 if __name__ == "__main__":
-    *quick, to = sys.argv[1:]
-    main(Path(to), trees=10 if quick == ["--quick"] else 1000)
+    *quick, folder = sys.argv[1:]
+    main(Path(folder), trees=10 if quick == ["--quick"] else 1000)

@@ -1,8 +1,8 @@
-"""Speed as ratios against peers, each measured in this same run: ``make bench``.
+"""Measure speed as a ratio to peers, all in the same run: ``make bench``.
 
-Every contender runs in a process of its own, with its imports done before its clock starts. They
-run in turn, several rounds; a figure is the median of the rounds, with the smallest and the
-largest. ``--quick`` is a small size of everything, to see that it runs.
+Every contender runs in its own process and is timed after its imports. Contenders take turns for
+several rounds; each result is the median of the rounds, with the smallest and the largest.
+``--quick`` runs everything in a small size, to check that it works.
 """
 
 import argparse
@@ -24,14 +24,14 @@ ROOT = HERE.parent
 TREES = [50, 100, 200, 500, 1000]
 ROUNDS = 3
 ROWS = (365, 3270)
-"""Sessions of IBM that the trainings are timed on: about the original's year, and all there are."""
+"""Sessions of IBM to train on: about one year as in the original, and all of the sample."""
 
 PEERS = ("fetch.py", "gate.py", "scoring.py")
-"""The other benchmarks, each a script of its own."""
+"""The other benchmarks, each in its own script."""
 
 
 def write_csv(sessions: int, folder: Path) -> Path:
-    """Write the first sessions of IBM as the original reads them: Open, Close."""
+    """Write the first sessions of IBM with the columns that the original reads: Open, Close."""
     sample = pd.read_csv(ROOT / "data/sample/prices.csv")
     prices = sample[sample["ticker"] == "IBM"].head(sessions)
     file = folder / "ibm.csv"
@@ -40,7 +40,7 @@ def write_csv(sessions: int, folder: Path) -> Path:
 
 
 def open_store(tracking: Path) -> None:
-    """Make MLflow's SQLite store before a clock starts: it is made once, not for each training."""
+    """Create MLflow's SQLite store before timing: it is created once, not per training run."""
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{tracking / 'mlflow.db'}")
@@ -48,7 +48,7 @@ def open_store(tracking: Path) -> None:
 
 
 def time_original(csv: Path, tracking: Path) -> float:
-    """Seconds of the original: five autologged fits, the choice and the test."""
+    """Return the seconds of the original: five autologged fits, selection and test."""
     import original
 
     features, up = original.windows(original.read_deltas(csv))
@@ -59,13 +59,13 @@ def time_original(csv: Path, tracking: Path) -> float:
 
 
 def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
-    """Seconds of candlecast's own nodes and datasets on the rows that the original trains on.
+    """Return the seconds of candlecast's nodes and datasets on the original's training rows.
 
     Args:
-        csv: as for the original.
+        csv: the file that the original reads.
         tracking: a folder for MLflow's store.
-        validate: whether the candidates are tried by walk-forward validation; without it the
-            choice is by training F1, as in the original.
+        validate: whether to select the forest by walk-forward validation. Otherwise it is
+            selected by training F1, as in the original.
     """
     import mlflow
     import original
@@ -103,15 +103,15 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
 
 
 def in_a_process(contender: str, sessions: int) -> float:
-    """Run one contender of this file in a new process."""
+    """Time a contender of the training comparison in a new process."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--contender", contender, str(sessions), folder]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return float(json.loads(said.splitlines()[-1]))
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return float(json.loads(output.splitlines()[-1]))
 
 
 def seconds(command: list[str]) -> float:
-    """Wall-clock seconds of a command, from the shell's side; its last word is an empty folder."""
+    """Return the wall-clock seconds of a command; an empty folder is appended to its last word."""
     with TemporaryDirectory() as folder:
         since = time.perf_counter()
         subprocess.run([*command[:-1], command[-1] + folder], check=True, capture_output=True)
@@ -122,50 +122,50 @@ def compare(title: str, contenders: Mapping[str, Callable[[], float]], rounds: i
     """Print the seconds of each contender, and how many times faster it is than the first.
 
     Args:
-        title: what they do.
-        contenders: what takes the seconds, by name.
-        rounds: how often each is timed, all of them in turn.
+        title: what the contenders do.
+        contenders: functions that return the seconds, by name.
+        rounds: how often each contender is timed. They take turns.
     """
-    took: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds_of: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, time_it in contenders.items():
-            took[name].append(time_it())
+            seconds_of[name].append(time_it())
     sys.stdout.write(f"{title}: median of {rounds} [smallest, largest]\n")
-    first = median(next(iter(took.values())))
-    for name, all_of in took.items():
-        middle = median(all_of)
+    first = median(next(iter(seconds_of.values())))
+    for name, times in seconds_of.items():
+        typical = median(times)
         sys.stdout.write(
-            f"  {name:<38} {middle:6.1f} s [{min(all_of):.1f}, {max(all_of):.1f}]"
-            f"  {first / middle:5.2f} x\n"
+            f"  {name:<38} {typical:6.1f} s [{min(times):.1f}, {max(times):.1f}]"
+            f"  {first / typical:5.2f} x\n"
         )
     sys.stdout.flush()
 
 
 def compare_training(sessions: int, rounds: int) -> None:
-    """Print how much faster the five candidates are fitted and tracked than by the original."""
+    """Compare fitting and tracking the five forests with the original."""
     names = {
         "original": "original, five autologged runs",
         "plain": "candlecast, one logged model",
-        "validated": "candlecast, with walk-forward as well",
+        "validated": "candlecast, with walk-forward validation",
     }
     compare(
-        f"five candidates, fitted and tracked, {sessions} sessions of IBM",
+        f"fitting and tracking five forests, {sessions} sessions of IBM",
         {text: partial(in_a_process, name, sessions) for name, text in names.items()},
         rounds,
     )
 
 
 def compare_run(quick: bool, rounds: int) -> None:
-    """Print the cost of a whole ``kedro run`` beside a bare script of the same work.
+    """Compare a whole ``kedro run`` with a bare script.
 
-    The script has the same imports, session, Delta writes and fits, and logs one model; the run
-    has validation's choice, checks, evaluation and report as well.
+    Both have the same imports, session, Delta writes and fits, and log one model; the run also
+    selects by validation, checks, evaluates and reports.
     """
     bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
     kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--params"]
     small = "forest_sizes=5 10," if quick else ""
     compare(
-        "a whole run on the sample",
+        "a complete run on the sample",
         {
             "bare script": lambda: seconds(bare),
             "kedro run": lambda: seconds([*kedro, f"{small}data_root="]),
@@ -175,7 +175,7 @@ def compare_run(quick: bool, rounds: int) -> None:
 
 
 def time_contender(contender: str, sessions: int, folder: Path) -> float:
-    """Time one contender of the trainings, in this process."""
+    """Time a contender of the training comparison in this process."""
     csv = write_csv(sessions, folder)
     if contender == "original":
         return time_original(csv, folder)
@@ -183,10 +183,10 @@ def time_contender(contender: str, sessions: int, folder: Path) -> float:
 
 
 def main() -> None:
-    """Time everything, or one contender in this process."""
-    parser = argparse.ArgumentParser(description="Speed as ratios against peers.")
+    """Run all benchmarks, or time one contender in this process."""
+    parser = argparse.ArgumentParser(description="Measure speed as a ratio to peers.")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
-    parser.add_argument("--contender", nargs=3, help="of the trainings: name, sessions, folder")
+    parser.add_argument("--contender", nargs=3, help="time one: name, sessions, folder")
     arguments = parser.parse_args()
     if arguments.contender:
         name, sessions, folder = arguments.contender

@@ -1,7 +1,7 @@
-"""What fetching costs beside the client: 500 tickers of twenty years, from a loopback Yahoo.
+"""Measure what fetching costs in addition to the client: ``python benchmarks/fetch.py [--quick]``.
 
-The real yfinance client, the node that fetches and checks, and the dataset that keeps a file a
-ticker. The server is a process of its own. ``python benchmarks/fetch.py [--quick]``
+It fetches twenty years of 500 tickers from a loopback Yahoo server in its own process, with the
+real yfinance client, the node that fetches and checks, and the dataset with one file per ticker.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NODE = "fetch_prices"
 
 
 class Clock:
-    """Adds up the seconds spent in a function, and notes the peak memory at some of its calls."""
+    """Adds up the seconds spent in a function; records the peak memory at some of its calls."""
 
     def __init__(self, function: Any, at: set[int]) -> None:
         self.function, self.at = function, at
@@ -56,13 +56,13 @@ class Clock:
 
 
 def peak() -> float:
-    """The most memory that this process has held, in MB."""
+    """Return the peak memory of this process in MB."""
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
-    """Fetch so many tickers as a run does: seconds in all, the client's clock, rows stored."""
+    """Fetch tickers as a run does; return total seconds, the client's clock and rows per ticker."""
     entry = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())["fetched@pandas"]
     parameters = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())
     parameters |= {"tickers": [f"T{n:03d}" for n in range(tickers)], "purge": parameters["window"]}
@@ -88,8 +88,8 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
 
 
 def main() -> None:
-    """Print our own time a ticker, and the peak memory after ten tickers and after all."""
-    parser = argparse.ArgumentParser(description="What fetching costs beside the client.")
+    """Print the time per ticker, and the peak memory after ten tickers and after all."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="20 tickers instead of 500")
     tickers = 20 if parser.parse_args().quick else 500
     for name in ("kedro", "candlecast"):
@@ -108,8 +108,8 @@ def main() -> None:
     own, client = (1000 * part / tickers for part in (took - clock.seconds, clock.seconds))
     sys.stdout.write(
         f"fetching {tickers} tickers of {rows:,} sessions from a loopback Yahoo\n"
-        f"  yfinance itself, a ticker                  {client:6.1f} ms\n"
-        f"  candlecast beside it, a ticker             {own:6.1f} ms\n"
+        f"  yfinance itself, per ticker                {client:6.1f} ms\n"
+        f"  candlecast in addition, per ticker         {own:6.1f} ms\n"
         f"  peak memory after 10 tickers and after all {clock.peaks[10]:6.0f} MB, {peak():.0f} MB\n"
     )
 

@@ -1,8 +1,8 @@
-"""How often the gate passes a model, with no signal to find and with signals of known strength.
+"""Measure how often the gate passes a model: without a signal, and with signals of known strength.
 
-Simulates price histories of a few tickers that move together, trains a small forest on the first
-80 % of the sessions, predictions the rest, and asks the gate that registration asks. `python
-benchmarks/gate.py` prints the table of size (no signal) and power (a planted autocorrelation).
+`python benchmarks/gate.py` simulates price histories of a few correlated tickers, trains a small
+forest on the first 80 % of the sessions, predicts the rest and applies the gate of registration. It
+prints the gate's size (no signal) and power (a planted autocorrelation).
 """
 
 import argparse
@@ -25,16 +25,16 @@ WINDOW = 14
 TICKERS = 3
 SESSIONS = 2500
 CORRELATION = 0.5
-"""Of the tickers' shocks on one date."""
+"""Correlation of the tickers' shocks on one date."""
 
 DRIFT = 0.05
-"""Mean shock of a history without signal, in standard deviations: up on 52 % of sessions."""
+"""Mean shock without a signal, in standard deviations: 52 % of the sessions are up."""
 
 STRENGTHS = (0.53, 0.55, 0.58)
 """Bayes accuracies of the planted signals."""
 
 NOMINAL = (1 - CONFIDENCE) / 2
-"""The rate at which a lower end lies above zero by chance."""
+"""The rate at which the lower end of an interval lies above zero by chance."""
 
 REPETITIONS = 1000
 TREES = 10
@@ -44,28 +44,29 @@ Floats = npt.NDArray[np.float64]
 
 
 def autocorrelation(bayes_accuracy: float) -> float:
-    """Return the coefficient of a reverting Gaussian AR(1) whose next sign is told this accurately.
+    """Return the coefficient of a mean-reverting Gaussian AR(1) with this best possible accuracy.
 
-    The best guess is the sign of phi times the last value. Last and next value are jointly normal
-    with correlation phi, so that guess is right with probability 1/2 + arcsin(|phi|) / pi
-    (Sheppard 1899): |phi| = sin(pi (accuracy - 1/2)). Phi is negative, a rise tends to be followed
-    by a fall: with a positive one the previous-day baseline would be the best guess itself, and a
-    gate on the accuracy over that baseline would rightly pass nobody.
+    The best prediction is the sign of phi times the last value. Last and next value are jointly
+    normal with correlation phi, so that prediction is right with probability
+    1/2 + arcsin(|phi|) / pi (Sheppard 1899): |phi| = sin(pi (accuracy - 1/2)). Phi is negative: a
+    rise tends to be followed by a fall. With a positive phi the previous-day baseline itself would
+    be the best prediction, and a gate on the accuracy minus that baseline would rightly pass no
+    model.
     """
     return -float(np.sin(np.pi * (bayes_accuracy - 0.5)))
 
 
 def autoregression(shocks: Floats, phi: float) -> Floats:
-    """Return values that are `phi` times the one before plus their shock, along the first axis."""
+    """Return an AR(1) series along the first axis: `phi` times the previous value plus a shock."""
     return np.asarray(signal.lfilter([1.0], [1.0, -phi], shocks, axis=0))
 
 
 def bodies(bayes_accuracy: float, generator: np.random.Generator) -> Floats:
     """Simulate candle bodies, one row per session, one column per ticker.
 
-    Shocks of the tickers are correlated, and their size follows a slow volatility that all share.
-    The size changes no sign, so the Bayes accuracy stays what `autocorrelation` says. At 0.5 there
-    is no signal, but a drift, so that always up is a baseline worth beating.
+    The tickers' shocks are correlated, and their size follows a slowly changing common volatility.
+    Volatility changes no sign, so it does not change the Bayes accuracy. At an accuracy of 0.5
+    there is no signal but a drift, which makes "always up" a meaningful baseline.
     """
     common = generator.standard_normal((SESSIONS, 1))
     own = generator.standard_normal((SESSIONS, TICKERS))
@@ -78,14 +79,14 @@ def bodies(bayes_accuracy: float, generator: np.random.Generator) -> Floats:
 
 
 def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
-    """Train on the first 80 % of the sessions less a purge, and score the rest.
+    """Train on the first 80 % of the sessions minus a purge, and predict the rest.
 
     Args:
         body: one row per session, one column per ticker.
-        seed: of the forest.
+        seed: the forest's seed.
 
     Returns:
-        A predictions frame as `candlecast.metrics` takes it, one row per ticker and session.
+        A frame for `candlecast.evaluation.metrics`, one row per ticker and session.
     """
     windows = np.lib.stride_tricks.sliding_window_view(body, WINDOW, axis=0)[:-1]
     up = (body[WINDOW:] > 0).astype(np.int8)
@@ -111,7 +112,7 @@ def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
 
 
 def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
-    """Simulate one history and return whether each gate passes (1 or 0), and the accuracy."""
+    """Simulate one history; return whether each gate passes (1 or 0), accuracy and ROC AUC."""
     generator = np.random.default_rng([SEED, int(1000 * bayes_accuracy), seed])
     predictions = predictions_of(bodies(bayes_accuracy, generator), seed)
     metrics = {
@@ -126,24 +127,24 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
 
 
 def workers() -> ProcessPoolExecutor:
-    """Return two fresh processes; forked ones could inherit a lock from a thread of ours."""
+    """Return two new processes; forked ones could inherit a thread's lock."""
     return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:
-    """Run `passes` on several histories, the same ones every time: one row per history."""
+    """Run `passes` on several histories, always the same ones; return one row per history."""
     one = partial(passes, bayes_accuracy=bayes_accuracy)
     return pd.DataFrame(pool.map(one, range(histories), chunksize=10))
 
 
 def binomial_interval(passed: int, histories: int) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson) 95 % interval of a rate."""
+    """Return the exact (Clopper-Pearson) 95 % interval for a rate."""
     low, high = stats.binomtest(passed, histories).proportion_ci(CONFIDENCE)
     return float(low), float(high)
 
 
 def table(pool: ProcessPoolExecutor, histories: int, histories_with_signal: int) -> pd.DataFrame:
-    """Return the rate at which each gate passes, one row a Bayes accuracy."""
+    """Return the rate at which each gate passes, one row per Bayes accuracy."""
     rows = []
     for bayes in (0.5, *STRENGTHS):
         count = histories if bayes == 0.5 else histories_with_signal
@@ -162,14 +163,14 @@ def table(pool: ProcessPoolExecutor, histories: int, histories_with_signal: int)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--histories", type=int, default=400, help="without signal")
-    parser.add_argument("--histories-with-signal", type=int, default=100, help="for each strength")
-    parser.add_argument("--quick", action="store_true", help="two histories each")
+    parser.add_argument("--histories", type=int, default=400, help="number without a signal")
+    parser.add_argument("--histories-with-signal", type=int, default=100, help="number per signal")
+    parser.add_argument("--quick", action="store_true", help="two histories per row")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.histories = arguments.histories_with_signal = 2
     with workers() as processes:
         rates = table(processes, arguments.histories, arguments.histories_with_signal)
     text = rates.to_string(index=False)
-    nominal = f"The nominal rate without signal (bayes_accuracy 0.5) is {NOMINAL:.3f}.\n"
+    nominal = f"The nominal rate without a signal (bayes_accuracy 0.5) is {NOMINAL:.3f}.\n"
     sys.stdout.write(f"{text}\n{nominal}")

@@ -1,10 +1,10 @@
-"""The procedure candlecast is measured against: five autologged forests on raw candle bodies.
+"""The original procedure that candlecast is compared with: five autologged forests on raw bodies.
 
-Run `python benchmarks/original.py --csv FILE`. FILE holds one row per session of one ticker, oldest
-first, with the columns Open and Close; other columns are ignored. The procedure, kept as it was:
-the 14 bodies (close - open) before a session predict whether its body is positive, on a random
-75/25 split, and the forest with the best weighted F1 on its own training rows is chosen. A random
-split of overlapping windows and a choice by training score are what candlecast does otherwise.
+Run `python benchmarks/original.py --csv FILE`. FILE has one row per session of one ticker, oldest
+first, with the columns Open and Close; other columns are ignored. The procedure is unchanged: the
+14 bodies (close - open) before a session predict whether its body is positive, on a random 75/25
+split, and the forest with the best weighted F1 on its own training rows is selected. candlecast
+avoids both the random split of overlapping windows and the selection by a training metric.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-# MLflow decides on import; the benchmark needs no network.
+# MLflow reads this on import; the benchmark needs no network.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
@@ -37,10 +37,11 @@ TEST_SIZE = 0.25
 
 
 class Original(NamedTuple):
-    """What the procedure ends with.
+    """The result of the procedure.
 
-    `trees` is the chosen size, `training_f1` the weighted F1 on the training rows by size,
-    `test_accuracy` and `report` (scikit-learn's text) are the chosen forest's on the test rows.
+    `trees` is the selected size, `training_f1` the weighted F1 on the training rows by size;
+    `test_accuracy` and `report` (scikit-learn's text) are about the selected forest on the test
+    rows.
     """
 
     trees: int
@@ -50,10 +51,10 @@ class Original(NamedTuple):
 
 
 def read_deltas(csv: Path) -> np.ndarray:
-    """Return close - open of every row of the file, in its order and its currency.
+    """Return close - open of every row of the file, in the file's order and currency.
 
-    A row without an open or a close is dropped and counted on stderr: the windows then run over the
-    rows there are. The procedure itself did nothing about it.
+    A row without an open or a close is dropped and counted on stderr; the windows are built from
+    the remaining rows. The original did not handle such rows.
 
     Raises:
         ValueError: A column is missing, or a price is not a number.
@@ -77,7 +78,7 @@ def read_deltas(csv: Path) -> np.ndarray:
 
 
 def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features and the label: one row per session that has 14 sessions before it.
+    """Return features and label, one row per session with 14 earlier sessions.
 
     The features are the 14 bodies before the session, oldest first; the label is 1 where the
     session's own body is positive, else 0.
@@ -90,7 +91,7 @@ def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     array([0, 1])
 
     Raises:
-        ValueError: There are too few sessions for two windows.
+        ValueError: Fewer sessions than two windows need.
     """
     if len(deltas) < WINDOW + 2:
         raise ValueError(f"expected at least {WINDOW + 2} sessions, got {len(deltas)}")
@@ -99,22 +100,22 @@ def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Original:
-    """Split, fit the five forests in an autologged MLflow run each, choose one and score it.
+    """Split, fit five forests in one autologged MLflow run each, select one and evaluate it.
 
     Args:
-        features: As `windows` returns them.
-        up: The label.
-        tracking: An existing folder for MLflow's SQLite store and artifacts; all is written there.
+        features: From `windows`.
+        up: The label from `windows`.
+        tracking: An existing folder for MLflow's SQLite store and artifacts.
 
     Raises:
-        ValueError: The training rows hold one class only.
+        ValueError: The training rows have only one class.
     """
     train, test, train_up, test_up = train_test_split(
         features, up, test_size=TEST_SIZE, random_state=SEED
     )
     if len(np.unique(train_up)) < 2:
         raise ValueError(f"expected both classes among {len(train_up)} training rows, got one")
-    forests, scores = {}, {}
+    forests, training_f1 = {}, {}
     with _autolog(tracking) as experiment:
         for trees in TREES:
             forest = RandomForestClassifier(
@@ -127,12 +128,12 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
             with mlflow.start_run(experiment_id=experiment, run_name=f"{trees} trees") as run:
                 forests[trees] = forest.fit(train, train_up)
             metrics = MlflowClient().get_run(run.info.run_id).data.metrics
-            scores[trees] = metrics["training_f1_score"]
-    chosen = max(TREES, key=lambda trees: scores[trees])
-    predicted = forests[chosen].predict(test)
+            training_f1[trees] = metrics["training_f1_score"]
+    selected = max(TREES, key=lambda trees: training_f1[trees])
+    predicted = forests[selected].predict(test)
     return Original(
-        trees=chosen,
-        training_f1=scores,
+        trees=selected,
+        training_f1=training_f1,
         test_accuracy=float(accuracy_score(test_up, predicted)),
         report=classification_report(test_up, predicted, zero_division=0),
     )
@@ -140,10 +141,10 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
 
 @contextmanager
 def _autolog(tracking: Path) -> "Iterator[str]":
-    """Yield the id of a new experiment under `tracking`, with autologging on in between.
+    """Yield the id of a new experiment under `tracking`, with autologging on inside the block.
 
-    Everything else is autolog's default: cloudpickle, which it takes for itself where log_model
-    would refuse a forest, signature, figures, and pip requirements inferred for every model.
+    Everything else is autolog's default: cloudpickle (although log_model would refuse it for a
+    forest), signature, figures, and pip requirements inferred for every model.
     """
     was_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     before = mlflow.get_tracking_uri() if was_set else None
@@ -152,18 +153,18 @@ def _autolog(tracking: Path) -> "Iterator[str]":
     mlflow.sklearn.autolog(silent=True)
     try:
         with warnings.catch_warnings():
-            # mlflow 3.17's autolog calls log_loss by an argument scikit-learn 1.9 has renamed.
+            # mlflow 3.17's autolog passes log_loss an argument that scikit-learn 1.9 renamed.
             warnings.filterwarnings("ignore", "`y_pred` was renamed", FutureWarning)
-            # Without its own location an experiment writes ./mlruns into the working directory.
+            # By default an experiment writes ./mlruns into the working directory.
             yield mlflow.create_experiment("original", artifact_location=(folder / "runs").as_uri())
     finally:
         mlflow.sklearn.autolog(disable=True)
-        # None unsets it, which the annotation forgets (mlflow 3.17).
+        # None unsets it, although the annotation does not allow it (mlflow 3.17).
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 def main() -> None:
-    """Print the chosen size, its training F1, its test accuracy and the classification report."""
+    """Print the selected size with its training F1, test accuracy and classification report."""
     parser = argparse.ArgumentParser(description="Five autologged forests on raw candle bodies.")
     parser.add_argument("--csv", type=Path, required=True, help="a file with Open and Close")
     csv = parser.parse_args().csv

@@ -1,8 +1,8 @@
-"""Scoring on Spark beside plain scikit-learn, on the same rows: ``python benchmarks/scoring.py``.
+"""Compare prediction on Spark with plain scikit-learn: ``python benchmarks/scoring.py``.
 
-Ten million windows of 14 lags lie in Parquet. Spark reads, scores and throws away all of them; that
-includes the start of the job. scikit-learn scores them in memory, a million at a time (faster than
-all at once), and neither reads nor writes: the best case for it.
+Spark reads ten million windows of 14 lags from Parquet, predicts them and discards the result; its
+time includes the start of the job. scikit-learn predicts the same rows in memory, a million at a
+time (which is faster than all at once), and neither reads nor writes: its best case.
 """
 
 import argparse
@@ -31,14 +31,14 @@ ROOT = Path(__file__).parents[1]
 LAGS = lag_columns(14)
 SEED = 4284
 SLICE = 1_000_000
-"""Rows that scikit-learn scores at once."""
+"""Rows that scikit-learn predicts at once."""
 
-ENOUGH = 0.5
-"""The ratio aimed at, against scikit-learn on one core."""
+TARGET = 0.5
+"""The target: the ratio to scikit-learn's throughput on one core."""
 
 
 def fit_forest(trees: int) -> RandomForestClassifier:
-    """Fit a forest as the project does, on random bodies with a little signal."""
+    """Fit a forest as the project does, on random bodies with a weak signal."""
     random = np.random.default_rng(SEED)
     lags = random.normal(0, 0.02, (20_000, len(LAGS))).astype(np.float32)
     up = (random.normal(0, 0.02, len(lags)) - 0.1 * lags[:, 0] > 0).astype(int)
@@ -47,7 +47,7 @@ def fit_forest(trees: int) -> RandomForestClassifier:
 
 
 def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
-    """Write random windows, made by Spark."""
+    """Write random windows with Spark."""
     bodies = (
         (F.randn(SEED + lag) * 0.02).cast("float").alias(name) for lag, name in enumerate(LAGS)
     )
@@ -55,15 +55,15 @@ def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
 
 
 def time_spark(spark: SparkSession, forest: RandomForestClassifier, folder: str) -> float:
-    """Seconds in which Spark reads, scores and throws away every row."""
+    """Return the seconds that Spark takes to read and predict all rows."""
     since = time.perf_counter()
-    scored = predict_windows(forest, spark.read.parquet(folder), LAGS)
-    scored.write.format("noop").mode("overwrite").save()
+    predictions = predict_windows(forest, spark.read.parquet(folder), LAGS)
+    predictions.write.format("noop").mode("overwrite").save()
     return time.perf_counter() - since
 
 
 def time_sklearn(forest: RandomForestClassifier, lags: np.ndarray, jobs: int) -> float:
-    """Seconds of scikit-learn's own ``predict_proba`` on rows in memory."""
+    """Return the seconds that scikit-learn takes to predict the rows in memory."""
     forest.set_params(n_jobs=jobs)
     since = time.perf_counter()
     for first in range(0, len(lags), SLICE):
@@ -72,7 +72,7 @@ def time_sklearn(forest: RandomForestClassifier, lags: np.ndarray, jobs: int) ->
 
 
 def in_memory(folder: str, rows: int) -> np.ndarray:
-    """The rows as scikit-learn wants them: one float32 matrix."""
+    """Return the rows as one float32 matrix, as scikit-learn needs them."""
     lags, first = np.empty((rows, len(LAGS)), dtype=np.float32), 0
     for file in sorted(Path(folder).glob("*.parquet")):
         for batch in pq.ParquetFile(file).iter_batches(SLICE, columns=LAGS):
@@ -84,10 +84,10 @@ def in_memory(folder: str, rows: int) -> np.ndarray:
 
 
 def worker_peak() -> float:
-    """The most memory that a Python worker has held, in MB; NaN where /proc does not tell."""
+    """Return the highest peak memory of a Python worker in MB; NaN without /proc."""
     peaks = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):  # it has ended
+        with contextlib.suppress(OSError, IndexError):  # the process has ended
             if b"pyspark.daemon" in (folder / "cmdline").read_bytes():
                 status = (folder / "status").read_text()
                 peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
@@ -95,7 +95,7 @@ def worker_peak() -> float:
 
 
 def main() -> None:
-    """Time both, and print throughput and ratio."""
+    """Time both; print throughput and ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--trees", type=int, default=100)
@@ -117,15 +117,15 @@ def main() -> None:
     speed = {name: rows / took for name, took in seconds.items()}
     one, every = speed["spark"] / speed["1"], speed["spark"] / speed["-1"]
     sys.stdout.write(
-        f"scoring {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
+        f"predicting {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
         f"  scikit-learn, n_jobs=1   {speed['1']:10,.0f} rows/s\n"
         f"  scikit-learn, n_jobs=-1  {speed['-1']:10,.0f} rows/s\n"
-        f"  on Spark, Parquet in     {speed['spark']:10,.0f} rows/s"
+        f"  Spark, from Parquet      {speed['spark']:10,.0f} rows/s"
         f"  {one:.2f} x n_jobs=1, {every:.2f} x n_jobs=-1\n"
-        f"  most memory of a Python worker: {peak:.0f} MB\n"
+        f"  peak memory of a Python worker: {peak:.0f} MB\n"
     )
-    if rows >= 10_000_000 and one < ENOUGH:
-        sys.exit(f"The aim of {ENOUGH} x n_jobs=1 is missed.")
+    if rows >= 10_000_000 and one < TARGET:
+        sys.exit(f"Below the target of {TARGET} x n_jobs=1.")
 
 
 if __name__ == "__main__":

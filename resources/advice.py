@@ -1,8 +1,8 @@
 # Databricks notebook source
 # ruff: noqa: F821, T201
-"""Set the task value ``retrain``: true when the track record advises a new training.
+"""Set the task value ``retrain``: true when the track record advises retraining.
 
-The forecast job's condition reads it (jobs.yml). A task that is a wheel cannot set one.
+A condition of the forecast job reads it (jobs.yml). A wheel task cannot set task values.
 """
 
 import json

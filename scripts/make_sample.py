@@ -1,7 +1,7 @@
 """Write data/sample/prices.csv from the package bokeh_sampledata, and print what is in it.
 
 Run `python scripts/make_sample.py`. It needs bokeh_sampledata 2026.1 and no network. Prices are
-copied as text, so not a digit changes. What it prints are the tables of data/sample/README.md.
+copied as text, so no digit changes. It prints the tables of data/sample/README.md.
 """
 
 import csv
@@ -33,14 +33,14 @@ def read_source(path: Path) -> str:
         path: The package's stocks.csv.gz.
 
     Raises:
-        SystemExit: The file is absent or isn't the one this sample was made from.
+        SystemExit: The file is missing or isn't the one this sample was made from.
     """
     found = gzip.decompress(path.read_bytes()) if path.exists() else b""
     digest = hashlib.sha256(found).hexdigest()
     if digest != SOURCE_SHA256:
-        came = f"SHA-256 {digest}" if found else "no such file"
+        actual = f"SHA-256 {digest}" if found else "no such file"
         sys.exit(
-            f"make_sample: expected {path} with SHA-256 {SOURCE_SHA256}, got {came}: "
+            f"make_sample: expected {path} with SHA-256 {SOURCE_SHA256}, got {actual}: "
             "install bokeh-sampledata 2026.1"
         )
     return found.decode()
@@ -50,7 +50,7 @@ def to_sample(source: str) -> str:
     """Return the sample as CSV text: one row per ticker and session, sorted by both.
 
     Values are the source's own text. `dividends` and `stock_splits` stay empty: the source doesn't
-    say them, and unknown is not zero.
+    contain them, and unknown is not zero.
     """
     rows = sorted(
         [row[name] for name in SOURCE_COLUMNS] for row in csv.DictReader(io.StringIO(source))
@@ -63,7 +63,7 @@ def to_sample(source: str) -> str:
 
 
 def sessions_by_ticker(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per ticker: its sessions, against the NYSE calendar, and how bodies fall."""
+    """Return one row per ticker: its sessions against the NYSE calendar, and its body signs."""
     calendar = exchange_calendars.get_calendar("XNYS", start="2000-01-01", end="2013-12-31")
     rows = []
     for ticker, group in prices.groupby("ticker"):
@@ -86,23 +86,23 @@ def sessions_by_ticker(prices: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_by_check(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per check of the price contract, with the number of rows that break it."""
+    """Return one row per rule for prices, with the number of rows that break it."""
     values = prices[["open", "high", "low", "close", "adj_close", "volume"]]
     body = prices[["open", "close"]]
     broken = {
-        "a price or volume missing": values.isna().any(axis=1),
-        "a price or volume not positive": (values <= 0).any(axis=1),
+        "missing price or volume": values.isna().any(axis=1),
+        "price or volume not positive": (values <= 0).any(axis=1),
         "high < low": prices["high"] < prices["low"],
         "open or close above high": body.gt(prices["high"], axis=0).any(axis=1),
         "open or close below low": body.lt(prices["low"], axis=0).any(axis=1),
-        "ticker and session twice": prices.duplicated(["ticker", "session"], keep=False),
+        "duplicate ticker and session": prices.duplicated(["ticker", "session"], keep=False),
         "Saturday or Sunday": prices["session"].dt.dayofweek >= SATURDAY,
     }
     return pd.DataFrame({"check": broken.keys(), "rows": [int(b.sum()) for b in broken.values()]})
 
 
 def adjustment_steps(prices: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per session on which adj_close / close grew by over 5 %: splits, mostly."""
+    """Return one row per session on which adj_close / close grew by over 5 %, mostly splits."""
     ratio = prices["adj_close"] / prices["close"]
     step = ratio / ratio.groupby(prices["ticker"]).shift()
     found = prices.assign(step=step.round(4))[step > SMALLEST_STEP]

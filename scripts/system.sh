@@ -1,20 +1,20 @@
 #!/bin/sh
-# What pip can't bring: `system.sh java` (17 or later, for Spark), `system.sh browser` (for the tests of the pages).
-# Installs Debian's where that is possible, else says what to do. Without a browser the tests go on without those.
+# What pip can't install: `system.sh java` (17 or later, for Spark), `system.sh browser` (Chromium, for the tests of HTML
+# pages). As root on Debian it installs the package; otherwise it prints what to do. Only Java is required.
 set -eu
 
-install() { # what it is for, then packages of which the first that there is will do
+install() { # the message, then package names: installs the first one available
     what=$1
     shift
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        echo "$what: installing Debian's"
+        echo "$what: installing it with apt-get"
         apt-get update -qq || true
         for package in "$@"; do
             DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" \
                 >/dev/null 2>&1 && return
         done
     fi
-    echo "$what. Install it (Debian, Ubuntu: sudo apt-get install $2), then type the same again." >&2
+    echo "$what. Install it (Debian, Ubuntu: sudo apt-get install ${2:-$1}), then run the command again." >&2
     exit 1
 }
 
@@ -25,7 +25,7 @@ java)
     [ "${version:-0}" -ge 17 ] && exit
     what="candlecast needs Java 17 or later (for Spark), found ${version:-none}"
     if [ -n "${JAVA_HOME:-}" ]; then
-        echo "$what in JAVA_HOME=$JAVA_HOME. Point JAVA_HOME at one, then type the same again." >&2
+        echo "$what in JAVA_HOME=$JAVA_HOME. Set JAVA_HOME to a newer one, then run the command again." >&2
         exit 1
     fi
     install "$what" openjdk-21-jre-headless openjdk-17-jre-headless
@@ -34,6 +34,6 @@ browser)
     for name in chromium chromium-browser google-chrome; do
         command -v "$name" >/dev/null && exit
     done
-    (install "The tests of the pages need Chromium" chromium chromium) || true
+    (install "The tests of HTML pages need Chromium" chromium) || true
     ;;
 esac

@@ -1,4 +1,4 @@
-"""A page of the project in a real browser (the fixture `browser`), and what it does there."""
+"""Open the project's pages in a real browser (the fixture `browser`) and record what they do."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page
 
 EVIL = "<script>alert(1)</script>"
 SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
-"""Width and height; whatever font the machine has, the widest of the usual ones is DejaVu Sans."""
+"""Width and height in pixels."""
 
 CONTRASTS = """() => {
   const light = colour => {
@@ -24,29 +24,30 @@ CONTRASTS = """() => {
     .map(part => [part.textContent.trim().slice(0, 40),
       against(getComputedStyle(part)[part.closest('svg') ? 'fill' : 'color'])]);
 }"""
-"""Every text of the page, with its contrast against the page's background."""
+"""JavaScript that returns every text of the page with its contrast to the background."""
 
 
-class Watched:
-    """A page, and what it did that it should not."""
+class WatchedPage:
+    """A page, and everything it did that it should not."""
 
     def __init__(self, page: Page):
         self.page = page
-        self.complaints: list[str] = []
-        page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
+        self.problems: list[str] = []
+        page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
         page.on("request", self._note)
 
     def _note(self, request: Any) -> None:
         if not request.url.startswith("file://"):
-            self.complaints.append(f"request: {request.url}")
+            self.problems.append(f"request: {request.url}")
 
 
-def opened(browser: Browser, report: Path, theme: Any, size: str) -> Watched:
+def open_page(browser: Browser, file: Path, theme: Any, size: str) -> WatchedPage:
+    """Open a file in a theme (light or dark) and a size of `SIZES`."""
     width, height = SIZES[size]
-    watched = Watched(
+    watched = WatchedPage(
         browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     )
-    watched.page.goto(report.as_uri())
+    watched.page.goto(file.as_uri())
     return watched

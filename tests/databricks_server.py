@@ -1,7 +1,7 @@
-"""A loopback Databricks workspace, as far as a release needs it; it refuses what the platform does.
+"""A loopback Databricks workspace with what a release needs; it rejects what the platform rejects.
 
-It serves until its ``with`` block ends. Of each fault in `faults` the next request for a path gets
-the first one instead of an answer: an HTTP status, or a word of below.
+It serves until its ``with`` block ends. For each path in `faults`, the next request gets the first
+fault instead of a normal response: an HTTP status, or one of the constants below.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SUMMARY = {
         "registered_models": {"model": {"id": MODEL}},
     }
 }
-"""What ``databricks bundle summary -o json`` prints of the deployment, in short."""
+"""An extract of what ``databricks bundle summary -o json`` prints for the deployment."""
 
-LOST, HALF, HOLD, EMPTY = "lost", "half", "hold", "empty"
-"""Faults: a request is done, and the connection is lost; or half of the answer comes; or none
-until the block ends; or an answer comes that holds nothing."""
+DROPPED, TRUNCATED, HELD, EMPTY = "dropped", "truncated", "held", "empty"
+"""Faults. The request is processed, but the connection drops, half of the response arrives, the
+response is held until the block ends, or the response is an empty object."""
 
 Json = dict[str, Any]
 
@@ -59,43 +59,44 @@ class DatabricksServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.script = [run("TERMINATED", "SUCCESS")]  # what runs/get answers; the last for ever
+        self.states = [run("TERMINATED", "SUCCESS")]  # for runs/get, in order; the last one repeats
         self.faults: dict[str, list[int | str]] = defaultdict(list)  # by the end of a path
         self.files: dict[str, bytes] = {}
-        self.outputs: dict[int, Json] = {}  # of runs/get-output, by the id of a task's run
-        self.commit = COMMIT  # the tag of the jobs
+        self.outputs: dict[int, Json] = {}  # for runs/get-output, by the id of a task's run
+        self.commit = COMMIT  # the jobs' tag
         self.champion = ""  # the candidate whose version has the alias
         self.token = "a token"
-        self.asked: list[str] = []  # paths
+        self.requested: list[str] = []  # paths
         self.started: list[Json] = []  # job parameters, one entry per run
         self.cancelled: list[int] = []
-        self.watched, self.ended = threading.Event(), threading.Event()
+        self.reached = threading.Event()  # a run was polled, or a response is held
+        self.ended = threading.Event()
         self._runs: dict[str, int] = {}  # ids by token
 
     def __enter__(self) -> DatabricksServer:
-        """Begin to serve."""
+        """Start serving."""
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End, also what is held."""
+        """Stop, and release held responses."""
         self.ended.set()
         self.shutdown()
         self.server_close()
 
     def start(self, body: Json) -> Json | int:
-        """Start a run, unless there is one of that token."""
+        """Start a run, unless that token has one already."""
         known = {parameter["name"] for parameter in bundle_job(JOBS[body["job_id"]])["parameters"]}
-        given, token = body["job_parameters"], body["idempotency_token"]
-        texts = all(isinstance(value, str) and "{{" not in value for value in given.values())
-        if not texts or len(token) > 64 or given.keys() - known:
+        parameters, token = body["job_parameters"], body["idempotency_token"]
+        texts = all(isinstance(text, str) and "{{" not in text for text in parameters.values())
+        if not texts or len(token) > 64 or parameters.keys() - known:
             return 400
         if token not in self._runs:
-            self.started.append(given)
+            self.started.append(parameters)
         return {"run_id": self._runs.setdefault(token, len(self.started))}
 
     def log_in(self, path: str, query: dict[str, str], body: bytes) -> Json | int | None:
-        """Answer what makes a login of the token of a workflow's job (OIDC), else None."""
+        """Handle the requests of a login with a workflow job's token (OIDC); None for others."""
         token = f"{self.url}/oidc/v1/token"
         match path:
             case "/.well-known/databricks-config":
@@ -108,10 +109,10 @@ class DatabricksServer(ThreadingHTTPServer):
                 return {"access_token": "exchanged", "token_type": "Bearer", "expires_in": 3600}
         return None
 
-    def answer(  # noqa: PLR0911 # a table
+    def respond(  # noqa: PLR0911 # a table
         self, path: str, query: dict[str, str], body: Json
     ) -> Json | bytes | int:
-        """Answer a request that is logged in; a number is an HTTP status."""
+        """Handle an authenticated request; a number is an HTTP status."""
         run_id = int(query.get("run_id", body.get("run_id", 0)) if "/jobs/" in path else 0)
         match re.sub(r"^/api/2\.\d/(unity-catalog/)?", "", path):
             case "jobs/get" if int(query["job_id"]) in JOBS:
@@ -119,21 +120,21 @@ class DatabricksServer(ThreadingHTTPServer):
             case "jobs/run-now" if body["job_id"] in JOBS:
                 return self.start(body)
             case "jobs/runs/get" if 0 < run_id <= len(self.started):
-                self.watched.set()
-                told = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-                return {"run_id": run_id, "run_page_url": f"{self.url}/run/{run_id}", **told}
+                self.reached.set()
+                state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+                return {"run_id": run_id, "run_page_url": f"{self.url}/run/{run_id}", **state}
             case "jobs/runs/get-output":  # of a task's run, never of a whole run
                 return self.outputs.get(run_id, 400)
             case "jobs/runs/cancel" if 0 < run_id <= len(self.started):
                 self.cancelled.append(run_id)
                 return {}
-            case asked if asked == f"models/{MODEL}/aliases/champion":
+            case alias if alias == f"models/{MODEL}/aliases/champion":
                 return {"version": 3, "run_id": "abc"}
             case "mlflow/runs/get" if query["run_id"] == "abc":
                 tags = [{"key": "candidate", "value": self.champion}]
                 return {"run": {"info": {"run_id": "abc"}, "data": {"tags": tags}}}
-            case asked if asked.startswith("fs/files/"):
-                return self.files.get(asked.removeprefix("fs/files"), 404)
+            case file if file.startswith("fs/files/"):
+                return self.files.get(file.removeprefix("fs/files"), 404)
         return 404
 
 
@@ -150,23 +151,24 @@ class _Handler(BaseHTTPRequestHandler):
         server, url = self.server, urlsplit(self.path)
         path, query = unquote(url.path), dict(parse_qsl(url.query))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        server.asked.append(path)
+        server.requested.append(path)
         faults = next((left for end, left in server.faults.items() if path.endswith(end)), [])
         fault = faults.pop(0) if faults else None
-        if fault == HOLD:
-            server.watched.set()
+        if fault == HELD:
+            server.reached.set()
             server.ended.wait(20)
-        answer: Json | bytes | int | None = fault if isinstance(fault, int) else None
-        answer = answer or server.log_in(path, query, body)
-        if answer is None and self.headers.get("Authorization") == f"Bearer {server.token}":
-            answer = server.answer(path, query, json.loads(body or b"{}"))
-        status = 401 if answer is None else answer if isinstance(answer, int) else 200
-        if status != 200 or fault == EMPTY:
-            said = {"error_code": f"CODE_{status}", "message": f"so it says of {path}"}
-            answer = {} if fault == EMPTY else said
-        if fault == LOST:
+        response: Json | bytes | int | None = fault if isinstance(fault, int) else None
+        response = response or server.log_in(path, query, body)
+        if response is None and self.headers.get("Authorization") == f"Bearer {server.token}":
+            response = server.respond(path, query, json.loads(body or b"{}"))
+        status = 401 if response is None else response if isinstance(response, int) else 200
+        if fault == EMPTY:
+            response = {}
+        elif status != 200:
+            response = {"error_code": f"CODE_{status}", "message": f"rejected {path}"}
+        if fault == DROPPED:
             return
-        raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        raw = response if isinstance(response, bytes) else json.dumps(response).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT")
@@ -174,4 +176,4 @@ class _Handler(BaseHTTPRequestHandler):
         if status in (429, 503):
             self.send_header("Retry-After", "0")
         self.end_headers()
-        self.wfile.write(raw[: len(raw) // 2] if fault == HALF else raw)
+        self.wfile.write(raw[: len(raw) // 2] if fault == TRUNCATED else raw)

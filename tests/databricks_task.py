@@ -1,9 +1,9 @@
-"""What Databricks tasks do, on open-source Spark: a session is there, then the wheel is called.
+"""Run Databricks tasks on open-source Spark: start a session, then call the wheel's entry point.
 
-``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``; the
-folder holds the metastore and the tables. Connect is what serverless compute has. Tasks separated
-by ``--`` share the session, which takes the longest to start. The task ``keep <table>`` is what the
-platform does to its tables when it likes to.
+``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``. The
+folder contains metastore and tables. Serverless compute uses Connect. Tasks separated by ``--``
+share one session, because its start takes longest. The task ``maintain <table>`` does what the
+platform may do to a table at any time.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ from candlecast.runtime.spark import ensure_jars
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Settings of a session with Delta tables by name and a metastore that outlives it."""
+    """Settings of a session with named Delta tables and a persistent metastore."""
     options = [f"-Dderby.system.home={folder}", f"-Djava.io.tmpdir={folder}", "-XX:+UseSerialGC"]
     return {
         "spark.master": "local[2]",
@@ -41,21 +41,21 @@ def settings(folder: Path) -> dict[str, str]:
 
 
 def session(kind: str, folder: Path) -> SparkSession:
-    """Start the session that a task finds."""
+    """Start the session that Databricks provides to a task."""
     ensure_jars()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("task")
-    given = settings(folder)
+    configuration = settings(folder)
     if kind == "connect":
-        builder = builder.remote(given.pop("spark.master"))
-    for name, value in given.items():
+        builder = builder.remote(configuration.pop("spark.master"))
+    for name, value in configuration.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
 
 
-def keep(spark: SparkSession, table: str) -> None:
-    """Commit to a table what predictive optimization does, which changes no row."""
+def maintain(spark: SparkSession, table: str) -> None:
+    """Do to a table what predictive optimization does. It commits, but changes no row."""
     settings = {
         "spark.databricks.delta.vacuum.logging.enabled": "true",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # not 10,000 tasks
@@ -69,7 +69,7 @@ def keep(spark: SparkSession, table: str) -> None:
 
 
 def main() -> None:
-    """Start a session and call the entry point."""
+    """Start a session and run the tasks."""
     kind, folder, *arguments = sys.argv[1:]
     spark = session(kind, Path(folder))
     [entry] = importlib.metadata.entry_points(group="console_scripts", name="candlecast")
@@ -77,10 +77,10 @@ def main() -> None:
         match () if last else tuple(options):
             case ():
                 continue
-            case ("keep", table):
-                keep(spark, table)
-            case given:
-                sys.argv = ["candlecast", *given]
+            case ("maintain", table):
+                maintain(spark, table)
+            case task:
+                sys.argv = ["candlecast", *task]
                 entry.load()()
     spark.stop()
 

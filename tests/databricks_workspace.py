@@ -1,9 +1,8 @@
-"""A workspace's MLflow and Unity Catalog on loopback, as strict as the platform.
+"""A loopback workspace with MLflow and Unity Catalog, as strict as the platform.
 
-MLflow's own clients for ``databricks`` and ``databricks-uc`` talk to it. It hands requests on to an
-open-source store, and refuses what the platform is known to refuse: the table `REFUSALS`, which
-names the source of each. A new call of the project that the platform refuses fails here too, once
-its refusal stands in the table.
+MLflow's own clients for ``databricks`` and ``databricks-uc`` connect to it. It forwards requests to
+an open-source store and rejects what the platform is known to reject: see `REFUSALS`, where each
+entry names its source. To cover another call that the platform rejects, add an entry.
 """
 
 import json
@@ -34,22 +33,22 @@ NAME = r"[^./\s']+\.[^./\s']+\.[^./\s']+"
 
 @dataclass(frozen=True)
 class Call:
-    """A request: ``PATCH``, the path without its query, and the query or the body as a mapping."""
+    """A request: its method, its path without the query, and its query or JSON body."""
 
     method: str
     path: str
-    said: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the platform refuses.
+    """A kind of call that the platform rejects.
 
     Attributes:
-        what: in words.
-        source: where that is written.
-        applies: whether a call is one of these.
-        examples: calls that are.
+        what: a description.
+        source: where this is documented.
+        applies: whether a call is of this kind.
+        examples: calls of this kind.
     """
 
     what: str
@@ -59,54 +58,54 @@ class Refusal:
 
 
 def tags_of(call: Call) -> dict[str, str]:
-    """The tags of a version that a call sets."""
+    """The tags of a model version that a call sets."""
     if call.path == UC + "model-versions/create":
-        return {tag["key"]: tag.get("value", "") for tag in call.said.get("tags", [])}
+        return {tag["key"]: tag.get("value", "") for tag in call.arguments.get("tags", [])}
     if call.path == UC + "model-versions/set-tag":
-        return {call.said["key"]: call.said.get("value", "")}
+        return {call.arguments["key"]: call.arguments.get("value", "")}
     return {}
 
 
 def create(**tags: str) -> Call:
-    """A call that makes a version."""
-    said = {"name": "main.candles.model", "source": "models:/m-1"}
-    given = [{"key": key, "value": value} for key, value in tags.items()]
-    return Call("POST", UC + "model-versions/create", {**said, "tags": given})
+    """A call that creates a model version with these tags."""
+    pairs = [{"key": key, "value": value} for key, value in tags.items()]
+    version = {"name": "main.candles.model", "source": "models:/m-1", "tags": pairs}
+    return Call("POST", UC + "model-versions/create", version)
 
 
-def search(kind: str, **said: Any) -> Call:
-    """A call that searches for logged models or for model versions."""
+def search(kind: str, **query: Any) -> Call:
+    """A call that searches for logged models or model versions."""
     if kind == "model-versions":
-        return Call("GET", UC + "model-versions/search", said)
-    return Call("POST", "/api/2.0/mlflow/logged-models/search", {"experiment_ids": ["1"], **said})
+        return Call("GET", UC + "model-versions/search", query)
+    return Call("POST", "/api/2.0/mlflow/logged-models/search", {"experiment_ids": ["1"], **query})
 
 
 REFUSALS = (
     Refusal(
-        "searching logged models by their run",
+        "searching for logged models by run",
         "mlflow 3.17.2 tracking/_model_registry/fluent.py:358 (TODO); mlflow pull request 15671",
         lambda call: (
             call.path.endswith("mlflow/logged-models/search")
-            and "source_run_id" in call.said.get("filter", "")
+            and "source_run_id" in call.arguments.get("filter", "")
         ),
         (search("logged-models", filter="source_run_id = 'abc'"),),
     ),
     Refusal(
-        "more than 50 logged models in one answer",
+        "requesting more than 50 logged models at once",
         "Databricks REST reference, Search logged models: max_results, the maximum is 50",
         lambda call: (
             call.path.endswith("mlflow/logged-models/search")
-            and int(call.said.get("max_results", 0)) > 50
+            and int(call.arguments.get("max_results", 0)) > 50
         ),
         (search("logged-models", max_results=51),),
     ),
     Refusal(
-        "searching model versions by anything but name = '<catalog>.<schema>.<model>'",
+        "searching for model versions by anything but name = '<catalog>.<schema>.<model>'",
         "mlflow 3.17.2 store/_unity_catalog/registry/uc_native_rest_store.py:567; mlflow issue "
         "12217",
         lambda call: (
             call.path == UC + "model-versions/search"
-            and not re.fullmatch(rf"name\s*=\s*'{NAME}'", call.said.get("filter", ""))
+            and not re.fullmatch(rf"name\s*=\s*'{NAME}'", call.arguments.get("filter", ""))
         ),
         (
             search("model-versions", filter="run_id='abc'"),
@@ -116,12 +115,12 @@ REFUSALS = (
         ),
     ),
     Refusal(
-        "a registered model whose name has not three levels",
+        "a registered model whose name does not have three levels",
         "mlflow 3.17.2 utils/_unity_catalog_utils.py, get_full_name_from_sc; Databricks "
         "documentation, Manage model lifecycle in Unity Catalog",
         lambda call: (
             call.path.startswith((UC + "registered-models/", UC + "model-versions/"))
-            and not re.fullmatch(NAME, call.said.get("name", "main.candles.model"))
+            and not re.fullmatch(NAME, call.arguments.get("name", "main.candles.model"))
         ),
         (
             Call("POST", UC + "registered-models/create", {"name": "candlecast"}),
@@ -129,7 +128,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
-        "stages, and all else of the registry that workspaces had before Unity Catalog",
+        "stages and all other calls of the workspace registry, Unity Catalog's predecessor",
         "mlflow 3.17.2 store/_unity_catalog/registry/rest_store.py, "
         "transition_model_version_stage; Databricks documentation, as above",
         lambda call: call.path.startswith(
@@ -144,14 +143,14 @@ REFUSALS = (
         ),
     ),
     Refusal(
-        "a tag whose key has one of . , - = / :",
+        "a tag whose key contains one of . , - = / :",
         "Databricks documentation, Apply tags to Unity Catalog securable objects: Constraints",
         lambda call: any(re.search("[.,=/:-]", key) for key in tags_of(call)),
         tuple(create(**{f"a{letter}b": "c"}) for letter in ".,-=/:"),
     ),
     Refusal(
         "a tag whose value is longer than 1,000 characters",
-        "the same",
+        "as above",
         lambda call: any(len(value) > 1000 for value in tags_of(call).values()),
         (
             create(a="b" * 1001),
@@ -163,27 +162,27 @@ REFUSALS = (
         ),
     ),
     Refusal(
-        "more than 50 tags of one version",
-        "the same",
+        "more than 50 tags on one version",
+        "as above",
         lambda call: len(tags_of(call)) > 50,
         (create(**{f"tag{number}": "" for number in range(51)}),),
     ),
     Refusal(
-        "an experiment whose name is not an absolute path of the workspace",
+        "an experiment whose name is not an absolute workspace path",
         "Databricks documentation, Organize training runs with MLflow experiments",
         lambda call: (
             call.path == "/api/2.0/mlflow/experiments/create"
-            and not call.said.get("name", "").startswith("/")
+            and not call.arguments.get("name", "").startswith("/")
         ),
         (Call("POST", "/api/2.0/mlflow/experiments/create", {"name": "candlecast"}),),
     ),
 )
-"""Two more refusals depend on what was stored before: `Workspace.finalize` demands a signature, and
-`Workspace.set_tag` counts the tags that a version has."""
+"""Two more rules depend on stored data: `Workspace.finalize` requires a signature, and
+`Workspace.set_tag` limits the number of tags on a version."""
 
 
 class RefusedError(Exception):
-    """The platform refuses a call.
+    """The platform rejects a call.
 
     Attributes:
         code: MLflow's error code.
@@ -199,18 +198,18 @@ class Workspace:
 
     Args:
         database: the SQLite file of an open-source MLflow store.
-        files: the folder for files of the workspace that are not there yet.
-        absent: the code for what is not there. That of Unity Catalog is documented nowhere.
+        files: the folder for the workspace's new files.
+        missing_code: the error code for missing things. Unity Catalog's is not documented.
     """
 
-    def __init__(self, database: Path, files: Path, absent: str = "RESOURCE_DOES_NOT_EXIST"):
+    def __init__(self, database: Path, files: Path, missing_code: str = "RESOURCE_DOES_NOT_EXIST"):
         uri = f"sqlite:///{database}"
-        self.files, self.absent = files, absent
+        self.files, self.missing_code = files, missing_code
         self.tracking = TrackingStore(uri, "dbfs:/databricks/mlflow-tracking")
         self.registry = RegistryStore(uri)
         self.pending: set[tuple[str, str]] = set()
         self.calls: list[Call] = []
-        self.denied: set[str] = set()  # paths that nobody has a permission for
+        self.denied: set[str] = set()  # paths that need a permission which nobody has
         self.roots = {
             experiment.experiment_id: experiment.artifact_location
             for experiment in self.tracking.search_experiments()
@@ -220,20 +219,20 @@ class Workspace:
     # --- Tracking ---------------------------------------------------------------------------------
 
     def track(self, call: Call, query: str, body: bytes) -> tuple[int, bytes]:
-        """Hand a call on to MLflow's own server."""
+        """Forward a call to MLflow's own server."""
         handlers._tracking_store = self.tracking
-        answer = mlflow.server.app.test_client().open(
+        response = mlflow.server.app.test_client().open(
             call.path, method=call.method, query_string=query, data=body or None,
             content_type="application/json",
         )  # fmt: skip
-        text = answer.get_data(as_text=True)
-        for number, root in self.roots.items():  # of a store that was made elsewhere
+        text = response.get_data(as_text=True)
+        for number, root in self.roots.items():  # experiments that existed before
             text = text.replace(root, f"dbfs:/databricks/mlflow-tracking/{number}")
         text = re.sub(r"(mlflow-tracking/\d+)/models/", r"\1/logged_models/", text)
-        return answer.status_code, text.encode()
+        return response.status_code, text.encode()
 
     def local(self, path: str) -> Path:
-        """Where a file of the workspace lies."""
+        """The local path of a file of the workspace."""
         inside = re.match(
             r"/WorkspaceInternal/Mlflow/Artifacts/(\d+)/(Runs|LoggedModels)/(.+)", path
         )
@@ -248,68 +247,68 @@ class Workspace:
     # --- Unity Catalog ----------------------------------------------------------------------------
 
     def catalog(self, call: Call) -> dict[str, Any]:  # noqa: PLR0911, PLR0912 # a case per call
-        """Carry out a call to the registry.
+        """Handle a call to the registry.
 
         Raises:
-            RefusedError: there is no such thing.
-            KeyError: this server does not know the call.
+            RefusedError: the call names something that does not exist.
+            KeyError: this server does not support the call.
         """
-        said, name = call.said, call.said.get("name", "")
+        given, name = call.arguments, call.arguments.get("name", "")
         if call.path.endswith("is-databricks-sdk-models-artifact-repository-enabled"):
             return {"is_databricks_sdk_models_artifact_repository_enabled": True}
         match call.method, call.path.removeprefix(UC):
             case "POST", "registered-models/create":
                 return {"registered_model": _model(self.registry.create_registered_model(name))}
             case "GET", "registered-models/get":
-                found = self._found(self.registry.get_registered_model, name)
+                found = self._find(self.registry.get_registered_model, name)
                 return {"registered_model": _model(found)}
             case "GET", "registered-models/alias":
-                alias = said["alias"]
-                version = self._found(self.registry.get_model_version_by_alias, name, alias)
+                alias = given["alias"]
+                version = self._find(self.registry.get_model_version_by_alias, name, alias)
                 return {"model_version": self._version(version)}
             case "POST", "registered-models/alias":
-                self.registry.set_registered_model_alias(name, said["alias"], said["version"])
+                self.registry.set_registered_model_alias(name, given["alias"], given["version"])
                 return {}
             case "POST", "model-versions/create":
-                made = self.registry.create_model_version(
+                created = self.registry.create_model_version(
                     name,
-                    said["source"],
-                    said.get("run_id"),
+                    given["source"],
+                    given.get("run_id"),
                     [ModelVersionTag(key, value) for key, value in tags_of(call).items()],
-                    description=said.get("description"),
-                    model_id=said.get("model_id"),
+                    description=given.get("description"),
+                    model_id=given.get("model_id"),
                 )
-                self.pending.add((name, str(made.version)))
-                return {"model_version": self._version(made)}
+                self.pending.add((name, str(created.version)))
+                return {"model_version": self._version(created)}
             case "POST", "model-versions/finalize":
-                self.finalize(name, said["version"])
-                return {"model_version": self._version(self._get(said))}
+                self.finalize(name, given["version"])
+                return {"model_version": self._version(self._get(given))}
             case "GET", "model-versions/get":
-                return {"model_version": self._version(self._get(said))}
+                return {"model_version": self._version(self._get(given))}
             case "PATCH", "model-versions/update":
                 self.registry.update_model_version(
-                    name, said["version"], said.get("description", "")
+                    name, given["version"], given.get("description", "")
                 )
-                return {"model_version": self._version(self._get(said))}
+                return {"model_version": self._version(self._get(given))}
             case "POST", "model-versions/set-tag":
-                self.set_tag(name, said["version"], said["key"], said["value"])
+                self.set_tag(name, given["version"], given["key"], given["value"])
                 return {}
             case "DELETE", "model-versions/delete-tag":
-                self.registry.delete_model_version_tag(name, said["version"], said["key"])
+                self.registry.delete_model_version_tag(name, given["version"], given["key"])
                 return {}
             case "GET", "model-versions/search":
-                # Two a page, so that who reads the first page only is found out.
+                # Two per page, so that a client that reads only the first page fails.
                 page = self.registry.search_model_versions(
-                    said["filter"], 2, page_token=said.get("page_token")
+                    given["filter"], 2, page_token=given.get("page_token")
                 )
-                found = [self._version(version, found=True) for version in page]
+                found = [self._version(version, searched=True) for version in page]
                 return {"model_versions": found, "next_page_token": page.token or ""}
             case "POST", "model-versions/emit-lineage":
                 return {}
         raise KeyError(call.path)
 
     def finalize(self, name: str, version: str) -> None:
-        """Make a version ready, if its model has a signature of inputs and outputs."""
+        """Mark a version as ready if its model has a signature of inputs and outputs."""
         folder = self.local(f"/Models/{name.replace('.', '/')}/{version}")
         signature = yaml.safe_load((folder / "MLmodel").read_text()).get("signature") or {}
         if not (signature.get("inputs") and signature.get("outputs")):
@@ -317,25 +316,25 @@ class Workspace:
         self.pending.discard((name, version))
 
     def set_tag(self, name: str, version: str, key: str, value: str) -> None:
-        """Set a tag, the 50th at most."""
+        """Set a tag, up to the limit of 50."""
         if len({*self._get({"name": name, "version": version}).tags, key}) > 50:
-            raise RefusedError("A version has 50 tags at most")
+            raise RefusedError("A version can have at most 50 tags")
         self.registry.set_model_version_tag(name, version, ModelVersionTag(key, value))
 
-    def _get(self, said: dict[str, Any]) -> ModelVersion:
-        found: ModelVersion = self._found(
-            self.registry.get_model_version, said["name"], said["version"]
+    def _get(self, given: dict[str, Any]) -> ModelVersion:
+        version: ModelVersion = self._find(
+            self.registry.get_model_version, given["name"], given["version"]
         )
-        return found
+        return version
 
-    def _found(self, ask: Callable[..., Any], *what: str) -> Any:
+    def _find(self, get: Callable[..., Any], *names: str) -> Any:
         try:
-            return ask(*what)
+            return get(*names)
         except MlflowException as error:
-            raise RefusedError(f"{' '.join(what)} does not exist", self.absent) from error
+            raise RefusedError(f"{' '.join(names)} does not exist", self.missing_code) from error
 
-    def _version(self, version: ModelVersion, found: bool = False) -> dict[str, Any]:
-        """A version as Unity Catalog gives it; one that was found has neither tags nor aliases."""
+    def _version(self, version: ModelVersion, searched: bool = False) -> dict[str, Any]:
+        """A version as Unity Catalog returns it; search results have neither tags nor aliases."""
         pending = (version.name, str(version.version)) in self.pending
         return {
             "name": version.name,
@@ -348,7 +347,7 @@ class Workspace:
             "status": "PENDING_REGISTRATION" if pending else "READY",
         } | (
             {}
-            if found
+            if searched
             else {
                 "model_id": version.model_id or "",
                 "tags": [{"key": key, "value": value} for key, value in version.tags.items()],
@@ -368,8 +367,8 @@ class Handler(BaseHTTPRequestHandler):
     server: "Server"
     protocol_version = "HTTP/1.1"
 
-    def answer(self) -> None:
-        """Refuse it, or hand it on."""
+    def respond(self) -> None:
+        """Reject it or pass it on."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         path = unquote(parts.path)
@@ -380,13 +379,13 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/api/2.0/fs/"):
             self.files(path, parts.query, body)
         else:
-            said = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+            arguments = {key: values[-1] for key, values in parse_qs(parts.query).items()}
             if body and "json" in self.headers.get("Content-Type", "json"):
-                said |= json.loads(body)
-            self.api(Call(self.command, path, said), parts.query, body)
+                arguments |= json.loads(body)
+            self.api(Call(self.command, path, arguments), parts.query, body)
 
     def api(self, call: Call, query: str, body: bytes) -> None:
-        """Answer a call of MLflow."""
+        """Handle a call to MLflow."""
         workspace = self.server.workspace
         workspace.calls.append(call)
         try:
@@ -402,19 +401,18 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.fail(404, "ENDPOINT_NOT_FOUND", call.path)
         except RefusedError as error:
-            status = {workspace.absent: 404, "PERMISSION_DENIED": 403}.get(error.code, 400)
+            status = {workspace.missing_code: 404, "PERMISSION_DENIED": 403}.get(error.code, 400)
             self.fail(status, error.code, str(error))
         except MlflowException as error:
             self.fail(error.get_http_status_code(), error.error_code, str(error))
 
     def files(self, path: str, query: str, body: bytes) -> None:
-        """Answer a call of the Files API: a file put, read or looked at, a folder listed."""
+        """Handle a call to the Files API: write, read or check a file, list a folder."""
         kind, _, name = path.removeprefix("/api/2.0/fs/").partition("/")
         local = self.server.workspace.local(f"/{name}")
         match self.command, kind:
             case "POST", "create-download-url":
-                asked = parse_qs(query)["path"][0]
-                url = f"{self.server.url}/api/2.0/fs/files{asked}"
+                url = f"{self.server.url}/api/2.0/fs/files{parse_qs(query)['path'][0]}"
                 login = {"name": "Authorization", "value": "Bearer a-token"}
                 self.send(200, json.dumps({"url": url, "headers": [login]}).encode())
             case "PUT", "files":
@@ -440,11 +438,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.fail(404, "NOT_FOUND", path)
 
     def fail(self, status: int, code: str, message: str) -> None:
-        """Answer with an error."""
+        """Send an error."""
         self.send(status, json.dumps({"error_code": code, "message": message}).encode())
 
     def send(self, status: int, content: bytes, kind: str = "application/json") -> None:
-        """Answer."""
+        """Send a response."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Last-Modified", "Tue, 24 Nov 2026 00:00:00 GMT")
@@ -454,14 +452,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = answer
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = respond
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a workspace on loopback."""
+    """The loopback server of a workspace."""
 
     daemon_threads = True
 
@@ -476,9 +474,9 @@ def serving(workspace: Workspace, login: Path) -> Iterator[Server]:
     """Serve a workspace until the block ends.
 
     Args:
-        workspace: what is served.
-        login: the file to write a login into; DATABRICKS_CONFIG_FILE is to name it. (With
-            DATABRICKS_HOST and DATABRICKS_TOKEN, kedro-datasets would look for a Spark there.)
+        workspace: the workspace.
+        login: the file to write the login into; DATABRICKS_CONFIG_FILE must name it. (With
+            DATABRICKS_HOST and DATABRICKS_TOKEN, kedro-datasets would look for Spark there.)
     """
     with Server(workspace) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,8 +1,8 @@
-"""What a run does on a disk that fills up: ``unshare --mount python full_disk.py <folder>``.
+"""Run on a disk that fills up: ``unshare --mount python full_disk.py <folder>``.
 
-Mounts a small file system on the folder, where nobody outside sees it. Prints JSON: ``rows`` of
-prices before, while the disk is full, and after; ``statuses`` of the three MLflow runs, in that
-order; ``error``: what the run said that found no room.
+Mounts a small file system on the folder, visible only to this process, and runs three times: with
+enough space, on the full disk, and with space again. Prints JSON: after each run, the ``rows`` of
+prices; the ``statuses`` of the three MLflow runs; ``error``, the message of the second run.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from pyspark.sql import SparkSession
 
 from conftest import SMALL, run_session
 
-ROOM = 150_000
-"""Bytes that are left: enough for the fetched files, too few for the table beside them."""
+FREE_BYTES = 150_000
+"""Left on the full disk: enough for the fetched files, too few for the table as well."""
 
 
 def main(disk: Path) -> None:
-    """Run three times, the second time without room."""
+    """Run three times, the second time on a full disk."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
-    rows, said = [], io.StringIO()
+    rows, log = [], io.StringIO()
 
     def run(candidate: str) -> None:
         small = {"tickers": SMALL["tickers"], "start": SMALL["start"]}
@@ -39,14 +39,14 @@ def main(disk: Path) -> None:
     run("before")
     file_system = os.statvfs(disk)
     filler = disk / "filler"
-    filler.write_bytes(b"0" * (file_system.f_bavail * file_system.f_frsize - ROOM))
+    filler.write_bytes(b"0" * (file_system.f_bavail * file_system.f_frsize - FREE_BYTES))
     try:
         run("full")
     except Exception:
-        logging.getLogger("candlecast").addHandler(logging.StreamHandler(said))
-        with contextlib.redirect_stderr(said):
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] # the project's own
-    error = said.getvalue()
+        logging.getLogger("candlecast").addHandler(logging.StreamHandler(log))
+        with contextlib.redirect_stderr(log):
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] # installed by the project
+    error = log.getvalue()
     filler.unlink()
     run("after")
     runs = MlflowClient(f"sqlite:///{disk}/mlflow/mlflow.db").search_runs(

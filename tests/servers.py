@@ -1,4 +1,4 @@
-"""Real servers of other packages on loopback, each in a process of its own, for tests."""
+"""MLflow's real server on loopback, in its own process."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
@@ -23,23 +23,23 @@ def free_port() -> int:
 def mlflow_serving(
     *arguments: str, health: str, log: Path, env: dict[str, str] | None = None
 ) -> Iterator[int]:
-    """Run ``mlflow …`` on a free port of loopback until the block ends; give the port.
+    """Run ``mlflow …`` on a free loopback port until the block ends; yield the port.
 
     Args:
-        arguments: of the command, without host and port.
-        health: the path that answers once the server does.
-        log: a file for what it says.
-        env: variables beside those of this process.
+        arguments: the arguments of the command, without host and port.
+        health: a path that responds as soon as the server is ready.
+        log: a file for its output.
+        env: variables to add to those of this process.
     """
     port = free_port()
     command = [str(Path(sys.executable).with_name("mlflow")), *arguments]
     with (
-        log.open("w") as said,
+        log.open("w") as output,
         subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            # `mlflow models serve` starts uvicorn by name.
+            # `mlflow models serve` finds uvicorn through PATH.
             env={
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -58,5 +58,5 @@ def mlflow_serving(
                 time.sleep(0.2)
             yield port
         finally:
-            with suppress(ProcessLookupError):  # it never came up
+            with suppress(ProcessLookupError):  # it has ended already
                 os.killpg(server.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Every benchmark still runs, in a small size: one command runs them all."""
+"""Every benchmark runs in its quick size."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_every_benchmark_runs_in_its_quick_size():
     )
     assert done.returncode == 0, done.stderr
     sections = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
-    contenders = {"original.py", "bare.py"}  # of bench.py's own comparisons
+    contenders = {"original.py", "bare.py"}  # bench.py runs them in its own comparisons
     peers = {file.name for file in BENCHMARKS.glob("*.py")} - {"bench.py"} - contenders
     assert {line for line in sections if line.endswith(".py")} == peers
     assert "original, five autologged runs" in done.stdout

@@ -1,4 +1,4 @@
-"""The Databricks bundle, without a workspace: whatever it names exists where it points."""
+"""The Databricks bundle without a workspace: everything it refers to exists and fits."""
 
 import importlib.metadata
 import json
@@ -38,9 +38,9 @@ TASKS = [(name, task) for name, job in JOBS.items() for task in job["tasks"]]
 WHEELS = [(name, task) for name, task in TASKS if "python_wheel_task" in task]
 COMMIT = "0f" * 20
 RUNTIMES = {"5": ("3.12", "4.1"), "18.x-scala2.13": ("3.12", "4.1")}
-"""Python and Spark of serverless environments and runtimes, from the platform's release notes."""
+"""Python and Spark of serverless environments and runtimes, from Databricks' release notes."""
 
-ANSWERS = {
+REFERENCES = {
     "var.kedro_env": "databricks",
     "var.catalog": "sales",
     "var.git_commit": COMMIT,
@@ -54,33 +54,33 @@ ANSWERS = {
     "resources.experiments.runs.name": "/Users/ada@example.com/[dev ada] candlecast-dev",
     "resources.registered_models.model.id": "sales.dev_ada_candlecast_dev.dev_ada_candlecast",
 }
-"""What the command line tool (built from its source) put for the references of the target dev."""
+"""What the CLI (built from its source) substitutes for references in the target dev."""
 
 
 def references(value: object) -> set[str]:
     return set(re.findall(r"\$\{([^}]*)\}", json.dumps(value)))
 
 
-def dynamic(value: object) -> set[str]:
-    """What the platform replaces when a run starts."""
+def dynamic_references(value: object) -> set[str]:
+    """References that the platform resolves when a run starts."""
     return set(re.findall(r"\{\{([^}]*)\}\}", json.dumps(value)))
 
 
-def argv(name: str, task: dict[str, Any], **given: str) -> list[str]:
-    """What the task's process is called with."""
+def arguments_of(name: str, task: dict[str, Any], **parameters: str) -> list[str]:
+    """The command-line arguments of a task, for a run with these job parameters."""
     declared = {parameter["name"]: parameter["default"] for parameter in JOBS[name]["parameters"]}
-    assert set(given) <= set(declared), "a run with an undeclared parameter is refused"
-    values = {f"job.parameters.{key}": value for key, value in (declared | given).items()}
+    assert set(parameters) <= set(declared), "the platform rejects undeclared parameters"
+    values = {f"job.parameters.{key}": value for key, value in (declared | parameters).items()}
     values |= {"task.name": task["task_key"], "job.run_id": "7", "job.trigger.type": "periodic"}
-    text = list(task["python_wheel_task"]["parameters"])
-    for pattern, known in ((r"\$\{(.*?)\}", ANSWERS), (r"\{\{(.*?)\}\}", values)) * 2:
-        text = [re.sub(pattern, lambda found, known=known: known[found[1]], item) for item in text]
-    return text
+    texts = list(task["python_wheel_task"]["parameters"])
+    for pattern, known in ((r"\$\{(.*?)\}", REFERENCES), (r"\{\{(.*?)\}\}", values)) * 2:
+        texts = [re.sub(pattern, lambda m, known=known: known[m[1]], text) for text in texts]
+    return texts
 
 
-def checked(name: str, task: dict[str, Any], **given: str) -> dict[str, Any]:
-    """The parameters of a task's run, as its nodes get them."""
-    options = read_options(run_command, argv(name, task, **given)).params
+def parameters_of(name: str, task: dict[str, Any], **parameters: str) -> dict[str, Any]:
+    """The project's parameters in a task, as its nodes receive them."""
+    options = read_options(run_command, arguments_of(name, task, **parameters)).params
     assert Path(options["conf_source"]) == ROOT / "conf"
     loader = OmegaConfigLoader(
         str(ROOT / "conf"),
@@ -98,11 +98,11 @@ def test_every_variable_is_described_and_used():
     everything = "".join(file.read_text() for file in FILES)
     for name, variable in BUNDLE["variables"].items():
         assert variable["description"].endswith("."), f"{name} is not described"
-        # The alternative of the compute is used when somebody says so.
+        # classic is an alternative that the user chooses.
         assert f"${{var.{name}" in everything or name == "classic", f"nothing uses {name}"
 
 
-def test_every_reference_points_somewhere():
+def test_every_reference_resolves():
     for reference in references([BUNDLE, RESOURCES]):
         root, *path = reference.split(".")
         if root == "var":
@@ -113,17 +113,17 @@ def test_every_reference_points_somewhere():
             assert root in ("bundle", "workspace"), reference
 
 
-def test_staging_and_prod_demand_who_is_told_of_a_failure():
-    demanded = {name for name, variable in BUNDLE["variables"].items() if "default" not in variable}
-    assert demanded == {"notification_email"}
-    given = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
-    assert [name for name, values in given.items() if demanded & set(values)] == ["dev"]
-    assert "type" not in BUNDLE["variables"]["notification_email"]  # --var takes texts only
+def test_staging_and_prod_require_a_notification_address():
+    required = {name for name, variable in BUNDLE["variables"].items() if "default" not in variable}
+    assert required == {"notification_email"}
+    values = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
+    assert [name for name in values if required & set(values[name])] == ["dev"]
+    assert "type" not in BUNDLE["variables"]["notification_email"]  # --var accepts only text
     for job in JOBS.values():
         assert job["email_notifications"] == {"on_failure": ["${var.notification_email}"]}
 
 
-def test_targets_have_data_of_their_own_and_prod_s_is_kept():
+def test_targets_have_separate_schemas_and_prod_is_protected():
     targets = BUNDLE["targets"]
     schemas = [BUNDLE["variables"]["schema"]["default"]]
     schemas += [targets[name]["variables"]["schema"] for name in ("staging", "prod")]
@@ -133,20 +133,20 @@ def test_targets_have_data_of_their_own_and_prod_s_is_kept():
         "production",
         "production",
     ]
-    kept = {
+    protected = {
         (kind, name)
         for kind, entries in targets["prod"]["resources"].items()
         for name, entry in entries.items()
         if entry["lifecycle"]["prevent_destroy"] is True
     }
-    assert kept == {
+    assert protected == {
         (kind, name)
         for kind in ("schemas", "volumes", "registered_models")
         for name in RESOURCES[kind]
     }
 
 
-def test_the_forecast_runs_by_itself_in_prod_only_and_after_the_close_in_new_york():
+def test_the_forecast_is_scheduled_only_in_prod_after_the_close_in_new_york():
     paused = BUNDLE["variables"]["forecast_pause_status"]["default"]
     targets = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
     statuses = {
@@ -159,22 +159,22 @@ def test_the_forecast_runs_by_itself_in_prod_only_and_after_the_close_in_new_yor
     assert int(hour) * 3600 + int(minute) * 60 + int(second) > 16 * 3600
 
 
-def test_the_version_is_the_package_s():
+def test_the_version_is_that_of_the_package():
     assert BUNDLE["variables"]["version"]["default"] == candlecast.__version__
 
 
-def test_no_address_no_person_no_secret():
+def test_no_address_person_or_secret_is_committed():
     for file in [*FILES, *(ROOT / ".github/workflows").glob("*.yml")]:
         text = file.read_text()
-        for wrong in [r"https?://", r"\w@\w+\.\w", r"\bdapi", r"(?<![-\w])(host|token|user_name):"]:
-            found = re.search(wrong, text)
-            assert not found, f"{file.name} holds {found[0] if found else ''}"
+        for bad in [r"https?://", r"\w@\w+\.\w", r"\bdapi", r"(?<![-\w])(host|token|user_name):"]:
+            found = re.search(bad, text)
+            assert not found, f"{file.name} contains {found[0] if found else ''}"
 
 
 # --- Who may do what ------------------------------------------------------------------------------
 
 
-def test_readers_may_look_at_everything_and_runners_may_run_but_not_register():
+def test_readers_may_view_everything_and_runners_may_run_but_not_register():
     level = {
         name: {entry["group_name"]: entry["level"] for entry in job["permissions"]}
         for name, job in JOBS.items()
@@ -193,29 +193,29 @@ def test_readers_may_look_at_everything_and_runners_may_run_but_not_register():
     }
     [grant] = RESOURCES["schemas"]["tables"]["grants"]
     assert set(grant["privileges"]) == {"USE_SCHEMA", "SELECT", "READ_VOLUME", "EXECUTE"}
-    # The tool leaves out an entry of permissions without a name, and refuses such a grant.
+    # The CLI leaves out permissions without a group name, but rejects grants without a principal.
     defaults = {name: BUNDLE["variables"][name]["default"] for name in ("readers", "runners")}
     assert set(defaults.values()) == {""}
     assert BUNDLE["variables"]["data_readers"]["default"] == "${workspace.current_user.userName}"
 
 
-def test_no_job_is_made_where_another_deployment_has_the_schema():
-    # What a job refers to is made before it, and a schema that is there already is refused.
+def test_no_job_is_created_if_another_deployment_owns_the_schema():
+    # The CLI creates what a job refers to before the job, and fails if the schema exists already.
     for name, job in JOBS.items():
-        needed = references(job)
-        if "var.deployment" in needed:
-            needed |= references(BUNDLE["variables"]["deployment"])
-        assert "resources.schemas.tables.name" in needed, name
+        required = references(job)
+        if "var.deployment" in required:
+            required |= references(BUNDLE["variables"]["deployment"])
+        assert "resources.schemas.tables.name" in required, name
 
 
 # --- Jobs and tasks -------------------------------------------------------------------------------
 
 
-def test_every_task_has_the_compute_that_it_names():
+def test_every_task_runs_on_the_chosen_compute():
     serverless = BUNDLE["variables"]["serverless"]["default"]
     classic = BUNDLE["variables"]["classic"]["default"]
     assert set(serverless) == set(classic)
-    # A wheel task on serverless compute takes neither libraries nor a cluster.
+    # A wheel task on serverless compute allows neither libraries nor a cluster.
     [environment] = serverless["environments"]
     assert serverless["environment_key"] == environment["environment_key"]
     assert environment["spec"]["dependencies"] == ["./dist/*.whl"]
@@ -229,9 +229,9 @@ def test_every_task_has_the_compute_that_it_names():
     assert (classic["environment_key"], classic["environments"]) == ("", [])
     assert classic["libraries"] == [{"whl": "./dist/*.whl"}]
     for name, task in TASKS:
-        computed = {"python_wheel_task", "notebook_task"} & set(task)
+        needs_compute = {"python_wheel_task", "notebook_task"} & set(task)
         assert references(task.get("job_cluster_key")) == (
-            {"var.compute.job_cluster_key"} if computed else set()
+            {"var.compute.job_cluster_key"} if needs_compute else set()
         ), (name, task["task_key"])
     for _, task in WHEELS:
         assert references(task["environment_key"]) == {"var.compute.environment_key"}
@@ -241,7 +241,7 @@ def test_every_task_has_the_compute_that_it_names():
         assert references(job["job_clusters"]) == {"var.compute.job_clusters"}
 
 
-def test_runtimes_have_the_python_and_the_spark_of_the_lock():
+def test_runtimes_have_the_locked_spark_and_a_supported_python():
     [environment] = BUNDLE["variables"]["serverless"]["default"]["environments"]
     [cluster] = BUNDLE["variables"]["classic"]["default"]["job_clusters"]
     python, spark = RUNTIMES[environment["spec"]["environment_version"]]
@@ -252,33 +252,31 @@ def test_runtimes_have_the_python_and_the_spark_of_the_lock():
     assert f"{python}.0" in SpecifierSet(project["requires-python"])
 
 
-def test_tasks_wait_for_each_other_in_the_order_of_the_data():
-    waits = {
-        (name, task["task_key"]): [need["task_key"] for need in task.get("depends_on", [])]
-        for name, task in TASKS
-    }
-    assert waits == {
-        ("train", "ingest"): [],
-        ("train", "preprocess"): ["ingest"],
-        ("train", "train"): ["preprocess"],
-        ("train", "evaluate"): ["train"],
-        ("register", "register"): [],
-        ("forecast", "forecast"): [],
-        ("forecast", "retrain_allowed"): ["forecast"],
-        ("forecast", "advice"): ["retrain_allowed"],
-        ("forecast", "retrain_advised"): ["advice"],
-        ("forecast", "retrain"): ["retrain_advised"],
-    }
+@pytest.mark.parametrize("name", JOBS)
+def test_each_task_depends_on_the_one_before(name):
+    tasks = JOBS[name]["tasks"]
+    keys = [task["task_key"] for task in tasks]
+    needs = [[need["task_key"] for need in task.get("depends_on", [])] for task in tasks]
+    assert needs == [[], *([key] for key in keys[:-1])]
 
 
-def test_everything_ends_and_only_what_fetches_is_retried():
+def test_the_training_tasks_follow_the_data():
+    pipeline = register_pipelines()["__default__"]
+    written: set[str] = set()
+    for task in JOBS["train"]["tasks"]:
+        stage = pipeline.only_nodes_with_tags(task["task_key"])
+        assert stage.inputs() & pipeline.all_outputs() <= written, task["task_key"]
+        written |= stage.all_outputs()
+
+
+def test_every_task_has_a_timeout_and_only_fetching_is_retried():
     for name, task in WHEELS:
         assert 0 < task["timeout_seconds"] < JOBS[name]["timeout_seconds"]
         assert task["max_retries"] == (1 if task["task_key"] in ("ingest", "forecast") else 0)
         assert task["retry_on_timeout"] is False
     for _, task in TASKS:
         if "notebook_task" in task or "python_wheel_task" in task:
-            # Serverless compute retries by itself unless told not to.
+            # Serverless compute retries on its own unless this is set.
             assert task["disable_auto_optimization"] is True
             assert task["timeout_seconds"] > 0
     for job in JOBS.values():
@@ -286,16 +284,16 @@ def test_everything_ends_and_only_what_fetches_is_retried():
         assert references(job["tags"]) == {"var.git_commit", "var.version"}
 
 
-def test_job_parameters_are_declared_where_used_and_used_where_declared():
+def test_each_job_declares_exactly_the_parameters_that_it_uses():
     for name, job in JOBS.items():
         declared = {f"job.parameters.{parameter['name']}" for parameter in job["parameters"]}
-        used = dynamic(job["tasks"])
+        used = dynamic_references(job["tasks"])
         assert {reference for reference in used if "parameters" in reference} == declared, name
         known = {"task.name", "job.trigger.type", "tasks.advice.values.retrain"}
         assert used - declared <= known, name
 
 
-def test_tasks_run_the_entry_point_of_this_package():
+def test_tasks_run_this_package_s_entry_point():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for _, task in WHEELS:
         wheel = task["python_wheel_task"]
@@ -308,58 +306,62 @@ def test_tasks_run_the_entry_point_of_this_package():
         assert callable(entry.load())
 
 
-def test_tags_and_pipelines_of_tasks_are_the_project_s():
+def test_tasks_select_existing_tags_and_pipelines():
     pipelines = register_pipelines()
-    chosen = []
+    selected = []
     for name, task in WHEELS:
-        options = read_options(run_command, argv(name, task)).params
+        options = read_options(run_command, arguments_of(name, task)).params
         if name == "train":
-            chosen += pipelines["__default__"].only_nodes_with_tags(*options["tags"]).nodes
+            selected += pipelines["__default__"].only_nodes_with_tags(*options["tags"]).nodes
         else:
             [pipeline] = options["pipelines"]
             assert pipelines[pipeline].nodes
-    # The four tasks are the whole of it, and no node runs twice.
-    assert sorted(chosen) == sorted(pipelines["__default__"].nodes)
+    # Together the four training tasks run every node exactly once.
+    assert sorted(selected) == sorted(pipelines["__default__"].nodes)
 
 
-def test_a_training_run_gets_what_the_release_requests():
-    requested = {"candidate": "0123", "git_commit": COMMIT, "tickers": "AAPL BTC-USD", "end": ""}
+def test_training_tasks_receive_the_job_s_parameters_and_the_deployment():
+    given = {"candidate": "0123", "git_commit": COMMIT, "tickers": "AAPL BTC-USD", "end": ""}
     for task in JOBS["train"]["tasks"]:
-        got = checked("train", task, **requested)
-        assert (got["candidate"], got["git_commit"]) == ("0123", COMMIT)
-        assert got["tickers"] == ["AAPL", "BTC-USD"]
-        assert (got["start"], got["end"]) == ("2015-01-01", None)
-        assert got["tables"] == "sales.dev_ada_candlecast_dev."
-        assert got["data_root"] == ANSWERS["resources.volumes.files.volume_path"]
-        assert got["experiment"] == ANSWERS["resources.experiments.runs.name"]
-        assert got["registered_model"] == ANSWERS["resources.registered_models.model.id"]
+        parameters = parameters_of("train", task, **given)
+        assert (parameters["candidate"], parameters["git_commit"]) == ("0123", COMMIT)
+        assert parameters["tickers"] == ["AAPL", "BTC-USD"]
+        assert (parameters["start"], parameters["end"]) == ("2015-01-01", None)
+        assert parameters["tables"] == "sales.dev_ada_candlecast_dev."
+        for name, reference in {
+            "data_root": "resources.volumes.files.volume_path",
+            "experiment": "resources.experiments.runs.name",
+            "registered_model": "resources.registered_models.model.id",
+        }.items():
+            assert parameters[name] == REFERENCES[reference]
 
 
 REASON = "Worth it, says Ada: gate {too} strict = 'yes', \"no\"; #1"
 
 
-def test_a_registration_gets_candidate_commit_approver_and_the_whole_reason():
+def test_a_registration_receives_candidate_commit_approver_and_the_whole_reason():
     [task] = JOBS["register"]["tasks"]
-    got = checked(
-        "register", task, candidate="gh-12-1", approver="Ada, Bob", override_reason=REASON
-    )
-    told = [got[key] for key in ("candidate", "git_commit", "approver", "override_reason")]
-    assert told == ["gh-12-1", COMMIT, "Ada, Bob", REASON]
-    # By hand, without a reason.
-    got = checked("register", task, candidate="x")
-    assert (got["approver"], got["override_reason"]) == (None, None)
+    given = {"candidate": "gh-12-1", "approver": "Ada, Bob", "override_reason": REASON}
+    parameters = parameters_of("register", task, **given)
+    assert {name: parameters[name] for name in given} == given
+    assert parameters["git_commit"] == COMMIT
+    # Run by hand, without a reason.
+    parameters = parameters_of("register", task, candidate="x")
+    assert (parameters["approver"], parameters["override_reason"]) == (None, None)
 
 
-def test_a_forecast_gets_usable_parameters():
+def test_a_forecast_receives_valid_parameters():
     [task] = [task for name, task in WHEELS if name == "forecast"]
-    assert checked("forecast", task)["tables"] == "sales.dev_ada_candlecast_dev."
+    parameters = parameters_of("forecast", task)
+    assert parameters["tables"] == "sales.dev_ada_candlecast_dev."
+    assert parameters["trigger"] == "periodic"
 
 
 # --- Retraining -----------------------------------------------------------------------------------
 
 
 class DbUtils:
-    """The two utilities that a notebook task has, as strict as the platform is."""
+    """The two utilities that the notebook uses, as strict as on the platform."""
 
     def __init__(self, **widgets: str) -> None:
         self.set_values: dict[str, object] = {}
@@ -367,7 +369,7 @@ class DbUtils:
         self._widgets = widgets
 
     def get(self, name: str) -> str:
-        """Answer with a parameter of the task."""
+        """Return a parameter of the task."""
         if name not in self._widgets:
             raise ValueError(f"InputWidgetNotDefined: {name}")
         return self._widgets[name]
@@ -375,18 +377,18 @@ class DbUtils:
     def set(self, *, key: str, value: object) -> None:
         """Set a task value."""
         if not isinstance(key, str) or len(json.dumps(value)) > 48 * 1024:
-            raise ValueError("a key is a text, and a value's JSON has 48 KiB at most")
+            raise ValueError("a key is text, and a value has at most 48 KiB as JSON")
         self.set_values[key] = value
 
 
 @pytest.mark.parametrize(
     ("advised", "value"),
-    [(True, True), (False, False), (None, False), ("no champion yet, so no file", False)],
+    [(True, True), (False, False), (None, False), ("no champion yet, no file", False)],
 )
-def test_the_advice_of_the_track_record_becomes_what_the_condition_reads(tmp_path, advised, value):
+def test_the_notebook_sets_the_value_that_the_condition_reads(tmp_path, advised, value):
     [task] = [task for _, task in TASKS if "notebook_task" in task]
     [widget] = task["notebook_task"]["base_parameters"]
-    record = {"headline": "Too early to tell.", "advice": "Go on.", "retrain": advised}
+    record = {"headline": "Too early to tell.", "advice": "Wait.", "retrain": advised}
     file = tmp_path / "track_record.json"
     if not isinstance(advised, str):
         file.write_text(json.dumps(record))
@@ -397,11 +399,11 @@ def test_the_advice_of_the_track_record_becomes_what_the_condition_reads(tmp_pat
     [(key, set_value)] = dbutils.set_values.items()
     assert set_value is value
     [reader] = [task for _, task in TASKS if task["task_key"] == "retrain_advised"]
-    assert dynamic(reader) == {f"tasks.{task['task_key']}.values.{key}"}
+    assert dynamic_references(reader) == {f"tasks.{task['task_key']}.values.{key}"}
     assert reader["condition_task"]["right"] == json.dumps(True)
 
 
-def test_a_forecast_starts_a_training_only_where_that_is_allowed_and_never_a_registration():
+def test_a_forecast_may_start_training_if_allowed_but_never_a_registration():
     assert BUNDLE["variables"]["retrain_automatically"]["default"] == "false"
     by_key = {task["task_key"]: task for name, task in TASKS if name == "forecast"}
     allowed = by_key["retrain_allowed"]["condition_task"]
@@ -417,17 +419,17 @@ def test_a_forecast_starts_a_training_only_where_that_is_allowed_and_never_a_reg
 # --- Files and the wheel --------------------------------------------------------------------------
 
 
-def test_the_configuration_of_a_task_is_synced():
+def test_the_tasks_configuration_is_synced():
     assert BUNDLE["sync"]["paths"] == ["conf"]
     for file in BUNDLE["sync"]["include"]:
         assert (ROOT / file).is_file()
     env = BUNDLE["variables"]["kedro_env"]["default"]
-    needed = [ROOT / "conf/logging.yml"]
-    needed += [file for name in ("base", env) for file in (ROOT / "conf" / name).glob("*.yml")]
-    assert {file.parent.name for file in needed} == {"conf", "base", "databricks"}
-    # What git ignores is not synced, also when it is committed.
+    required = [ROOT / "conf/logging.yml"]
+    required += [file for name in ("base", env) for file in (ROOT / "conf" / name).glob("*.yml")]
+    assert {file.parent.name for file in required} == {"conf", "base", "databricks"}
+    # Files that git ignores are not synced, even if they are committed.
     ignored = subprocess.run(
-        ["git", "check-ignore", "--no-index", *needed],
+        ["git", "check-ignore", "--no-index", *required],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -438,7 +440,7 @@ def test_the_configuration_of_a_task_is_synced():
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What the wheel is built of, committed at a moment of 2026."""
+    """A copy of what the wheel is built from, committed at a fixed time."""
     for name in ("src", "scripts"):
         shutil.copytree(
             ROOT / name,
@@ -448,16 +450,16 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", "databricks.yml", ".gitignore"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "build/lib/candlecast").mkdir(parents=True)
-    (tmp_path / "build/lib/candlecast/removed.py").write_text("left by an earlier build")
-    moment = {"GIT_AUTHOR_DATE": "@1790000000 +0000", "GIT_COMMITTER_DATE": "@1790000000 +0000"}
+    (tmp_path / "build/lib/candlecast/removed.py").write_text("left over from an earlier build")
+    dates = {"GIT_AUTHOR_DATE": "@1790000000 +0000", "GIT_COMMITTER_DATE": "@1790000000 +0000"}
     identity = ["-c", "user.name=a", "-c", "user.email=a"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "all"]):
-        subprocess.run(["git", *command], cwd=tmp_path, env=os.environ | moment, check=True)
+        subprocess.run(["git", *command], cwd=tmp_path, env=os.environ | dates, check=True)
     return tmp_path
 
 
-def built(checkout: Path) -> Path:
-    """The wheel that the deployment's own command builds, with the Python of the tests."""
+def build_wheel(checkout: Path) -> Path:
+    """Run the bundle's build command with the tests' Python; return the wheel."""
     command = BUNDLE["artifacts"]["default"]["build"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(command, shell=True, cwd=checkout, env=os.environ | {"PATH": path}, check=True)
@@ -465,14 +467,14 @@ def built(checkout: Path) -> Path:
     return wheel
 
 
-def test_one_commit_is_one_version_of_the_wheel_and_a_change_another(checkout):
+def test_a_commit_builds_one_wheel_version_and_a_change_another(checkout):
     assert BUNDLE["artifacts"]["default"]["dynamic_version"] is True
-    wheel = built(checkout)
+    wheel = build_wheel(checkout)
     assert wheel.name == f"candlecast-{candlecast.__version__}-py3-none-any.whl"
-    assert wheel.stat().st_mtime == 1_790_000_000  # the deployment makes a version of it
+    assert wheel.stat().st_mtime == 1_790_000_000  # the deployment's version
     names = zipfile.ZipFile(wheel).namelist()
     assert "candlecast/__main__.py" in names and "candlecast/removed.py" not in names
-    assert built(checkout).stat().st_mtime == 1_790_000_000
+    assert build_wheel(checkout).stat().st_mtime == 1_790_000_000
     (checkout / "src/candlecast/added.py").write_text('"""Not committed yet."""\n')
     before = int(time.time())
-    assert built(checkout).stat().st_mtime >= before
+    assert build_wheel(checkout).stat().st_mtime >= before

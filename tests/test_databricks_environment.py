@@ -1,10 +1,10 @@
-"""The environment of Databricks on open-source Spark: tables by name, a session that is there.
+"""The environment `databricks` on open-source Spark: named tables and an existing session.
 
-Each run is a process of its own that finds a session and calls the wheel's entry point; sessions
-are classic, or of Spark Connect as on serverless compute. Tables live in a persistent metastore.
+The tasks run in their own process, as on Databricks: with a session (classic, or Spark Connect as
+on serverless compute), through the wheel's entry point, on tables in a persistent metastore.
 """
 
-import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -21,15 +21,15 @@ from candlecast.io.delta import Commit, DeltaDataset, TableVersion
 from candlecast.parameters import ParameterError, check_parameters
 from candlecast.runtime.hooks import MIN_FREE_BYTES, ProjectHooks
 from conftest import ROOT, loader
-from databricks_task import keep
+from databricks_task import maintain
 from yahoo_server import YahooServer, prices, walk
 
 FROM_2016 = walk(date(2016, 1, 1), date(2021, 12, 31))
 MODEL = "spark_catalog.candlecast.candlecast"
 
 
-def options(volume: Path, *given: str, **parameters: str) -> list[str]:
-    """The options of a small run."""
+def options(volume: Path, *more: str, **parameters: str) -> list[str]:
+    """Command-line options for a small run."""
     parameters = {
         "catalog": "spark_catalog",
         "schema": "candlecast",
@@ -42,7 +42,7 @@ def options(volume: Path, *given: str, **parameters: str) -> list[str]:
         **parameters,
     }
     return [
-        *("--env", "databricks", "--conf-source", str(ROOT / "conf"), *given),
+        *("--env", "databricks", "--conf-source", str(ROOT / "conf"), *more),
         *("--params", ",".join(f"{key}={value}" for key, value in parameters.items())),
     ]
 
@@ -50,7 +50,7 @@ def options(volume: Path, *given: str, **parameters: str) -> list[str]:
 def run_tasks(
     server: YahooServer, kind: str, folder: Path, tasks: list[list[str]]
 ) -> subprocess.CompletedProcess[str]:
-    """Run tasks after each other in an empty folder, with a session that is there."""
+    """Run tasks one after another in an empty folder, in one session."""
     environment = server.environment(folder / "hook", pace=0)
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "SPARK_REMOTE"):
         environment.pop(name, None)
@@ -70,18 +70,18 @@ def run_tasks(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classic", "connect"])
-def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path: Path) -> None:
-    """Two candidates after each other, the second made champion, its forecast of the next session.
+def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: Path) -> None:
+    """Train two candidates, make the second one champion and forecast the next session with it.
 
-    The platform looks after the table of prices while the second one is made. The last task names a
-    catalog that is not there.
+    While the second one trains, the platform maintains the prices table. The last task names a
+    catalog that does not exist.
     """
     volume = tmp_path / "volume"
-    approval = {"approver": "Ada", "override_reason": "to try it out"}
+    approval = {"approver": "Ada", "override_reason": "a test"}
     tasks = [
         options(volume, candidate="first", end="2021-06-30"),
         options(volume, "--tags", "ingest", candidate="second"),
-        ["keep", "spark_catalog.candlecast.prices"],
+        ["maintain", "spark_catalog.candlecast.prices"],
         options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
         options(volume, "--pipelines", "registration", candidate="second", **approval),
         options(volume, "--pipelines", "forecast"),
@@ -92,7 +92,7 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
             server.script(ticker, prices(FROM_2016))
         done = run_tasks(server, kind, tmp_path, tasks)
     assert done.returncode == 1
-    # The project's own; Spark writes errors of its own metastore.
+    # Only the project's errors: Spark logs others about its metastore.
     errors = [line for line in done.stderr.splitlines() if "  ERROR   " in line]
     assert len(errors) == 1, done.stderr
     assert "nope.candlecast.prices" in errors[0]
@@ -100,14 +100,14 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
     assert "Traceback" not in done.stderr
     assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
     assert "train v0 (" in done.stderr
-    assert "prices v1, quality v1" in done.stderr  # whatever the platform did to prices meanwhile
+    assert "prices v1, quality v1" in done.stderr  # despite the maintenance
     assert "train v1 (2,454 rows), test v1 (622 rows)" in done.stderr
     assert f"report: {volume / 'reporting/report.html'}" in done.stderr
     client = MlflowClient(f"sqlite:///{volume}/mlflow/mlflow.db")
     champion = client.get_model_version_by_alias(MODEL, "champion")
     assert champion.tags["candidate"] == "second"
     assert champion.tags["version_train"] == "1"
-    assert champion.tags["override_reason"] == "to try it out"
+    assert champion.tags["override_reason"] == "a test"
     assert f"track record: {volume / 'reporting/track_record.html'}" in done.stderr
     assert list((tmp_path / "empty").iterdir()) == []
     tables = {path.name for path in (tmp_path / "spark/warehouse/candlecast.db").iterdir()}
@@ -116,18 +116,18 @@ def test_candidates_champion_and_forecast_on_tables_by_name(kind: str, tmp_path:
     }
 
 
-# --- A platform that looks after its tables ------------------------------------------------------
+# --- A platform that maintains its tables --------------------------------------------------------
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["folder", "name"])
-def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
+def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
     table = "spark_catalog.kept.prices" if named else f"{tmp_path}/prices"
     dataset = DeltaDataset(table=table, replace_by="ticker")
     dataset.stamp = {"candidate": "c-1", "sources": {"other": 7}}
     for ticker, close in {"AAPL": 1.5, "IBM": 2.5}.items():
         dataset.save(pd.DataFrame({"ticker": [ticker], "close": [close]}))
-    spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('looked.after' = 'yes')")
-    keep(spark, dataset._sql_name)
+    spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('maintained' = 'yes')")
+    maintain(spark, dataset._sql_name)
     history = spark.sql(f"DESCRIBE HISTORY {dataset._sql_name}").select("operation").collect()
     assert [row[0] for row in history] == [
         *("VACUUM END", "VACUUM START", "OPTIMIZE", "SET TBLPROPERTIES", "WRITE"),
@@ -135,14 +135,14 @@ def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_pat
     ]
     loaded = dataset.load()
     assert dataset.commit == Commit(1, None, {"other": 7}, {"candidate": "c-1"})
-    # What is read is what is there, in one file: those of older versions get removed.
+    # It reads the current, single file: maintenance removes the files of older versions.
     assert len(loaded.inputFiles()) == 1
     dataset.save(pd.DataFrame({"ticker": ["IBM"], "close": [3.5]}))
     assert dataset.commit.version == 6
     assert sorted(loaded.collect()) == [("AAPL", 1.5), ("IBM", 2.5)]
     spark.sql(f"DELETE FROM {dataset._sql_name} WHERE ticker = 'IBM'")
     dataset.load()
-    assert dataset.commit == Commit(7, None, {}, {})  # by somebody else
+    assert dataset.commit == Commit(7, None, {}, {})  # a commit by somebody else
     for pin, rows in {0: [("AAPL", 1.5)], 1: [("AAPL", 1.5), ("IBM", 2.5)]}.items():
         dataset.pin = pin
         assert sorted(dataset.load().collect()) == rows
@@ -152,14 +152,14 @@ def test_maintenance_is_no_new_version(named: bool, spark: SparkSession, tmp_pat
         dataset.load()
 
 
-def test_what_spark_refuses_to_write_is_told(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_failed_write_names_table_and_reason(spark: SparkSession, tmp_path: Path) -> None:
     dataset = DeltaDataset(table=f"{tmp_path}/prices", schema="close DOUBLE")
-    told = r"Table .*/prices can't be written: \[CAST_INVALID_INPUT\] The value 'dear' "
-    with pytest.raises(DatasetError, match=told):
+    message = r"Table .*/prices can't be written: \[CAST_INVALID_INPUT\] The value 'dear' "
+    with pytest.raises(DatasetError, match=message):
         dataset.save(pd.DataFrame({"close": ["dear"]}))
 
 
-def test_a_change_older_than_the_log_reaches(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_change_older_than_the_delta_log(spark: SparkSession, tmp_path: Path) -> None:
     dataset = DeltaDataset(table=f"{tmp_path}/prices")
     dataset.save(pd.DataFrame({"ticker": ["AAPL"], "close": [1.5]}))
     spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('a' = 'b')")
@@ -171,7 +171,7 @@ def test_a_change_older_than_the_log_reaches(spark: SparkSession, tmp_path: Path
 # --- Without Spark --------------------------------------------------------------------------------
 
 
-def test_what_is_not_given_is_named() -> None:
+def test_missing_parameters_are_named() -> None:
     committed = loader("databricks")["parameters"]
     with pytest.raises(ParameterError, match=r"^Not given: catalog, schema, volume. Where tables"):
         check_parameters(committed)
@@ -179,15 +179,15 @@ def test_what_is_not_given_is_named() -> None:
         check_parameters({**committed, "catalog": "main", "schema": "candlecast"})
 
 
-def test_a_volume_that_does_not_tell_its_size_is_not_full(tmp_path: Path) -> None:
+def test_a_volume_of_unknown_size_is_not_full(tmp_path: Path) -> None:
     hooks = ProjectHooks()
-    assert shutil.disk_usage("/proc").total == 0  # as of a file system that has no answer
+    assert shutil.disk_usage("/proc").total == 0  # like a file system that does not report its size
     for folder in (Path("/proc"), tmp_path / "none"):
         hooks._data_root = folder
         assert hooks._free() == MIN_FREE_BYTES
 
 
-def test_names_and_places_follow_from_what_is_given() -> None:
+def test_tables_folders_and_model_follow_from_the_parameters() -> None:
     configuration = loader("databricks")
     configuration.runtime_params = {
         "catalog": "main",
@@ -206,38 +206,13 @@ def test_names_and_places_follow_from_what_is_given() -> None:
     }
 
 
-NOT_ON_CONNECT = {
-    *(
-        "sparkContext",
-        "_jvm",
-        "_jsc",
-        "_jdf",
-        "rdd",
-        "cache",
-        "persist",
-        "unpersist",
-        "parallelize",
-    ),
-    *("SparkContext", "RDD"),
-}
-
-
-@pytest.mark.parametrize(
-    "module",
-    sorted((ROOT / "src").rglob("*.py")),
-    ids=lambda file: f"{file.parent.name}.{file.stem}",
+NOT_ON_CONNECT = re.compile(
+    r"\b(sparkContext|SparkContext|RDD|rdd|_jvm|_jsc|_jdf|parallelize)\b"
+    r"|(?<!functools)\.(cache|persist|unpersist)\b|conf\.set\("
 )
-def test_nothing_that_serverless_compute_lacks(module: Path) -> None:
-    tree = ast.parse(module.read_text())
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    if module.parent.name == "candlecast" and module.stem in ("mlflow", "yahoo"):
-        used -= {"cache"}  # functools.cache
-    assert used & NOT_ON_CONNECT == set()
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    settings = [call for call in calls if ast.unparse(call.func).endswith("conf.set")]
-    assert [ast.unparse(call) for call in settings] == []
+
+
+def test_the_package_uses_nothing_that_spark_connect_lacks() -> None:
+    modules = {file: file.read_text() for file in (ROOT / "src").rglob("*.py")}
+    used = {str(file): NOT_ON_CONNECT.findall(text) for file, text in modules.items()}
+    assert modules and {file: names for file, names in used.items() if names} == {}

@@ -51,10 +51,10 @@ def workspace(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def post(server: Server, call: Call, login: str = "Bearer a-token") -> int:
     """Make a call without any client in between; return the status."""
     in_query = call.method == "GET"
-    query = f"?{urlencode(call.said)}" if in_query else ""
+    query = f"?{urlencode(call.arguments)}" if in_query else ""
     request = Request(
         f"{server.url}{call.path}{query}",
-        None if in_query else json.dumps(call.said).encode(),
+        None if in_query else json.dumps(call.arguments).encode(),
         {"Authorization": login, "Content-Type": "application/json"},
         method=call.method,
     )
@@ -112,7 +112,7 @@ def test_fault_43_the_workspace_counts_tags_and_demands_a_signature(
 def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
     workspace: Server, absent: str
 ) -> None:
-    workspace.workspace.absent = absent
+    workspace.workspace.missing_code = absent
     mlflow.set_tracking_uri("databricks")
     assert version_of(MODEL, "champion") is None
     MlflowClient().create_registered_model(MODEL)
@@ -121,7 +121,7 @@ def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
 
 @pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND", "BAD_REQUEST"])
 def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: str) -> None:
-    workspace.workspace.absent = code
+    workspace.workspace.missing_code = code
     mlflow.set_tracking_uri("databricks")
     with pytest.raises(MlflowException, match=code):
         version_of(MODEL, "champion")

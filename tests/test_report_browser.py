@@ -1,4 +1,4 @@
-"""The report in a real browser, opened from a file.
+"""The report in a real browser, open_page from a file.
 
 Screenshots go to the folder that CANDLECAST_SCREENSHOTS names, otherwise to a temporary one.
 """
@@ -14,7 +14,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from playwright.sync_api import Browser
 
-from browsing import CONTRASTS, EVIL, SIZES, opened
+from browsing import CONTRASTS, EVIL, SIZES, open_page
 from candlecast.pipelines.reporting import create_pipeline
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
@@ -118,7 +118,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_is_quiet_whole_and_fits(
     browser: Browser, report: Path, tmp_path: Path, theme: str, size: str
 ) -> None:
-    watched = opened(browser, report, theme, size)
+    watched = open_page(browser, report, theme, size)
     page = watched.page
     folder = Path(os.environ.get("CANDLECAST_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,14 +128,14 @@ def test_the_page_is_quiet_whole_and_fits(
     assert page.locator("svg[role=img]").count() == 5
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
-    assert watched.complaints == []
+    assert watched.problems == []
     page.close()
 
 
 def test_the_first_screen_holds_verdict_gate_and_what_was_trained(
     browser: Browser, report: Path
 ) -> None:
-    page = opened(browser, report, "light", "desktop").page
+    page = open_page(browser, report, "light", "desktop").page
     for text in ("Gate ", "github-1234567890-1", "Trained on", "Tested on", "A person may now"):
         box = page.get_by_text(text).first.bounding_box()
         assert box is not None
@@ -144,17 +144,17 @@ def test_the_first_screen_holds_verdict_gate_and_what_was_trained(
 
 
 def test_fault_30_a_ticker_that_is_html_is_shown_as_text(browser: Browser, report: Path) -> None:
-    watched = opened(browser, report, "light", "desktop")
+    watched = open_page(browser, report, "light", "desktop")
     page = watched.page
     assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL
     assert page.evaluate("document.scripts.length") == 0
-    assert watched.complaints == []
+    assert watched.problems == []
     page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_can_be_read_in_both_themes(browser: Browser, report: Path, theme: str) -> None:
-    page = opened(browser, report, theme, "desktop").page
+    page = open_page(browser, report, theme, "desktop").page
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 200
     assert [text for text, contrast in contrasts if contrast < 4.5] == []  # WCAG 2, level AA
@@ -162,7 +162,7 @@ def test_every_text_can_be_read_in_both_themes(browser: Browser, report: Path, t
 
 
 def test_print_shows_what_is_folded_on_the_screen(browser: Browser, report: Path) -> None:
-    page = opened(browser, report, "dark", "desktop").page
+    page = open_page(browser, report, "dark", "desktop").page
     folded = page.locator("details table").first
     assert not folded.is_visible()
     page.emulate_media(media="print")

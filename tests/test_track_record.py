@@ -13,7 +13,7 @@ import pytest
 from kedro.io import DatasetError
 from playwright.sync_api import Browser
 
-from browsing import CONTRASTS, EVIL, SIZES, opened
+from browsing import CONTRASTS, EVIL, SIZES, open_page
 from candlecast.evaluation.drift import measure_drift, profile
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
@@ -92,8 +92,8 @@ def test_a_champions_days(run, spark, tmp_path):
     )
     priced = prices_by_key(table(spark, tmp_path, "prices"))
     for row in days.head(2).itertuples(index=False):
-        opened, closed = priced[row.ticker, str(row.session)]
-        assert (row.up, row.return_) == (int(closed > opened), closed / opened - 1)
+        open_page, closed = priced[row.ticker, str(row.session)]
+        assert (row.up, row.return_) == (int(closed > open_page), closed / open_page - 1)
         assert row.body == row.return_
     assert days.tail(2)[["up", "body", "return_"]].isna().all(axis=None)
 
@@ -211,7 +211,7 @@ def test_the_page_is_quiet_whole_and_can_be_read(
     browser: Browser, page_file: tuple[Path, int], theme: str, size: str
 ) -> None:
     file, report_figures = page_file
-    watched = opened(browser, file, theme, size)
+    watched = open_page(browser, file, theme, size)
     page = watched.page
     sections = ["advice", "newest", "predictions", "drift", "outcomes", "limits"]
     assert [page.locator(f"#{name} >> visible=true").count() for name in sections] == [1] * 6
@@ -223,5 +223,5 @@ def test_the_page_is_quiet_whole_and_can_be_read(
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 60
     assert [text for text, contrast in contrasts if contrast < 4.5] == []  # WCAG 2, level AA
-    assert watched.complaints == []
+    assert watched.problems == []
     page.close()

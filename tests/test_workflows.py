@@ -1,4 +1,4 @@
-"""The GitHub workflows: order, least permissions, pins, no secret; what a release hands on."""
+"""The GitHub workflows: order, permissions, pinned actions, and what a release passes on."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from candlecast.databricks.release import REPORT
+from candlecast.databricks.release import REPORT_FILES
 from conftest import ROOT
 from databricks_server import bundle_job
 
@@ -19,20 +19,21 @@ FILES = [*sorted((ROOT / ".github/workflows").iterdir()), ACTION]
 CI, RELEASE = (yaml.safe_load(file.read_text()) for file in FILES[:2])
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
 DEPLOYING = {"staging": "staging", "training": "prod", "register": "prod"}
-"""The jobs that talk to Databricks, and the targets that they talk to."""
+"""The jobs that connect to Databricks, each with its bundle target."""
 
 
 def shell(job: dict[str, Any]) -> str:
+    """Return the commands of a job."""
     return "\n".join(step.get("run", "") for step in job["steps"])
 
 
-def releasing(job: dict[str, Any]) -> list[str]:
-    """The arguments of the job's call of the release."""
+def release_arguments(job: dict[str, Any]) -> list[str]:
+    """Return the arguments with which a job calls the release."""
     [line] = re.findall(r"exec python -m candlecast\.databricks\.release ((?:\\\n|.)*)", shell(job))
     return shlex.split(line.replace("\\\n", " "))
 
 
-def test_actions_are_pinned_by_one_commit_each():
+def test_each_action_is_pinned_to_one_commit():
     uses = re.findall(r"uses: (?!\./)(.*)", "".join(file.read_text() for file in FILES))
     assert uses
     for use in uses:
@@ -40,7 +41,7 @@ def test_actions_are_pinned_by_one_commit_each():
     assert len({use.split("@")[0] for use in uses}) == len(set(uses))
 
 
-def test_permissions_are_the_least_and_no_secret_is_used():
+def test_permissions_are_minimal_and_no_secret_is_used():
     assert (CI["permissions"], RELEASE["permissions"]) == ({"contents": "read"}, {})
     assert not any("permissions" in job for job in CI["jobs"].values())
     login = {"contents": "read", "id-token": "write"}
@@ -53,7 +54,7 @@ def test_permissions_are_the_least_and_no_secret_is_used():
     assert not any("secrets" in file.read_text() for file in FILES)
 
 
-def test_jobs_end_paste_nothing_into_a_shell_and_check_out_what_was_pushed():
+def test_jobs_have_timeouts_no_interpolated_commands_and_a_checkout_without_credentials():
     jobs = [job for flow in (CI, RELEASE) for job in flow["jobs"].values() if "uses" not in job]
     assert len(jobs) > 5
     for job in jobs:
@@ -64,12 +65,12 @@ def test_jobs_end_paste_nothing_into_a_shell_and_check_out_what_was_pushed():
 
 
 @pytest.mark.parametrize(("job", "name"), [("training", "train"), ("register", "register")])
-def test_github_waits_longer_than_databricks_runs(job, name):
+def test_github_s_timeout_is_longer_than_that_of_the_job(job, name):
     limit = bundle_job(name)["timeout_seconds"]
     assert RELEASE["jobs"][job]["timeout-minutes"] * 60 > limit + 1800
 
 
-def test_changes_pass_targets_of_make_on_every_python_that_is_allowed():
+def test_ci_runs_existing_make_targets_on_every_supported_python():
     called = re.findall(r"make ([\w-]+)", "".join(shell(job) for job in CI["jobs"].values()))
     matrix = CI["jobs"]["test"]["strategy"]["matrix"]["include"]
     makefile = (ROOT / "Makefile").read_text()
@@ -82,7 +83,7 @@ def test_changes_pass_targets_of_make_on_every_python_that_is_allowed():
     ]
 
 
-def test_the_order_is_checks_then_staging_then_prod_then_an_approval():
+def test_a_release_runs_checks_staging_prod_and_approval_in_this_order():
     jobs = RELEASE["jobs"]
     needs = {key: job.get("needs") for key, job in jobs.items()}
     assert needs == {
@@ -101,43 +102,43 @@ def test_the_order_is_checks_then_staging_then_prod_then_an_approval():
         assert BUNDLE["targets"][target]["mode"] == "production"
 
 
-def test_a_waiting_approval_holds_no_group_and_nothing_that_runs_is_cancelled():
+def test_a_pending_approval_blocks_no_release_and_no_running_job_is_cancelled():
     groups = {key: job.get("concurrency") for key, job in RELEASE["jobs"].items()}
     assert "concurrency" not in RELEASE and groups.pop("register") is None
     assert len({group["group"] for group in groups.values()}) == 3
     assert not any(group["cancel-in-progress"] for group in groups.values())
 
 
-def test_a_release_hands_on_candidate_commit_and_approvals():
+def test_a_release_passes_on_candidate_commit_and_approvals():
     jobs = RELEASE["jobs"]
     named = 'candidate=gh-$GITHUB_RUN_ID-$GITHUB_RUN_ATTEMPT" >> "$GITHUB_OUTPUT"'
     assert named in shell(jobs["training"])
     assert "needs.training.outputs.candidate" in str(jobs["register"]["steps"])
     for job, command in zip(DEPLOYING, ("train", "train", "register"), strict=True):
-        given = releasing(jobs[job])
-        assert given[0] == command
-        assert given[given.index("--git-commit") + 1] == "$GITHUB_SHA"
-        assert f"> {given[given.index('--bundle-summary') + 1]}" in shell(jobs[job])
-    assert ("--approvals" in given, "> approvals.json" in shell(jobs["register"])) == (True, True)
-    [tickers] = [text for text in releasing(jobs["staging"]) if text.startswith("tickers=")]
+        arguments = release_arguments(jobs[job])
+        assert arguments[0] == command
+        assert arguments[arguments.index("--git-commit") + 1] == "$GITHUB_SHA"
+        assert f"> {arguments[arguments.index('--bundle-summary') + 1]}" in shell(jobs[job])
+    assert "--approvals" in arguments and "> approvals.json" in shell(jobs["register"])
+    [tickers] = [text for text in release_arguments(jobs["staging"]) if text.startswith("tickers=")]
     assert len(tickers.split()) == 2
 
 
-def test_the_report_is_what_the_pipeline_writes():
+def test_the_catalog_writes_the_report_files_that_a_release_downloads():
     catalog = (ROOT / "conf/base/catalog.yml").read_text()
-    for name in REPORT:
+    for name in REPORT_FILES:
         assert f"${{_root}}/reporting/{name}\n" in catalog
 
 
-def test_the_command_line_tool_is_one_that_the_bundle_allows():
+def test_the_bundle_allows_the_installed_cli():
     [version] = re.findall(r"version: (\d+\.\d+\.\d+)\n", ACTION.read_text())
     assert Version(version) in SpecifierSet(BUNDLE["bundle"]["databricks_cli_version"])
 
 
-def test_a_release_installs_its_own_lock_in_the_versions_of_the_other():
+def test_both_lock_files_agree_and_a_release_installs_the_small_one():
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^(\S+==\S+)", (ROOT / name).read_text(), re.M))
 
     assert "requirements-release.lock" in ACTION.read_text()
-    own = pins("requirements-release.lock")
-    assert own <= pins("requirements.lock") and len(own) < 25
+    release = pins("requirements-release.lock")
+    assert release <= pins("requirements.lock") and len(release) < 25
