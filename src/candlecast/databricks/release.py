@@ -92,7 +92,7 @@ def run_job(client: WorkspaceClient, job_id: int, parameters: dict[str, str]) ->
         with step(f"run job {job_id}"):
             run_id = client.jobs.run_now(**request).run_id
             logger.info("Waiting for %s/jobs/%s/runs/%s", client.config.host, job_id, run_id)
-            with contextlib.suppress(errors.OperationFailed):  # INTERNAL_ERROR; get_run says more
+            with contextlib.suppress(errors.OperationFailed):  # INTERNAL_ERROR; get_run has details
                 client.jobs.wait_get_run_job_terminated_or_skipped(run_id, timedelta(days=1))
             run = client.jobs.get_run(run_id)
     except SystemExit:  # from a signal, perhaps before the id of the run was known
