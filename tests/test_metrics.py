@@ -1,4 +1,4 @@
-"""Scores, intervals, tests, trading and the gate, on frames small enough to check by hand."""
+"""Metrics, intervals, tests, trading and the gate, on frames small enough to check by hand."""
 
 import json
 import warnings
@@ -16,17 +16,18 @@ from candlecast.evaluation.gate import apply_gate, verdict
 from candlecast.evaluation.metrics import (
     best_baseline,
     by_group,
+    calibration_bins,
     classification_table,
     compute_metrics,
     confusion,
     probability_of,
-    reliability,
     volatility_tercile,
 )
 from candlecast.evaluation.significance import (
+    calibration,
     compare,
     directional_test,
-    evaluate,
+    evaluate_model,
     intervals,
     row_tests,
     superior_ability,
@@ -38,9 +39,8 @@ from candlecast.evaluation.trading import (
     equity_curve,
     strategy_returns,
     trading_metrics,
-    trading_table,
 )
-from candlecast.parameters import Gate
+from candlecast.parameters import Evaluation, Gate
 from candlecast.reporting.wording import gate_reasons, verdict_headline, verdict_numbers
 
 GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=100, champion_margin=0.03)
@@ -80,7 +80,17 @@ def history(dates: int = 120, skill: float = 0.0, seed: int = 1) -> pd.DataFrame
     return frame(up.tolist(), np.clip(probability, 0, 1).round(2).tolist())
 
 
-def test_scores_of_eight_sessions(eight: pd.DataFrame) -> None:
+def evaluated(predictions: pd.DataFrame) -> dict[str, float]:
+    """All metrics; two estimators were validated on 30 dates."""
+    losses = pd.DataFrame({"a": 0.69, "b": 0.70}, range(30)).assign(
+        session=pd.bdate_range("2023-01-02", periods=30), base_rate=0.70
+    )
+    return evaluate_model(
+        predictions, losses, Evaluation.model_construct(repetitions=100, cost_bps=1), 1
+    )
+
+
+def test_metrics_of_eight_sessions(eight: pd.DataFrame) -> None:
     metrics = compute_metrics(eight)
     expected = {
         "rows": 8,
@@ -126,12 +136,52 @@ def test_calibration_error_is_the_mean_gap_of_equal_count_bins() -> None:
     # Two bins of ten rows each, 0.25 with three ups and 0.75 with seven: gaps 0.05 and 0.05.
     predictions = frame([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.25] * 10 + [0.75] * 10)
     assert compute_metrics(predictions)["ece"] == pytest.approx(0.05)
-    table = reliability(predictions)
-    assert table.to_dict("list") == {
+    table = calibration(predictions, repetitions=50, seed=1)
+    assert table.drop(columns=["low", "high"]).to_dict("list") == {
         "probability": [0.25, 0.75],
         "share_up": [0.3, 0.7],
         "rows": [10, 10],
     }
+    assert table[["low", "high"]].isna().all(axis=None)  # ten dates per bin are too few
+
+
+def test_calibration_interval_is_that_of_a_plain_bootstrap_of_dates() -> None:
+    """Two tickers on 120 dates; the interval follows from the dates drawn as for the accuracy."""
+    one, two = history(skill=0.1), history(skill=0.1, seed=2).assign(ticker="B")
+    predictions = pd.concat([one, two], ignore_index=True)
+    table = calibration(predictions, repetitions=200, seed=7)
+    block = intervals(predictions, repetitions=200, seed=7)["bootstrap_block_length"]
+    bins = calibration_bins(predictions["probability"].to_numpy())
+    plain = StationaryBootstrap(int(block), np.arange(120), seed=7)
+    drawn = [plain.update_indices().copy() for _ in range(200)]
+    assert len(table) == 10
+    for place in range(10):
+        inside = predictions[bins == place]
+        assert table["rows"][place] == len(inside)
+        by_date = inside.groupby(inside["session"].dt.dayofyear)["up"].agg(["sum", "size"])
+        by_date = by_date.reindex(range(1, 121), fill_value=0).to_numpy()
+        shares = [np.divide(*by_date[dates].sum(axis=0)) for dates in drawn]
+        low, high = np.quantile(shares, [0.025, 0.975])
+        assert (table["low"][place], table["high"][place]) == pytest.approx((low, high))
+        assert low < table["share_up"][place] < high
+
+
+def test_calibration_interval_counts_dates_not_rows() -> None:
+    one = history(skill=0.1)
+    five = pd.concat([one.assign(ticker=ticker) for ticker in "ABCDE"])
+    ends = [
+        calibration(predictions, repetitions=100, seed=3)[["low", "high"]].to_numpy()
+        for predictions in (one, five)
+    ]
+    assert ends[0] == pytest.approx(ends[1], nan_ok=True)
+
+
+def test_a_bin_of_one_class_has_no_interval() -> None:
+    """Every resample of it has the same share, which is no evidence that the share is certain."""
+    predictions = frame([1] * 40 + [1, 0] * 20, [0.9] * 40 + [0.4] * 40)
+    table = calibration(predictions, repetitions=100, seed=1)
+    assert table["share_up"].tolist() == [0.5, 1.0]
+    assert table["low"].isna().tolist() == [False, True]
 
 
 def test_confusion_and_report(eight: pd.DataFrame) -> None:
@@ -139,10 +189,9 @@ def test_confusion_and_report(eight: pd.DataFrame) -> None:
         "down": {"down": 2, "up": 1},
         "up": {"down": 1, "up": 4},
     }
-    report = classification_table(eight)
-    assert report["accuracy"] == 0.75
-    assert report["down"]["recall"] == pytest.approx(2 / 3)
-    assert report["up"] == {"precision": 0.8, "recall": 0.8, "f1-score": 0.8, "support": 5.0}
+    down, up = classification_table(eight).to_dict("records")
+    assert down["recall"] == pytest.approx(2 / 3)
+    assert up == {"class": "up", "precision": 0.8, "recall": 0.8, "f1": 0.8, "rows": 5}
 
 
 def test_best_baseline_may_be_always_down() -> None:
@@ -192,8 +241,9 @@ def test_fault_21_one_class_only() -> None:
     up = frame([1] * 120, list(np.linspace(0.3, 0.7, 120)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metrics = evaluate(up, repetitions=50, seed=1, cost_bps=1, trials=5)
-        confusion(up), classification_table(up), reliability(up), by_group(up, "volatility")
+        metrics = evaluated(up)
+        confusion(up), classification_table(up), by_group(up, "volatility")
+        calibration(up, repetitions=50, seed=1)
     json.dumps(metrics, allow_nan=False)
     assert metrics["classes"] == 1
     assert metrics["accuracy"] == 0.5
@@ -208,7 +258,7 @@ def test_fault_21_one_class_only() -> None:
 
 def test_fault_22_constant_predictions() -> None:
     constant = history().assign(probability=0.6)
-    metrics = evaluate(constant, repetitions=50, seed=1, cost_bps=1, trials=5)
+    metrics = evaluated(constant)
     json.dumps(metrics, allow_nan=False)
     assert metrics["roc_auc"] == 0.5
     assert "pesaran_timmermann_p_value" not in metrics
@@ -224,7 +274,7 @@ def test_ticker_with_three_sessions() -> None:
     assert by_group(predictions, "ticker")["sessions"].tolist() == [120, 3]
     assert ticker_tests(predictions)["p_value"].tolist()[1] == 1.0
     alone = predictions[predictions["ticker"] == "B"]
-    metrics = evaluate(alone, repetitions=50, seed=1, cost_bps=1, trials=5)
+    metrics = evaluated(alone)
     json.dumps(metrics, allow_nan=False)
     assert "accuracy.low" not in metrics
     assert apply_gate(metrics, GATE)["reasons"][0] == {
@@ -242,14 +292,13 @@ def test_ticker_with_three_sessions() -> None:
             "'probability' must be a probability .* NaN or outside in 8 of 8",
         ),
         ({"logistic": 1.5}, "'logistic' must be a probability from 0 to 1"),
-        ({"up": 2}, "'up' must be 0 or 1; it is not in 8 of 8 rows"),
-        ({"session": pd.Timestamp("2024-01-01")}, "ticker and session twice in 7 of 8 rows"),
+        ({"up": 2}, "'up' is neither 0 nor 1 in 8 of 8 rows"),
+        ({"session": pd.Timestamp("2024-01-01")}, "repeat a ticker and session in 7 of 8 rows"),
     ],
 )
-def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str) -> None:
+def test_bad_predictions_are_refused(eight: pd.DataFrame, change: dict, message: str) -> None:
     for function in (
         compute_metrics,
-        reliability,
         confusion,
         classification_table,
         row_tests,
@@ -257,14 +306,15 @@ def test_bad_scores_are_refused(eight: pd.DataFrame, change: dict, message: str)
     ):
         with pytest.raises(ValueError, match=message):
             function(eight.assign(**change))
-    with pytest.raises(ValueError, match=message):
-        intervals(eight.assign(**change), repetitions=10, seed=1)
+    for bootstrap in (intervals, calibration):
+        with pytest.raises(ValueError, match=message):
+            bootstrap(eight.assign(**change), repetitions=10, seed=1)
 
 
 def test_missing_columns_and_rows_are_refused(eight: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"lack the columns \['majority'\]"):
         compute_metrics(eight.drop(columns="majority"))
-    with pytest.raises(ValueError, match="Scores have no rows"):
+    with pytest.raises(ValueError, match="have no rows"):
         compute_metrics(eight.iloc[:0])
 
 
@@ -319,9 +369,9 @@ def test_interval_ignores_row_order_and_follows_the_seed() -> None:
     assert first["bootstrap_block_length"] >= 1
 
 
-def test_intervals_hold_the_figures() -> None:
+def test_intervals_contain_the_metrics() -> None:
     predictions = history(dates=400, skill=0.05)
-    metrics = evaluate(predictions, repetitions=500, seed=1, cost_bps=1, trials=5)
+    metrics = evaluated(predictions)
     bounded = [name.removesuffix(".low") for name in metrics if name.endswith(".low")]
     assert len(bounded) == 14
     for name in bounded:
@@ -375,7 +425,7 @@ def test_holm_multiplies_the_smallest_p_value_by_the_tickers() -> None:
     assert (table["holm_p_value"] >= table["p_value"]).all()
 
 
-def test_superior_ability_counts_the_candidates() -> None:
+def test_superior_ability_counts_the_estimators() -> None:
     generator = np.random.default_rng(0)
     benchmark = pd.Series(0.69 + 0.01 * generator.standard_normal(300))
     noise = pd.DataFrame(0.69 + 0.01 * generator.standard_normal((300, 5)))
@@ -437,20 +487,24 @@ def test_strategy_buys_what_is_predicted_up_and_pays_twice(two_tickers: pd.DataF
     assert curve["holding"].tolist() == pytest.approx([1.03, 1.03, 1.03 * 0.97])
 
 
-def test_trading_table(two_tickers: pd.DataFrame) -> None:
-    table = trading_table(two_tickers, cost_bps=10, trials=5)
-    assert table["annual_return"]["holding"] == pytest.approx((1.03 * 0.97) ** 84 - 1)
-    assert table["annual_volatility"]["holding"] == pytest.approx(0.03 * np.sqrt(252))
-    assert table["sharpe_ratio"]["holding"] == pytest.approx(0.0)
-    assert table["deflated_sharpe_ratio"]["holding"] == pytest.approx(0.5)
-    assert table["max_drawdown"].to_dict() == pytest.approx(
-        {"strategy": 0.0, "strategy_gross": 0.0, "holding": -0.03}
-    )
-    assert table["annual_turnover"].tolist() == [pytest.approx(4 / 3 * 252)] * 2 + [0.0]
-    assert (
-        table["deflated_sharpe_ratio"]["strategy"]
-        < trading_table(two_tickers, cost_bps=10, trials=1)["deflated_sharpe_ratio"]["strategy"]
-    )
+def test_trading_metrics(two_tickers: pd.DataFrame) -> None:
+    metrics = trading_metrics(two_tickers, cost_bps=10, trials=5)
+    expected = {
+        "holding.annual_return": (1.03 * 0.97) ** 84 - 1,
+        "holding.annual_volatility": 0.03 * np.sqrt(252),
+        "holding.sharpe_ratio": 0.0,
+        "holding.deflated_sharpe_ratio": 0.5,
+        "holding.max_drawdown": -0.03,
+        "holding.annual_turnover": 0.0,
+        "strategy.max_drawdown": 0.0,
+        "strategy_gross.max_drawdown": 0.0,
+        "strategy.annual_turnover": 4 / 3 * 252,
+        "strategy_gross.annual_turnover": 4 / 3 * 252,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    alone = trading_metrics(two_tickers, cost_bps=10, trials=1)
+    name = "strategy.deflated_sharpe_ratio"
+    assert metrics[name] < alone[name]
 
 
 def test_a_first_loss_is_a_drawdown() -> None:
@@ -499,7 +553,7 @@ def test_champion_is_compared_on_the_rows_that_are_new_to_it(eight: pd.DataFrame
     )
 
 
-def test_champion_that_knows_every_row_gives_no_figure(eight: pd.DataFrame) -> None:
+def test_champion_that_knows_every_row_gives_no_metric(eight: pd.DataFrame) -> None:
     assert compare(beside(eight, [np.nan] * 8), repetitions=1000, seed=1) == {
         "champion.version": 7,
         "champion.sessions": 0,
@@ -570,6 +624,7 @@ def codes(decision: dict) -> list[str]:
 
 def test_gate_passes_with_its_numbers() -> None:
     assert apply_gate(flat(), GATE) == {
+        **GATE.model_dump(),
         "passed": True,
         "reasons": [
             {
@@ -638,7 +693,7 @@ def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
     assert decision["passed"] is True
     assert decision["reasons"][1:] == [
         {
-            "code": "not_worse_than_champion",
+            "code": "above_threshold",
             "metric": "accuracy_minus_champion",
             "value": -0.01,
             "low": -0.025,
@@ -655,12 +710,12 @@ def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
 @pytest.mark.parametrize(
     ("metrics", "rule", "current", "code"),
     [
-        (compared(), {"champion_margin": 0.025}, 3, "worse_than_champion"),
-        (compared(), {"champion_margin": 0.0}, None, "worse_than_champion"),
+        (compared(), {"champion_margin": 0.025}, 3, "not_above_threshold"),
+        (compared(), {"champion_margin": 0.0}, None, "not_above_threshold"),
         (compared(), {}, 4, "other_champion"),
         (flat(), {}, 1, "other_champion"),
-        (compared(accuracy_minus_champion__low=None), {}, 3, "no_champion_interval"),
-        (compared(), {"metric": "roc_auc"}, 3, "no_champion_interval"),
+        (compared(accuracy_minus_champion__low=None), {}, 3, "no_interval"),
+        (compared(), {"metric": "roc_auc"}, 3, "no_interval"),
     ],
 )
 def test_gate_fails_against_the_champion(

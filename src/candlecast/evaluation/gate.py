@@ -1,6 +1,8 @@
 """The gate and the verdict: codes and numbers, taken from a candidate's metrics alone.
 
-`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes.
+`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes. Where
+an interval is part of what is returned, that is ``metric`` (its name), ``value``, ``low``, ``high``
+and ``confidence``.
 """
 
 from collections.abc import Mapping
@@ -28,26 +30,23 @@ def apply_gate(
     the lower end of the difference's interval is above the negative margin.
 
     Args:
-        metrics: flat numbers, as `candlecast.evaluation.significance.evaluate` returns them.
+        metrics: flat numbers, from `candlecast.evaluation.significance.evaluate_model`.
         gate: the rule.
         champion_version: the current champion, which must be the one compared with; None: whichever
             was.
 
     Returns:
-        ``passed`` (bool) and ``reasons``: one dict per reason, valid JSON, with its ``code`` and
-        the numbers it is about. Why it failed:
+        The rule (``metric``, ``threshold``, ``min_sessions``, ``champion_margin``), ``passed``
+        (bool) and ``reasons``: one dict per reason, valid JSON, with a ``code`` and its numbers:
 
         * ``too_few_sessions``: ``sessions``, ``required``;
-        * ``one_class``, ``constant_probability``, ``constant_direction``: no numbers;
+        * ``one_class``, ``constant_probability``, ``constant_direction``;
         * ``no_interval``: ``metric``;
-        * ``not_above_threshold``: `an interval`, ``threshold``;
-        * ``other_champion``: ``champion_version``, which the model was not compared with;
-        * ``no_champion_interval``: ``metric``, ``champion_version``;
-        * ``worse_than_champion``: `an interval`, ``threshold``, ``champion_version``.
+        * ``not_above_threshold``, or ``above_threshold`` when it passed: an interval, ``sessions``
+          and ``threshold``;
+        * ``other_champion``: ``champion_version``, which the model was not compared with.
 
-        Why it passed: ``above_threshold`` and, where there is a champion,
-        ``not_worse_than_champion``, with the numbers of their opposites. `An interval` is
-        ``metric``, ``value``, ``low``, ``high``, ``confidence`` and ``sessions``.
+        The comparison with the champion adds its ``champion_version`` to the interval's reason.
     """
     sessions = metrics.get("sessions", 0)
     checks: list[tuple[bool, dict[str, Any]]] = [
@@ -61,59 +60,39 @@ def apply_gate(
             gate.metric != "accuracy" or 0 < metrics.get("predicted_up_share", 0) < 1,
             {"code": "constant_direction"},
         ),
-        _against_threshold(metrics, gate, sessions),
+        _check_low(metrics, GATE_METRICS[gate.metric], gate.threshold, sessions=sessions),
     ]
     compared = metrics.get("champion.version")
     current = compared if champion_version is None else champion_version
     if gate.champion_margin is not None and current is not None:
-        checks.append(_against_champion(metrics, gate, int(current)))
+        champion = {"champion_version": int(current)}
+        if compared != current:
+            checks.append((False, {"code": "other_champion", **champion}))
+        else:
+            champion["sessions"] = int(metrics.get("champion.sessions", 0))
+            name, threshold = CHAMPION_METRICS[gate.metric], -gate.champion_margin
+            checks.append(_check_low(metrics, name, threshold, **champion))
     failed = [reason for holds, reason in checks if not holds]
     return {
+        **gate.model_dump(),
         "passed": not failed,
         "reasons": failed or [reason for _, reason in checks if "low" in reason],
     }
 
 
-def _against_threshold(
-    metrics: Mapping[str, float], gate: Gate, sessions: float
+def _check_low(
+    metrics: Mapping[str, float], name: str, threshold: float, **numbers: float
 ) -> tuple[bool, dict[str, Any]]:
-    name = GATE_METRICS[gate.metric]
+    """Return whether the lower end of an interval is above a threshold, and the reason."""
     if not _is_bounded(metrics, name):
-        return False, {"code": "no_interval", "metric": name}
-    holds = metrics[f"{name}.low"] > gate.threshold
-    return holds, {
-        "code": "above_threshold" if holds else "not_above_threshold",
-        **_interval(metrics, name),
-        "sessions": sessions,
-        "threshold": gate.threshold,
-    }
-
-
-def _against_champion(
-    metrics: Mapping[str, float], gate: Gate, current: int
-) -> tuple[bool, dict[str, Any]]:
-    name = CHAMPION_METRICS[gate.metric]
-    if metrics.get("champion.version") != current:
-        return False, {"code": "other_champion", "champion_version": current}
-    if not _is_bounded(metrics, name):
-        return False, {
-            "code": "no_champion_interval",
-            "metric": name,
-            "champion_version": current,
-        }
-    threshold = -(gate.champion_margin or 0.0)
+        return False, {"code": "no_interval", "metric": name, **numbers}
     holds = metrics[f"{name}.low"] > threshold
-    return holds, {
-        "code": "not_worse_than_champion" if holds else "worse_than_champion",
-        **_interval(metrics, name),
-        "sessions": metrics["champion.sessions"],
-        "threshold": threshold,
-        "champion_version": current,
-    }
+    code = "above_threshold" if holds else "not_above_threshold"
+    return holds, {"code": code, **_interval(metrics, name), "threshold": threshold, **numbers}
 
 
 def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Return what the metrics are worth: a code and the numbers behind it.
+    """Return what the metrics are worth.
 
     Evidence is an interval by date that lies above zero: of the accuracy minus the best baseline's
     or, failing that, of the ROC AUC minus 0.5, which is then called ranking only.
@@ -121,8 +100,7 @@ def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
     Returns:
         ``code``: ``skill``, ``ranking`` or ``none``; without an interval ``one_class``,
         ``constant_probability`` or ``too_few_sessions``. ``sessions`` and ``best_baseline`` (its
-        name). With intervals also ``accuracy`` and ``roc_auc``, each with its ``metric``,
-        ``value``, ``low``, ``high`` and ``confidence``.
+        name). With intervals also those of ``accuracy`` and ``roc_auc``.
     """
     result: dict[str, Any] = {
         "sessions": metrics["sessions"],
@@ -132,15 +110,11 @@ def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
         return {"code": "one_class", **result}
     if not metrics["distinct_probabilities"] > 1:
         return {"code": "constant_probability", **result}
-    lead, ranking = GATE_METRICS.values()
-    if not (_is_bounded(metrics, lead) and _is_bounded(metrics, ranking)):
+    if not all(_is_bounded(metrics, name) for name in GATE_METRICS.values()):
         return {"code": "too_few_sessions", **result}
-    code = "none"
-    if metrics[f"{ranking}.low"] > 0:
-        code = "ranking"
-    if metrics[f"{lead}.low"] > 0:
-        code = "skill"
     intervals = {key: _interval(metrics, name) for key, name in GATE_METRICS.items()}
+    ranking = "ranking" if intervals["roc_auc"]["low"] > 0 else "none"
+    code = "skill" if intervals["accuracy"]["low"] > 0 else ranking
     return {"code": code, **result, **intervals}
 
 
@@ -149,10 +123,6 @@ def _is_bounded(metrics: Mapping[str, float], name: str) -> bool:
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
-    return {
-        "metric": name,
-        "value": metrics[name],
-        "low": metrics[f"{name}.low"],
-        "high": metrics[f"{name}.high"],
-        "confidence": metrics["bootstrap_confidence"],
-    }
+    ends = {key: metrics[f"{name}.{key}"] for key in ("low", "high")}
+    confidence = metrics["bootstrap_confidence"]
+    return {"metric": name, "value": metrics[name], **ends, "confidence": confidence}

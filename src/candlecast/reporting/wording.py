@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from candlecast.reporting.html import percent, sentence, words
 
 REASONS = {
@@ -11,17 +13,13 @@ REASONS = {
     "one_class": "Only one class occurred, so skill cannot be measured.",
     "constant_probability": "The model predicts the same probability for every session.",
     "constant_direction": "The model predicts the same direction for every session.",
-    "no_interval": "{name} has no interval: it is undefined on these sessions.",
-    "above_threshold": "{name} is {interval}: the lower end is above {threshold:.4f}.",
-    "not_above_threshold": "{name} is {interval}: the lower end is not above {threshold:.4f}.",
+    "no_interval": "{name} has no interval: there are too few sessions, or it is undefined.",
+    "above_threshold": "{name} is {interval} on {sessions:,.0f} sessions: the lower end is above "
+    "{threshold:.4f}.",
+    "not_above_threshold": "{name} is {interval} on {sessions:,.0f} sessions: the lower end is "
+    "not above {threshold:.4f}.",
     "other_champion": "The champion is now version {champion_version}, and this candidate was not "
     "compared with it: train a new candidate.",
-    "no_champion_interval": "{name} (version {champion_version}) has no interval: too few of the "
-    "test sessions are new to the champion.",
-    "not_worse_than_champion": "{name} (version {champion_version}) is {interval}: the lower end "
-    "is above {threshold:.4f}.",
-    "worse_than_champion": "{name} (version {champion_version}) is {interval}: the lower end is "
-    "not above {threshold:.4f}.",
 }
 """The sentence for each code of a gate's decision."""
 
@@ -48,16 +46,14 @@ NUMBERS = {
 
 def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each reason of a gate's decision."""
-    return [
-        REASONS[reason["code"]].format(
-            **reason,
-            name=sentence(reason.get("metric", "")),
-            interval=f"{_interval(reason)} on {reason['sessions']:,.0f} sessions"
-            if "low" in reason
-            else "",
-        )
-        for reason in reasons
-    ]
+    sentences = []
+    for reason in reasons:
+        name = sentence(reason.get("metric", ""))
+        if "champion_version" in reason:
+            name += f" (version {reason['champion_version']})"
+        interval = _interval(reason) if "low" in reason else ""
+        sentences.append(REASONS[reason["code"]].format(**reason, name=name, interval=interval))
+    return sentences
 
 
 def verdict_headline(verdict: Mapping[str, Any]) -> str:
@@ -87,6 +83,11 @@ def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> s
         f"“{words(verdict['best_baseline'])}”, {percent(metrics['best_baseline.accuracy'])}. "
         f"{meaning}"
     )
+
+
+def listing(table: pd.DataFrame, row: str) -> str:
+    """Return the rows of a table in one sentence, each worded by the format `row`."""
+    return "; ".join(row.format_map(values) for values in table.to_dict("records")) + "."
 
 
 def body_text(body: str) -> str:

@@ -119,12 +119,10 @@ def apply_gate_again(candidate: Candidate, aliases: Aliases, gate: Gate) -> dict
     """Judge the candidate's own metrics by the gate of now, against the champion of now.
 
     Returns:
-        ``passed`` (bool), ``reasons`` (codes and numbers), and the gate's ``metric`` and
-        ``threshold``.
+        See `candlecast.evaluation.gate.apply_gate`.
     """
     champion = aliases.champion.number if aliases.champion else None
-    decision = apply_gate(candidate.metrics, gate, champion)
-    return {**decision, "metric": gate.metric, "threshold": gate.threshold}
+    return apply_gate(candidate.metrics, gate, champion)
 
 
 def promote_candidate(
