@@ -1,7 +1,7 @@
 """How often the gate passes a model, with no signal to find and with signals of known strength.
 
 Simulates price histories of a few tickers that move together, trains a small forest on the first
-80 % of the sessions, predictions the rest, and asks the gate that registration asks. `python
+80 % of the sessions, predicts the rest, and applies the gate that registration applies. `python
 benchmarks/gate.py` prints the table of size (no signal) and power (a planted autocorrelation).
 """
 
@@ -17,9 +17,10 @@ import pandas as pd
 from scipy import signal, stats
 from sklearn.ensemble import RandomForestClassifier
 
+from candlecast.evaluation.bootstrap import CONFIDENCE
 from candlecast.evaluation.gate import GATE_METRICS, apply_gate
 from candlecast.evaluation.metrics import compute_metrics
-from candlecast.evaluation.significance import CONFIDENCE, intervals
+from candlecast.evaluation.significance import intervals
 from candlecast.parameters import Gate
 
 WINDOW = 14
@@ -47,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def autocorrelation(bayes_accuracy: float) -> float:
-    """Return the coefficient of a reverting Gaussian AR(1) whose next sign is told this accurately.
+    """Return the coefficient of a reverting Gaussian AR(1) whose sign is predictable this well.
 
     The best guess is the sign of phi times the last value. Last and next value are jointly normal
     with correlation phi, so that guess is right with probability 1/2 + arcsin(|phi|) / pi
@@ -81,14 +82,14 @@ def bodies(bayes_accuracy: float, generator: np.random.Generator) -> Floats:
 
 
 def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
-    """Train on the first 80 % of the sessions less a purge, and score the rest.
+    """Train on the first 80 % of the sessions minus a purge, and predict the rest.
 
     Args:
         body: one row per session, one column per ticker.
         seed: of the forest.
 
     Returns:
-        A predictions frame as `candlecast.metrics` takes it, one row per ticker and session.
+        A predictions frame, see `candlecast.evaluation.metrics`, one row per ticker and session.
     """
     windows = np.lib.stride_tricks.sliding_window_view(body, WINDOW, axis=0)[:-1]
     up = (body[WINDOW:] > 0).astype(np.int8)
@@ -146,7 +147,7 @@ def binomial_interval(passed: int, histories: int) -> tuple[float, float]:
 
 
 def table(pool: ProcessPoolExecutor, histories: int, histories_with_signal: int) -> pd.DataFrame:
-    """Return the rate at which each gate passes, one row a Bayes accuracy."""
+    """Return the rate at which each gate passes, one row per Bayes accuracy."""
     rows = []
     for bayes in (0.5, *STRENGTHS):
         count = histories if bayes == 0.5 else histories_with_signal
