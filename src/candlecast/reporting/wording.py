@@ -61,17 +61,12 @@ def verdict_headline(verdict: Mapping[str, Any]) -> str:
     return HEADLINES.get(verdict["code"], "No evidence of skill.")
 
 
-def verdict_numbers(verdict: Mapping[str, Any]) -> str:
-    """Return the intervals behind the verdict, or why there are none."""
+def verdict_numbers(verdict: Mapping[str, Any], gate_metric: str) -> str:
+    """Return the interval that the gate does not look at, or why there are none."""
     if verdict["code"] in NUMBERS:
         return NUMBERS[verdict["code"]].format(**verdict)
-    return (
-        "; ".join(
-            f"{sentence(interval['metric'])}: {_interval(interval)}"
-            for interval in (verdict["accuracy"], verdict["roc_auc"])
-        )
-        + f", over {verdict['sessions']:,.0f} sessions."
-    )
+    interval = verdict["roc_auc" if gate_metric == "accuracy" else "accuracy"]
+    return f"{sentence(interval['metric'])}: {_interval(interval)}."
 
 
 def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> str:

@@ -157,7 +157,7 @@ def build_context(
         **training_summary,
         "headline": wording.verdict_headline(outcome),
         "plain": wording.plain_verdict(outcome, metrics),
-        "numbers": wording.verdict_numbers(outcome),
+        "numbers": wording.verdict_numbers(outcome, gate_decision["metric"]),
         "gate": {**gate_decision, "reasons": wording.gate_reasons(gate_decision["reasons"])},
         "tested": tested,
         "new": sorted(set(tested["tickers"]) - set(training_summary["trained"]["tickers"])),
