@@ -401,7 +401,7 @@ def test_mcnemar_counts_and_p_value(eight: pd.DataFrame) -> None:
 
 
 def test_pesaran_timmermann_worked_by_hand() -> None:
-    """40 ups and 30 downs told rightly of 60 ups and 40 downs, up predicted 50 times.
+    """40 of 60 ups and 30 of 40 downs predicted correctly, up predicted 50 times.
 
     P = 0.7, P* = 0.5 * 0.6 + 0.5 * 0.4 = 0.5, V(P) = 0.25 / 100,
     V(P*) = (0.2^2 * 0.25 + 0^2 * 0.24) / 100 = 0.0001, S = 0.2 / sqrt(0.0024) = 4.0825.
@@ -435,7 +435,7 @@ def test_superior_ability_counts_the_estimators() -> None:
     assert useless["spa_p_value"] > 0.1
     better = noise.assign(good=benchmark - 0.002 + 0.005 * generator.standard_normal(300))
     assert superior_ability(better, benchmark, repetitions=500, seed=1)["spa_p_value"] < 0.05
-    # A gain that is clear for one candidate is less so for the best of fifty useless others.
+    # A gain that is clear for one estimator is less clear among fifty useless others.
     lone = benchmark - 0.0012 + 0.01 * generator.standard_normal(300)
     alone = superior_ability(lone.to_frame(), benchmark, repetitions=500, seed=1)
     crowd = pd.DataFrame(0.69 + 0.01 * generator.standard_normal((300, 50))).assign(lone=lone)
@@ -773,11 +773,11 @@ def test_verdict(changes: dict, code: str) -> None:
 
 @pytest.mark.slow
 def test_sp500_reference() -> None:
-    """Figures of the S&P 500, 1999 to 2018, that an independent script gave.
+    """Metrics of the S&P 500, 1999 to 2018, as an independent script computed them.
 
     The deltas close - open make 5,017 windows of 14, oldest first, with their labels. Row 504 on is
-    scored in steps of 252 rows, each by a new forest trained on all rows up to 14 before the step.
-    The majority is that of each training set; newest-first columns, which split ties among features
+    predicted in steps of 252 rows, each by a new forest trained on all rows up to 14 before it. The
+    majority is that of each training set; newest-first columns, which split ties among features
     differently, gave 0.5203 and 0.5109 for accuracy and AUC.
     """
     prices = sp500.load()

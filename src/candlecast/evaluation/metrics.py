@@ -271,22 +271,23 @@ def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
         class occurred) and ``brier_score_loss``.
     """
     check_predictions(predictions)
-    groups = predictions.groupby(GROUPS[key](predictions), observed=True, sort=True)
-    return pd.DataFrame([{key: name, **_metrics_of_group(group)} for name, group in groups])
-
-
-def _metrics_of_group(group: pd.DataFrame) -> dict[str, Any]:
-    metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
-    best = best_baseline(group)
-    best_accuracy = float(hits_of(group, best).mean())
-    return {
-        "sessions": group["session"].nunique(),
-        "rows": len(group),
-        "share_up": float(group["up"].mean()),
-        "accuracy": metrics["accuracy"],
-        "best_baseline": best,
-        "best_baseline_accuracy": best_accuracy,
-        "accuracy_minus_best_baseline": metrics["accuracy"] - best_accuracy,
-        "roc_auc": metrics.get("roc_auc", np.nan),
-        "brier_score_loss": metrics["brier_score_loss"],
-    }
+    rows = []
+    for name, group in predictions.groupby(GROUPS[key](predictions), observed=True):
+        metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
+        best = best_baseline(group)
+        rows.append(
+            {
+                key: name,
+                "sessions": group["session"].nunique(),
+                "rows": len(group),
+                "share_up": group["up"].mean(),
+                "accuracy": metrics["accuracy"],
+                "best_baseline": best,
+                "best_baseline_accuracy": hits_of(group, best).mean(),
+                "roc_auc": metrics.get("roc_auc", np.nan),
+                "brier_score_loss": metrics["brier_score_loss"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    lead = table["accuracy"] - table["best_baseline_accuracy"]
+    return table.assign(accuracy_minus_best_baseline=lead)
