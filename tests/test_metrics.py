@@ -425,32 +425,37 @@ def test_holm_multiplies_the_smallest_p_value_by_the_tickers() -> None:
     assert (table["holm_p_value"] >= table["p_value"]).all()
 
 
+def validated(losses: pd.DataFrame, base_rate: "pd.Series[float]") -> pd.DataFrame:
+    """The losses of the validation, one row per date."""
+    dates = pd.bdate_range("2023-01-02", periods=len(losses))
+    return losses.assign(session=dates, base_rate=base_rate)
+
+
 def test_superior_ability_counts_the_estimators() -> None:
     generator = np.random.default_rng(0)
-    benchmark = pd.Series(0.69 + 0.01 * generator.standard_normal(300))
+    base_rate = pd.Series(0.69 + 0.01 * generator.standard_normal(300))
     noise = pd.DataFrame(0.69 + 0.01 * generator.standard_normal((300, 5)))
-    useless = superior_ability(noise, benchmark, repetitions=500, seed=1)
+    useless = superior_ability(validated(noise, base_rate), repetitions=500, seed=1)
     assert useless["spa_estimators"] == 5
     assert useless["spa_sessions"] == 300
     assert useless["spa_p_value"] > 0.1
-    better = noise.assign(good=benchmark - 0.002 + 0.005 * generator.standard_normal(300))
-    assert superior_ability(better, benchmark, repetitions=500, seed=1)["spa_p_value"] < 0.05
+    better = noise.assign(good=base_rate - 0.002 + 0.005 * generator.standard_normal(300))
+    found = superior_ability(validated(better, base_rate), repetitions=500, seed=1)
+    assert found["spa_p_value"] < 0.05
     # A gain that is clear for one estimator is less clear among fifty useless others.
-    lone = benchmark - 0.0012 + 0.01 * generator.standard_normal(300)
-    alone = superior_ability(lone.to_frame(), benchmark, repetitions=500, seed=1)
+    lone = base_rate - 0.0012 + 0.01 * generator.standard_normal(300)
+    alone = superior_ability(validated(lone.to_frame(), base_rate), repetitions=500, seed=1)
     crowd = pd.DataFrame(0.69 + 0.01 * generator.standard_normal((300, 50))).assign(lone=lone)
-    among = superior_ability(crowd, benchmark, repetitions=500, seed=1)
+    among = superior_ability(validated(crowd, base_rate), repetitions=500, seed=1)
     assert among["spa_p_value"] > alone["spa_p_value"]
 
 
-def test_superior_ability_of_copies_of_the_benchmark_is_none() -> None:
-    benchmark = pd.Series(np.linspace(0.6, 0.8, 100))
-    copies = pd.DataFrame({50: benchmark, 100: benchmark})
-    assert superior_ability(copies, benchmark, repetitions=100, seed=1)["spa_p_value"] == 1.0
-    with pytest.raises(ValueError, match="different dates"):
-        superior_ability(copies.iloc[1:], benchmark, repetitions=100, seed=1)
+def test_superior_ability_of_copies_of_the_base_rate_is_none() -> None:
+    base_rate = pd.Series(np.linspace(0.6, 0.8, 100))
+    copies = validated(pd.DataFrame({50: base_rate, 100: base_rate}), base_rate)
+    assert superior_ability(copies, repetitions=100, seed=1)["spa_p_value"] == 1.0
     with pytest.raises(ValueError, match="1 of the losses"):
-        superior_ability(copies, benchmark.where(benchmark < 0.8), repetitions=100, seed=1)
+        superior_ability(copies.replace({50: {0.8: np.nan}}), repetitions=100, seed=1)
 
 
 def test_deflated_sharpe_ratio_of_the_paper() -> None:

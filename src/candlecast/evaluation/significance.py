@@ -53,17 +53,17 @@ def evaluate_model(
         `row_tests`, the smallest adjusted p-value of `ticker_tests` as ``holm_min_p_value``,
         `candlecast.evaluation.trading.trading_metrics` and `superior_ability`.
     """
-    losses = validation_losses.set_index("session")
-    base_rate = losses.pop("base_rate")
     bootstrap = {"repetitions": evaluation.repetitions, "seed": seed}
+    ability = superior_ability(validation_losses, **bootstrap)
+    trials = int(ability["spa_estimators"])
     return {
         **compute_metrics(test_scores),
         **intervals(test_scores, **bootstrap),
         **compare(test_scores, **bootstrap),
         **row_tests(test_scores),
         "holm_min_p_value": float(ticker_tests(test_scores)["holm_p_value"].min()),
-        **trading_metrics(test_scores, cost_bps=evaluation.cost_bps, trials=losses.shape[1]),
-        **superior_ability(losses, base_rate, **bootstrap),
+        **trading_metrics(test_scores, cost_bps=evaluation.cost_bps, trials=trials),
+        **ability,
     }
 
 
@@ -284,36 +284,33 @@ def ticker_tests(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def superior_ability(
-    losses: pd.DataFrame, benchmark: "pd.Series[float]", *, repetitions: int, seed: int
+    validation_losses: pd.DataFrame, *, repetitions: int, seed: int
 ) -> dict[str, float]:
-    """Test whether the best estimator beats the benchmark, counting how many were tried.
+    """Test whether the best estimator beats the base rate, counting how many were tried.
 
     Args:
-        losses: one row per validation date, one column per estimator: its mean loss on that date.
-        benchmark: the loss of the base rate (or another benchmark) on the same dates.
+        validation_losses: see `evaluate_model`.
         repetitions: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
-        ``spa_p_value`` (the consistent one; small: the best estimator is better than the benchmark
+        ``spa_p_value`` (the consistent one; small: the best estimator is better than the base rate
         beyond what picking the best of them explains), ``spa_estimators`` and ``spa_sessions``.
 
     Raises:
-        ValueError: a loss is missing, or the dates of the two differ.
+        ValueError: a loss is missing.
 
     References:
         Hansen (2005), A test for superior predictive ability, JBES 23, 365-380.
     """
-    if not losses.index.equals(benchmark.index):
-        raise ValueError("Losses of the estimators and of the benchmark are of different dates.")
-    if missing := int(losses.isna().sum().sum() + benchmark.isna().sum()):
+    base_rate = validation_losses["base_rate"].to_numpy()
+    losses = validation_losses.drop(columns=["session", "base_rate"]).to_numpy()
+    gains = base_rate[:, None] - losses
+    if missing := int(np.isnan(gains).sum()):
         raise ValueError(f"{missing} of the losses for the superior ability test are NaN.")
-    gains = benchmark.to_numpy()[:, None] - losses.to_numpy()
     p_value = 1.0  # arch answers 0 when no loss differs from the benchmark's
     if np.ptp(gains) > 0 and len(losses) >= MIN_SESSIONS:
-        test = SPA(
-            benchmark.to_numpy(), losses.to_numpy(), block_length(gains), repetitions, seed=seed
-        )
+        test = SPA(base_rate, losses, block_length(gains), repetitions, seed=seed)
         test.compute()
         p_value = float(test.pvalues["consistent"])
     return {

@@ -129,17 +129,10 @@ def best_of_trials(trials: int, variance: float) -> float:
 def deflated_sharpe_ratio(
     sharpe: float, against: float, *, periods: int, skew: float, kurtosis: float
 ) -> float:
-    """Return the probability that the true Sharpe ratio is above `against`.
+    """Return the probability that the true Sharpe ratio is above `against`; see `best_of_trials`.
 
-    Args:
-        sharpe: as measured, per period, not annualised.
-        against: what the best trial without skill gives (`best_of_trials`), per period.
-        periods: returns it was measured on.
-        skew: of the returns.
-        kurtosis: of the returns, 3 for a normal distribution.
-
-    References:
-        See `best_of_trials`.
+    Both ratios are per period, not annualised; periods, skew and kurtosis (3 for a normal
+    distribution) are those of the returns that `sharpe` was measured on.
     """
     error = np.sqrt(1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2)
     return float(stats.norm.cdf((sharpe - against) * np.sqrt(periods - 1) / error))
