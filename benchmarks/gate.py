@@ -1,8 +1,8 @@
 """Measure how often the gate passes a model: without a signal, and with signals of known strength.
 
-`python benchmarks/gate.py` simulates price histories of a few correlated tickers, trains a small
-forest on the first 80 % of the sessions, predicts the rest and applies the gate of registration. It
-prints the gate's size (no signal) and power (a planted autocorrelation).
+Simulates price histories of a few tickers that move together, trains a small forest on the first
+80 % of the sessions, predicts the rest, and applies the gate that registration applies. `python
+benchmarks/gate.py` prints the table of size (no signal) and power (a planted autocorrelation).
 """
 
 import argparse
@@ -17,9 +17,11 @@ import pandas as pd
 from scipy import signal, stats
 from sklearn.ensemble import RandomForestClassifier
 
+from candlecast.evaluation.bootstrap import CONFIDENCE
 from candlecast.evaluation.gate import GATE_METRICS, apply_gate
 from candlecast.evaluation.metrics import compute_metrics
-from candlecast.evaluation.significance import CONFIDENCE, intervals
+from candlecast.evaluation.significance import intervals
+from candlecast.parameters import Gate
 
 WINDOW = 14
 TICKERS = 3
@@ -36,6 +38,8 @@ STRENGTHS = (0.53, 0.55, 0.58)
 NOMINAL = (1 - CONFIDENCE) / 2
 """The rate at which the lower end of an interval lies above zero by chance."""
 
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=None)
+
 REPETITIONS = 1000
 TREES = 10
 SEED = 4284
@@ -44,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def autocorrelation(bayes_accuracy: float) -> float:
-    """Return the coefficient of a mean-reverting Gaussian AR(1) with this best possible accuracy.
+    """Return the coefficient of a reverting Gaussian AR(1) whose sign is predictable this well.
 
     The best prediction is the sign of phi times the last value. Last and next value are jointly
     normal with correlation phi, so that prediction is right with probability
@@ -86,7 +90,7 @@ def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
         seed: the forest's seed.
 
     Returns:
-        A frame for `candlecast.evaluation.metrics`, one row per ticker and session.
+        A predictions frame, see `candlecast.evaluation.metrics`, one row per ticker and session.
     """
     windows = np.lib.stride_tricks.sliding_window_view(body, WINDOW, axis=0)[:-1]
     up = (body[WINDOW:] > 0).astype(np.int8)
@@ -119,11 +123,11 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
         **compute_metrics(predictions),
         **intervals(predictions, repetitions=REPETITIONS, seed=seed),
     }
-    gate = {"threshold": 0.0, "min_sessions": 250, "champion_margin": None}
-    verdicts = {
-        m: float(apply_gate(metrics, {**gate, "metric": m})["passed"]) for m in GATE_METRICS
+    passed = {
+        metric: float(apply_gate(metrics, GATE.model_copy(update={"metric": metric}))["passed"])
+        for metric in GATE_METRICS
     }
-    return {**verdicts, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
+    return {**passed, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
 def workers() -> ProcessPoolExecutor:

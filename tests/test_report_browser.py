@@ -14,11 +14,12 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from playwright.sync_api import Browser
 
-from browsing import CONTRASTS, EVIL, SIZES, open_page
+from browsing import CONTRASTS, EVIL, SIZES, opened
+from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
-SECTIONS = ["verdict", "scores", "classes", "curves", "estimators", "groups"]
+SECTIONS = ["verdict", "metrics", "classes", "curves", "estimators", "groups"]
 SECTIONS += ["trading", "quality", "lineage", "limits"]
 FORESTS = [50, 100, 200, 500, 1000]
 
@@ -88,13 +89,10 @@ def simulate() -> dict[str, Any]:
             "versions": {"prices": 4, "test": 4, "test_scores": 4, "train": 4},
             "parameters": {"tickers": str(TICKERS), "window": "14"},
         },
-        "params:evaluation": {"repetitions": 1000, "cost_bps": 5.0},
-        "params:gate": {
-            "metric": "accuracy",
-            "threshold": 0.0,
-            "min_sessions": 250,
-            "champion_margin": 0.03,
-        },
+        "params:evaluation": Evaluation(repetitions=1000, cost_bps=5.0),
+        "params:gate": Gate(
+            metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=0.03
+        ),
         "params:window": 14,
         "params:tickers": sorted(predictions["ticker"].unique()),
         "params:body": "return",

@@ -10,20 +10,17 @@ from jinja2 import UndefinedError
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
+from candlecast.evaluation.gate import apply_gate
+from candlecast.evaluation.significance import evaluate_model
+from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
-from candlecast.pipelines.reporting.nodes import (
-    build_context,
-    build_tables,
-    evaluate,
-    judge,
-    write_summary,
-)
-from candlecast.reporting.html import metric_text, number, p_value, percent
+from candlecast.pipelines.reporting.nodes import build_tables, describe_training, write_summary
+from candlecast.reporting.html import accuracies, metric_text, number, p_value, percent
 
-EVALUATION = {"repetitions": 100, "cost_bps": 5.0}
-GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 20, "champion_margin": 0.03}
+EVALUATION = Evaluation.model_construct(repetitions=100, cost_bps=5.0)  # fewer than a run may
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=20, champion_margin=0.03)
 UNDEFINED = "undefined: only one class occurred"
-CANDIDATES = [
+ESTIMATORS = [
     {"trees": 50, "log_loss": 0.6931, "log_loss_se": 0.0010, "accuracy": 0.51, "roc_auc": 0.52}
     | {"training_f1": 0.55, "fold_1.log_loss": 0.6930, "fold_2.log_loss": 0.6932}
     | {"chosen": True, "original_rule": False},
@@ -44,7 +41,7 @@ LINEAGE = {
 }
 
 
-def scored(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
+def predicted(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
     """Predictions of one ticker on successive weekdays; a candle moves by 1 to 3 % up or down."""
     move = np.where(np.array(up) == 1, 0.01, -0.01) * np.resize([1, 2, 3], len(up))
     return pd.DataFrame(
@@ -103,7 +100,7 @@ def pages(predictions: pd.DataFrame, trained: pd.DataFrame | None = None, **inpu
         "test_scores": predictions,
         "train@pandas": train,
         "validation_losses": losses(),
-        "model_selection": CANDIDATES,
+        "model_selection": ESTIMATORS,
         "leakage_audit": {
             "last_training_session": "2020-01-02",
             "first_test_session": "2020-02-03",
@@ -122,7 +119,8 @@ def pages(predictions: pd.DataFrame, trained: pd.DataFrame | None = None, **inpu
         "params:seed": 1,
         **inputs,
     }
-    kept = ("metrics", "gate", "facts", "report", "model_card", "summary", "report_figures")
+    kept = ("metrics", "gate_decision", "report_context", "report", "model_card", "summary")
+    kept += ("report_figures",)
     catalog = DataCatalog(
         {name: MemoryDataset(value) for name, value in given.items()}
         | {name: Kept() for name in kept}
@@ -131,11 +129,19 @@ def pages(predictions: pd.DataFrame, trained: pd.DataFrame | None = None, **inpu
     return {name: catalog.load(name) for name in kept}
 
 
-ALTERNATING = scored([1, 0] * 20, [0.6, 0.4] * 20)
+ALTERNATING = predicted([1, 0] * 20, [0.6, 0.4] * 20)
 
 
-def test_evaluate_gives_flat_valid_numbers() -> None:
-    metrics = evaluate(scored([1, 1, 0, 0], [0.6, 0.4, 0.4, 0.3]), losses(), EVALUATION, seed=1)
+@pytest.fixture(scope="module")
+def alternating() -> dict[str, Any]:
+    """What the pipeline gives for a model that is right every day."""
+    return pages(ALTERNATING)
+
+
+def test_evaluation_gives_flat_valid_numbers() -> None:
+    metrics = evaluate_model(
+        predicted([1, 1, 0, 0], [0.6, 0.4, 0.4, 0.3]), losses(), EVALUATION, seed=1
+    )
     assert metrics["accuracy"] == 0.75
     assert metrics["always_up.accuracy"] == 0.5
     assert metrics["trading_trials"] == 2
@@ -146,42 +152,44 @@ def test_evaluate_gives_flat_valid_numbers() -> None:
     json.dumps(metrics, allow_nan=False)
 
 
-def test_evaluate_refuses_nan_scores() -> None:
-    predictions = scored([1, 0, 1], [0.6, np.nan, 0.4])
+def test_evaluation_refuses_nan_predictions() -> None:
+    predictions = predicted([1, 0, 1], [0.6, np.nan, 0.4])
     with pytest.raises(ValueError, match=r"'probability' .* 1 of 3 rows"):
-        evaluate(predictions, losses(), EVALUATION, seed=1)
+        evaluate_model(predictions, losses(), EVALUATION, seed=1)
 
 
-def test_judge_keeps_the_rule_beside_the_decision() -> None:
+def test_the_decision_holds_the_rule() -> None:
     metrics = {"sessions": 10.0, "classes": 2.0, "distinct_probabilities": 5.0}
     metrics |= {"predicted_up_share": 0.5, "accuracy_minus_best_baseline": 0.02}
     ends = {"accuracy_minus_best_baseline.low": 0.01, "accuracy_minus_best_baseline.high": 0.03}
-    decision = judge(metrics | ends | {"bootstrap_confidence": 0.95}, GATE)
+    decision = apply_gate(metrics | ends | {"bootstrap_confidence": 0.95}, GATE)
     assert decision == {
         "metric": "accuracy",
         "threshold": 0.0,
         "min_sessions": 20,
         "champion_margin": 0.03,
         "passed": False,
-        "reasons": ["Scored on 10 sessions; at least 20 are needed."],
+        "reasons": [{"code": "too_few_sessions", "sessions": 10, "required": 20}],
     }
 
 
-def test_break_down_gives_the_numbers_behind_the_figures() -> None:
-    predictions = scored([1, 1, 0, 0], [0.8, 0.8, 0.2, 0.8])
-    tables = build_tables(predictions, evaluate(predictions, losses(), EVALUATION, seed=1))
-    assert tables["confusion"].to_numpy().tolist() == [[1, 1], [0, 2]]
+def test_tables_hold_the_numbers_behind_the_figures() -> None:
+    predictions = predicted([1, 1, 0, 0], [0.8, 0.8, 0.2, 0.8])
+    tables = build_tables(predictions, losses(), ESTIMATORS, EVALUATION, seed=1)
+    assert tables["confusion"][["down", "up"]].to_numpy().tolist() == [[1, 1], [0, 2]]
     calibration = tables["calibration"]
     assert calibration["share_up"].round(4).tolist() == [0.0, 0.6667]
-    assert calibration["high"].round(4).tolist() == [0.0, 1.2001]
+    assert calibration["high"].isna().all()  # four sessions are too few for an interval
+    assert tables["estimators"]["gain"].round(4).tolist() == [0.01, 0.02]
     roc = tables["roc"]
     assert len(roc) == 101
     assert roc.loc[[0, 50, 100], "true_up"].tolist() == [0.0, 1.0, 1.0]
-    assert tables["accuracy"]["name"].tolist() == [
+    table = accuracies(evaluate_model(predictions, losses(), EVALUATION, seed=1))
+    assert table["name"].tolist() == [
         *("model", "always up", "always down", "majority", "previous day"),
         *("base rate", "logistic"),
     ]
-    assert tables["accuracy"]["accuracy"].tolist() == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert table["accuracy"].tolist() == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
 def test_numbers_look_the_same_everywhere() -> None:
@@ -195,13 +203,11 @@ def test_numbers_look_the_same_everywhere() -> None:
     assert metric_text({"classes": 2.0}, "brier_skill") == "undefined"
 
 
-def test_a_model_that_is_right_every_day_passes_and_is_said_to() -> None:
-    result = pages(ALTERNATING)
-    assert result["gate"]["passed"] is True
-    assert result["facts"]["plain"] == (
-        "In 40 sessions that it had not seen, the model called 100.0% of the candles right; the "
-        "best simple rule, “always up”, 50.0%. It beat that rule by more than chance explains."
-    )
+def test_a_model_that_is_right_every_day_passes(alternating: dict[str, Any]) -> None:
+    result = alternating
+    assert result["gate_decision"]["passed"] is True
+    for text in ("40 sessions", "100.0%", "“always up”, 50.0%"):
+        assert text in result["report_context"]["plain"]
     for name in ("report", "model_card", "summary"):
         assert "Evidence of skill." in result[name]
         assert "1.000 [1.000, 1.000]" in result[name]
@@ -209,54 +215,54 @@ def test_a_model_that_is_right_every_day_passes_and_is_said_to() -> None:
     assert "A person may now approve or refuse candidate <code>candidate-7</code>" in (
         " ".join(result["report"].split())
     )
-    assert "would have chosen 1,000; it is shown and never used" in (
+    assert "would have chosen 1,000; it is shown here and not used" in (
         " ".join(result["report"].split())
     )
     assert "seed 1, 100 repetitions" in " ".join(result["report"].split())
     assert "test version 3, train version 2" in result["report"]
 
 
-def test_the_champion_is_shown_beside_and_asked_about_by_the_gate() -> None:
+def test_the_report_compares_with_the_champion_as_the_gate_does() -> None:
     """The candidate is right every day, the champion wrong every second day that is new to it."""
     new = [float("nan")] * 10 + [0.6] * 30
     version = pd.array([4] * 40, "Int32")
     shown = pages(ALTERNATING.assign(champion=new, champion_version=version))
     assert shown["metrics"]["champion.sessions"] == 30
     assert shown["metrics"]["accuracy_minus_champion"] == 0.5
-    assert shown["gate"]["passed"]
-    assert "Accuracy less the champion's (version 4) is +0.5000" in shown["gate"]["reasons"][1]
+    assert shown["gate_decision"]["passed"]
+    assert shown["gate_decision"]["reasons"][1]["value"] == 0.5
+    assert shown["gate_decision"]["reasons"][1]["champion_version"] == 4
     for words in ("Against the champion", "version 4,", "30 of 40 sessions", "<td>0.500</td>"):
         assert words in shown["report"]
-    assert "champion version 4 on 30 of these sessions: accuracy +0.500 [" in shown["model_card"]
-    assert "| less champion version 4 | accuracy +0.500 [" in shown["summary"]
+    assert "champion version 4, on 30 of these sessions: accuracy +0.500 [" in shown["model_card"]
+    assert "| minus champion version 4 | accuracy +0.500 [" in shown["summary"]
 
 
 def test_a_champion_that_knows_the_test_set_fails_the_gate() -> None:
     version = pd.array([4] * 40, "Int32")
     shown = pages(ALTERNATING.assign(champion=float("nan"), champion_version=version))
-    assert not shown["gate"]["passed"]
+    assert not shown["gate_decision"]["passed"]
     assert "was trained on every session of this test set" in shown["report"]
-    assert "Less that of champion" not in shown["model_card"]
+    assert "Minus champion" not in shown["model_card"]
 
 
-def test_without_a_champion_none_is_mentioned() -> None:
-    shown = pages(ALTERNATING)
-    assert shown["gate"]["passed"]
+def test_without_a_champion_none_is_mentioned(alternating: dict[str, Any]) -> None:
+    assert alternating["gate_decision"]["passed"]
     for name in ("report", "model_card", "summary"):
-        assert "hampion" not in shown[name]
+        assert "hampion" not in alternating[name]
 
 
 def test_the_original_rule_may_have_chosen_the_same() -> None:
-    candidates = [{**row, "original_rule": row["chosen"]} for row in CANDIDATES]
+    candidates = [{**row, "original_rule": row["chosen"]} for row in ESTIMATORS]
     report = " ".join(pages(ALTERNATING, model_selection=candidates)["report"].split())
-    assert "would have chosen the same; it is shown and never used" in report
+    assert "would have chosen the same; it is shown here and not used" in report
 
 
 def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
-    result = pages(scored([1] * 30, [0.6, 0.4] * 15))
+    result = pages(predicted([1] * 30, [0.6, 0.4] * 15))
     assert "roc_auc" not in result["metrics"]
-    assert result["gate"]["passed"] is False
-    assert result["facts"]["headline"] == "No evidence of skill."
+    assert result["gate_decision"]["passed"] is False
+    assert result["report_context"]["headline"] == "No evidence of skill."
     assert "<text style" in result["report_figures"]["roc"]
     assert UNDEFINED in result["report_figures"]["roc"]
     assert f'<td class="model">{UNDEFINED}</td>' in result["report"]
@@ -265,15 +271,15 @@ def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
     assert "Gate not passed" in result["report"]
 
 
-def test_constant_predictions_are_said_to_be_constant() -> None:
-    result = pages(scored([1, 0] * 15, [0.55] * 30))
-    assert "It gives every row the same probability." in result["report"]
-    assert result["gate"]["passed"] is False
-    assert "The model gives every session the same probability." in result["report"]
+def test_the_report_names_constant_predictions() -> None:
+    result = pages(predicted([1, 0] * 15, [0.55] * 30))
+    assert "It predicts the same probability for every row." in result["report"]
+    assert result["gate_decision"]["passed"] is False
+    assert "The model predicts the same probability for every session." in result["report"]
 
 
 def test_a_ticker_with_three_sessions_has_its_row() -> None:
-    few = scored([1, 1, 1], [0.6, 0.6, 0.4], ticker="NEW")
+    few = predicted([1, 1, 1], [0.6, 0.6, 0.4], ticker="NEW")
     result = pages(pd.concat([ALTERNATING, few], ignore_index=True), trained=ALTERNATING)
     row = result["report"].split('<th scope="row">NEW</th>', 1)[1].split("</tr>", 1)[0]
     assert "<td>3</td>" in row
@@ -299,7 +305,7 @@ def test_many_tickers_are_counted_not_listed() -> None:
     tickers = [f"T{place:02d}" for place in range(40)]
     predictions = pd.concat([ALTERNATING.assign(ticker=ticker) for ticker in tickers])
     result = pages(predictions)
-    assert result["facts"]["tested"]["tickers"].endswith("T10, T11 and 28 more")
+    assert "T10, T11 and 28 more" in result["report"]
     assert "<summary>40 rows</summary>" in result["report"]
 
 
@@ -308,8 +314,8 @@ def test_bodies_in_currency_are_named() -> None:
     assert "14 candle bodies (close - open)" in result["report"]
 
 
-def test_figures_leave_their_colours_to_the_page() -> None:
-    report_figures = pages(ALTERNATING)["report_figures"]
+def test_figures_leave_their_colours_to_the_page(alternating: dict[str, Any]) -> None:
+    report_figures = alternating["report_figures"]
     assert list(report_figures) == ["accuracy", "roc", "calibration", "validation", "equity"]
     for name, text in report_figures.items():
         assert 'style="fill: #' not in text
@@ -320,35 +326,24 @@ def test_figures_leave_their_colours_to_the_page() -> None:
     assert report_figures == pages(ALTERNATING)["report_figures"]
 
 
-def test_the_summary_fits_a_summary_page() -> None:
-    assert 10 <= len(pages(ALTERNATING)["summary"].splitlines()) <= 20
+def test_the_summary_fits_a_summary_page(alternating: dict[str, Any]) -> None:
+    assert 10 <= len(alternating["summary"].splitlines()) <= 20
 
 
-def test_what_a_template_names_must_be_there() -> None:
-    result = pages(ALTERNATING)
-    facts = {name: value for name, value in result["facts"].items() if name != "tested"}
+def test_what_a_template_names_must_be_there(alternating: dict[str, Any]) -> None:
+    context = {name: x for name, x in alternating["report_context"].items() if name != "tested"}
     with pytest.raises(UndefinedError, match="tested"):
-        write_summary(facts, result["metrics"])
+        write_summary(context)
 
 
-def test_facts_say_what_was_trained() -> None:
-    metrics = evaluate(ALTERNATING, losses(), EVALUATION, seed=1)
-    facts = build_context(
-        metrics,
-        judge(metrics, GATE),
-        ALTERNATING.head(10),
-        ALTERNATING,
-        CANDIDATES,
-        LINEAGE,
-        window=14,
-        body="return",
-    )
-    assert facts["trained"] == {
-        "tickers": "A",
+def test_what_was_trained_is_described() -> None:
+    summary = describe_training(ALTERNATING.head(10), ESTIMATORS, window=14, body="return")
+    assert summary["trained"] == {
+        "tickers": ["A"],
         "first": "2024-01-01",
         "last": "2024-01-12",
         "sessions": 10,
         "rows": 10,
         "share_up": 0.5,
     }
-    assert (facts["trees"], facts["original_trees"], facts["sizes"]) == (50, 1000, 2)
+    assert (summary["trees"], summary["original_trees"], summary["estimators"]) == (50, 1000, 2)

@@ -1,4 +1,9 @@
-"""The gate: whether a candidate may be registered, from its metrics alone."""
+"""The gate and the verdict: codes and numbers, taken from a candidate's metrics alone.
+
+`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes. Where
+an interval is part of what is returned, that is ``metric`` (its name), ``value``, ``low``, ``high``
+and ``confidence``.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,143 +11,118 @@ from typing import Any
 import numpy as np
 
 from candlecast.evaluation.metrics import HARD_BASELINES
+from candlecast.parameters import Gate
 
-GATE_METRICS = {
-    "accuracy": ("accuracy_minus_best_baseline", "Accuracy less the best baseline's"),
-    "roc_auc": ("roc_auc_minus_half", "ROC AUC less 0.5"),
-}
-"""What the gate can look at: the figure in the metrics, and its name in a sentence."""
+GATE_METRICS = {"accuracy": "accuracy_minus_best_baseline", "roc_auc": "roc_auc_minus_half"}
+"""What the gate can look at, by its parameter ``metric``."""
 
-CHAMPION_METRICS = {
-    "accuracy": ("accuracy_minus_champion", "Accuracy less the champion's"),
-    "roc_auc": ("roc_auc_minus_champion", "ROC AUC less the champion's"),
-}
+CHAMPION_METRICS = {"accuracy": "accuracy_minus_champion", "roc_auc": "roc_auc_minus_champion"}
 """The same, for the comparison with the champion."""
 
 
 def apply_gate(
-    metrics: Mapping[str, float], gate: Mapping[str, Any], champion_version: int | None = None
+    metrics: Mapping[str, float], gate: Gate, champion_version: int | None = None
 ) -> dict[str, Any]:
-    """Decide whether a model may be registered, from its flat metrics alone.
+    """Decide whether a model may be registered.
 
-    It may when the lower end of the interval of the gate's figure is above the threshold, on enough
+    It may when the lower end of the interval of the gate's metric is above the threshold, on enough
     sessions, and when it is not worse than the champion, if there is one, by more than the margin:
-    the lower end of the difference's interval is above the negative margin. Whatever is missing,
-    undefined or constant fails it.
+    the lower end of the difference's interval is above the negative margin.
 
     Args:
-        metrics: flat numbers, as `candlecast.evaluation.significance.evaluate` returns them.
-        gate: ``metric`` (``accuracy``: over the best of the constant and previous-day baselines,
-            or ``roc_auc``: over 0.5), ``threshold`` (that the lower end must exceed),
-            ``min_sessions`` (distinct dates) and ``champion_margin`` (None: the champion is not
-            asked about).
-        champion_version: the champion of now, which must be the one compared with; None: whichever
+        metrics: flat numbers, from `candlecast.evaluation.significance.evaluate_model`.
+        gate: the rule.
+        champion_version: the current champion, which must be the one compared with; None: whichever
             was.
 
     Returns:
-        ``passed`` (bool) and ``reasons`` (sentences: why it failed, or the one it passed for).
+        The rule (``metric``, ``threshold``, ``min_sessions``, ``champion_margin``), ``passed``
+        (bool) and ``reasons``: one dict per reason, valid JSON, with a ``code`` and its numbers:
 
-    Raises:
-        ValueError: the gate names another metric.
+        * ``too_few_sessions``: ``sessions``, ``required``;
+        * ``one_class``, ``constant_probability``, ``constant_direction``;
+        * ``no_interval``: ``metric``;
+        * ``not_above_threshold``, or ``above_threshold`` when it passed: an interval, ``sessions``
+          and ``threshold``;
+        * ``other_champion``: ``champion_version``, which the model was not compared with.
+
+        The comparison with the champion adds its ``champion_version`` to the interval's reason.
     """
-    if gate["metric"] not in GATE_METRICS:
-        raise ValueError(f"The gate's metric {gate['metric']!r} is none of {list(GATE_METRICS)}.")
-    figure, name = GATE_METRICS[gate["metric"]]
-    low = _number(metrics, f"{figure}.low")
-    against = [
+    sessions = metrics.get("sessions", 0)
+    checks: list[tuple[bool, dict[str, Any]]] = [
         (
-            _number(metrics, "sessions") >= gate["min_sessions"],
-            f"Scored on {_number(metrics, 'sessions'):.0f} sessions; "
-            f"at least {gate['min_sessions']} are needed.",
+            sessions >= gate.min_sessions,
+            {"code": "too_few_sessions", "sessions": sessions, "required": gate.min_sessions},
         ),
-        (_number(metrics, "classes") > 1, "Only one class occurred: skill can't be measured."),
+        (metrics.get("classes", 0) > 1, {"code": "one_class"}),
+        (metrics.get("distinct_probabilities", 0) > 1, {"code": "constant_probability"}),
         (
-            _number(metrics, "distinct_probabilities") > 1,
-            "The model gives every session the same probability.",
+            gate.metric != "accuracy" or 0 < metrics.get("predicted_up_share", 0) < 1,
+            {"code": "constant_direction"},
         ),
-        (
-            gate["metric"] != "accuracy" or 0 < _number(metrics, "predicted_up_share") < 1,
-            "The model predicts the same direction in every session.",
-        ),
-        (
-            low > gate["threshold"],
-            f"{name} is {_interval(metrics, figure)}: the lower end is not above "
-            f"{gate['threshold']:.4f}."
-            if np.isfinite(low)
-            else f"{name} has no interval: it is undefined on these sessions.",
-        ),
+        _check_low(metrics, GATE_METRICS[gate.metric], gate.threshold, sessions=sessions),
     ]
-    passed = [
-        f"{name} is {_interval(metrics, figure)} on {_number(metrics, 'sessions'):.0f} sessions: "
-        f"the lower end is above {gate['threshold']:.4f}."
-    ]
-    compared = metrics.get("champion.version", champion_version)
-    if gate["champion_margin"] is not None and compared is not None:
-        holds, sentence = _against_champion(metrics, gate, compared, champion_version)
-        against.append((holds, sentence))
-        passed.append(sentence)
-    failed = [sentence for holds, sentence in against if not holds]
-    return {"passed": not failed, "reasons": failed or passed}
+    compared = metrics.get("champion.version")
+    current = compared if champion_version is None else champion_version
+    if gate.champion_margin is not None and current is not None:
+        champion = {"champion_version": int(current)}
+        if compared != current:
+            checks.append((False, {"code": "other_champion", **champion}))
+        else:
+            champion["sessions"] = int(metrics.get("champion.sessions", 0))
+            name, threshold = CHAMPION_METRICS[gate.metric], -gate.champion_margin
+            checks.append(_check_low(metrics, name, threshold, **champion))
+    failed = [reason for holds, reason in checks if not holds]
+    return {
+        **gate.model_dump(),
+        "passed": not failed,
+        "reasons": failed or [reason for _, reason in checks if "low" in reason],
+    }
 
 
-def _against_champion(
-    metrics: Mapping[str, float], gate: Mapping[str, Any], compared: float, now: int | None
-) -> tuple[bool, str]:
-    """Whether a model is not worse than the champion by more than the margin, in a sentence."""
-    figure, name = CHAMPION_METRICS[gate["metric"]]
-    if now is not None and metrics.get("champion.version") != now:
-        return False, (
-            f"The champion is version {now} now, and it was not compared with that: train a "
-            "candidate again."
-        )
-    low, margin = _number(metrics, f"{figure}.low"), gate["champion_margin"]
-    if not np.isfinite(low):
-        return False, (
-            f"{name} (version {compared:.0f}) has no interval: too few of the test sessions are "
-            "new to the champion."
-        )
-    holds = bool(low > -margin)
-    return holds, (
-        f"{name} (version {compared:.0f}) is {_interval(metrics, figure)} on "
-        f"{_number(metrics, 'champion.sessions'):.0f} sessions: the lower end is "
-        f"{'above' if holds else 'not above'} {-margin:.4f}."
-    )
+def _check_low(
+    metrics: Mapping[str, float], name: str, threshold: float, **numbers: float
+) -> tuple[bool, dict[str, Any]]:
+    """Return whether the lower end of an interval is above a threshold, and the reason."""
+    if not _is_bounded(metrics, name):
+        return False, {"code": "no_interval", "metric": name, **numbers}
+    holds = metrics[f"{name}.low"] > threshold
+    code = "above_threshold" if holds else "not_above_threshold"
+    return holds, {"code": code, **_interval(metrics, name), "threshold": threshold, **numbers}
 
 
-def verdict(metrics: Mapping[str, float]) -> str:
-    """Say in one sentence what the metrics are worth; it starts "Evidence" or "No evidence".
+def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the metrics are worth.
 
-    Evidence is an interval by date that lies above zero: of the accuracy over the best baseline's,
-    or, failing that, of the ROC AUC over 0.5, which is then called ranking only.
+    Evidence is an interval by date that lies above zero: of the accuracy minus the best baseline's
+    or, failing that, of the ROC AUC minus 0.5, which is then called ranking only.
+
+    Returns:
+        ``code``: ``skill``, ``ranking`` or ``none``; without an interval ``one_class``,
+        ``constant_probability`` or ``too_few_sessions``. ``sessions`` and ``best_baseline`` (its
+        name). With intervals also those of ``accuracy`` and ``roc_auc``.
     """
-    sessions = f"{_number(metrics, 'sessions'):.0f} sessions"
-    lead, ranking = (figure for figure, _ in GATE_METRICS.values())
-    if not _number(metrics, "classes") > 1:
-        return f"No evidence of skill: only one class occurred in {sessions}, ROC AUC is undefined."
-    if not _number(metrics, "distinct_probabilities") > 1:
-        return f"No evidence of skill: the model gives one and the same probability in {sessions}."
-    if not np.isfinite(_number(metrics, f"{lead}.low")):
-        return f"No evidence of skill: {sessions} are too few for an interval."
-    best = max(HARD_BASELINES, key=lambda name: _number(metrics, f"{name}.accuracy"))
-    numbers = (
-        f"over {sessions} the accuracy is {_number(metrics, 'accuracy'):.4f} against "
-        f"{_number(metrics, f'{best}.accuracy'):.4f} of the best baseline "
-        f"({best.replace('_', ' ')}), a difference of {_interval(metrics, lead)}, and the ROC AUC "
-        f"less 0.5 is {_interval(metrics, ranking)}."
-    )
-    if _number(metrics, f"{lead}.low") > 0:
-        return f"Evidence of skill: {numbers}"
-    if _number(metrics, f"{ranking}.low") > 0:
-        return f"Evidence of ranking only, not of direction: {numbers}"
-    return f"No evidence of skill: {numbers}"
+    result: dict[str, Any] = {
+        "sessions": metrics["sessions"],
+        "best_baseline": max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"]),
+    }
+    if not metrics["classes"] > 1:
+        return {"code": "one_class", **result}
+    if not metrics["distinct_probabilities"] > 1:
+        return {"code": "constant_probability", **result}
+    if not all(_is_bounded(metrics, name) for name in GATE_METRICS.values()):
+        return {"code": "too_few_sessions", **result}
+    intervals = {key: _interval(metrics, name) for key, name in GATE_METRICS.items()}
+    ranking = "ranking" if intervals["roc_auc"]["low"] > 0 else "none"
+    code = "skill" if intervals["accuracy"]["low"] > 0 else ranking
+    return {"code": code, **result, **intervals}
 
 
-def _number(metrics: Mapping[str, float], name: str) -> float:
-    value = metrics.get(name)
-    return np.nan if value is None else float(value)
+def _is_bounded(metrics: Mapping[str, float], name: str) -> bool:
+    return bool(np.isfinite(metrics.get(f"{name}.low", np.nan)))
 
 
-def _interval(metrics: Mapping[str, float], figure: str) -> str:
-    value, low, high = (_number(metrics, figure + end) for end in ("", ".low", ".high"))
-    confidence = _number(metrics, "bootstrap_confidence")
-    return f"{value:+.4f} ({confidence:.0%} interval by date {low:+.4f} to {high:+.4f})"
+def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
+    ends = {key: metrics[f"{name}.{key}"] for key in ("low", "high")}
+    confidence = metrics["bootstrap_confidence"]
+    return {"metric": name, "value": metrics[name], **ends, "confidence": confidence}

@@ -1,14 +1,16 @@
-"""Scores of a probability that the next candle closes above its open, and the gate on them.
+"""Metrics of a probability that the next candle closes above its open.
 
-Every function takes the predictions frame, one row per ticker and session: ``ticker``, ``session``
-(the exchange's own date), ``body``, ``up`` (1 when close > open), ``probability`` (the model's
-P(up)) and one column per baseline, each a probability of up (``logistic`` may be absent). The
-predicted class is up where the probability is above 0.5, for the model and for baselines. Where
-there is a champion, ``champion`` is its P(up), NaN in rows that it was trained on or has no window
-for, and ``champion_version`` says which it is.
+Every function takes the predictions frame, one row per ticker and session:
 
-Figures come out as flat numbers under scikit-learn's names, a baseline's as ``<baseline>.<name>``.
-A figure that is not defined is left out, never NaN, so that the numbers are always valid JSON:
+* ``ticker``, ``session`` (the exchange's own date), ``body``, ``up`` (1 when close > open);
+* ``probability``, the model's P(up), and one column per baseline, each a P(up); ``logistic`` may be
+  missing. A P(up) above 0.5 predicts up;
+* ``return_``, close / open - 1, where trading is illustrated;
+* ``champion``, its P(up), where there is one: NaN in rows that it was trained on or has no window
+  for. ``champion_version`` is its version.
+
+Metrics are flat numbers under scikit-learn's names, a baseline's as ``<baseline>.<name>``. A metric
+that is undefined is left out, never NaN, so that the numbers are always valid JSON:
 
 * ``roc_auc`` is left out when only one class occurred (``classes`` is then 1);
 * ``log_loss``, ``ece`` and skills exist for probabilities only: a hard 0 or 1 that is wrong once
@@ -50,10 +52,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def check_predictions(predictions: pd.DataFrame) -> None:
-    """Refuse a predictions frame that no figure must be made from.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
+    """Refuse a predictions frame that no metric may be computed from.
 
     Raises:
         ValueError: a column is missing, there is no row, a ticker has a session twice, or a label
@@ -64,25 +63,25 @@ def check_predictions(predictions: pd.DataFrame) -> None:
     needed = ["ticker", "session", "body", "up", *probabilities]
     if missing := [name for name in needed if name not in predictions]:
         raise ValueError(
-            f"Scores lack the columns {missing}; they have {list(predictions.columns)}."
+            f"Predictions lack the columns {missing}; they have {list(predictions.columns)}."
         )
     if predictions.empty:
-        raise ValueError("Scores have no rows: nothing was scored, so nothing can be evaluated.")
+        raise ValueError("Predictions have no rows, so there is nothing to evaluate.")
     rows = len(predictions)
     if twice := int(predictions.duplicated(["ticker", "session"]).sum()):
-        raise ValueError(f"Scores name a ticker and session twice in {twice} of {rows} rows.")
+        raise ValueError(f"Predictions repeat a ticker and session in {twice} of {rows} rows.")
     if wrong := int((~predictions["up"].isin([0, 1])).sum()):
-        raise ValueError(f"Scores: 'up' must be 0 or 1; it is not in {wrong} of {rows} rows.")
+        raise ValueError(f"Predictions: 'up' is neither 0 nor 1 in {wrong} of {rows} rows.")
     for name in probabilities:
         if wrong := int((~predictions[name].between(0, 1)).sum()):
             raise ValueError(
-                f"Scores: {name!r} must be a probability from 0 to 1; it is NaN or outside in "
+                f"Predictions: {name!r} must be a probability from 0 to 1; it is NaN or outside in "
                 f"{wrong} of {rows} rows. Find out why; predictions are never repaired."
             )
 
 
 def baselines_of(predictions: pd.DataFrame) -> list[str]:
-    """Name the baselines: all, but the logistic regression only where it was scored."""
+    """Return the names of the baselines; ``logistic`` only where there is its column."""
     baselines = [*HARD_BASELINES, *SOFT_BASELINES]
     return [name for name in baselines if name != "logistic" or name in predictions]
 
@@ -94,10 +93,14 @@ def probability_of(predictions: pd.DataFrame, name: str) -> Floats:
     return predictions["probability" if name == MODEL else name].to_numpy(dtype=np.float64)
 
 
-def hits_of(predictions: pd.DataFrame, name: str) -> Bools:
+def predicted_up(predictions: pd.DataFrame, name: str = MODEL) -> Bools:
+    """Return where the model (``"model"``) or a baseline predicts up."""
+    return probability_of(predictions, name) > THRESHOLD
+
+
+def hits_of(predictions: pd.DataFrame, name: str = MODEL) -> Bools:
     """Return where the class predicted by the model (``"model"``) or a baseline came true."""
-    predicted_up = probability_of(predictions, name) > THRESHOLD
-    return np.asarray(predicted_up == (predictions["up"].to_numpy() == 1))
+    return np.asarray(predicted_up(predictions, name) == (predictions["up"].to_numpy() == 1))
 
 
 def log_losses(up: npt.NDArray[Any], probability: Floats) -> Floats:
@@ -107,57 +110,51 @@ def log_losses(up: npt.NDArray[Any], probability: Floats) -> Floats:
     """
     epsilon = np.finfo(np.float64).eps
     right = np.where(up == 1, probability, 1 - probability).clip(epsilon, 1 - epsilon)
-    losses: Floats = -np.log(right)
-    return losses
+    return np.asarray(-np.log(right))
 
 
 def best_baseline(predictions: pd.DataFrame) -> str:
     """Return the hard baseline of highest accuracy on these rows; of equals the first.
 
-    Always up and always down are both among them, so a model that says one thing every day can't
-    beat the best, whichever way the market went.
+    Always up and always down are both among them, so a model that predicts one class every day
+    can't beat the best, whichever way the market went.
     """
     return max(HARD_BASELINES, key=lambda name: float(hits_of(predictions, name).mean()))
 
 
 def compute_metrics(predictions: pd.DataFrame) -> dict[str, float]:
-    """Score the model and every baseline.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
+    """Compute the metrics of the model and of every baseline.
 
     Returns:
-        Flat numbers: ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that
-        occurred), ``f1``, ``precision``, ``recall`` (of up; 0 when undefined),
-        ``matthews_corrcoef`` (0 when undefined), ``brier_score_loss``, ``roc_auc``, ``log_loss``,
-        ``ece`` (see `calibration_error`); the skills ``brier_skill`` and ``log_loss_skill``
-        (1 - loss / loss of the training base rate); the same as ``<baseline>.<name>``;
-        ``best_baseline.accuracy``, ``accuracy_minus_best_baseline``, ``roc_auc_minus_half``; the
-        counts ``sessions`` (distinct dates), ``rows``, ``tickers``, ``classes`` (1 or 2 occurred),
-        ``distinct_probabilities``; and ``share_up``, ``predicted_up_share``. Undefined figures are
-        left out (see the module).
+        ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that occurred), ``f1``,
+        ``precision``, ``recall`` (of up; 0 when undefined), ``matthews_corrcoef`` (0 when
+        undefined), ``brier_score_loss``, ``roc_auc``, ``log_loss``, ``ece`` (see
+        `calibration_error`); the skills ``brier_skill`` and ``log_loss_skill`` (1 - loss / loss of
+        the training base rate); the same as ``<baseline>.<name>``; ``best_baseline.accuracy``,
+        ``accuracy_minus_best_baseline``, ``roc_auc_minus_half``; the counts ``sessions`` (distinct
+        dates), ``rows``, ``tickers``, ``classes`` (1 or 2 occurred), ``distinct_probabilities``;
+        and ``share_up``, ``predicted_up_share``.
 
     Raises:
-        ValueError: see `check_predictions`.
+        ValueError: see `check_predictions`, as in every function that takes predictions.
     """
     check_predictions(predictions)
     up = predictions["up"].to_numpy()
-    probability = probability_of(predictions, MODEL)
     result = {
         "sessions": float(predictions["session"].nunique()),
         "rows": float(len(predictions)),
         "tickers": float(predictions["ticker"].nunique()),
         "classes": float(np.unique(up).size),
         "share_up": float(up.mean()),
-        "predicted_up_share": float((probability > THRESHOLD).mean()),
-        "distinct_probabilities": float(np.unique(probability).size),
+        "predicted_up_share": float(predicted_up(predictions).mean()),
+        "distinct_probabilities": float(predictions["probability"].nunique()),
     }
     for name in (MODEL, *baselines_of(predictions)):
         prefix = "" if name == MODEL else f"{name}."
-        figures = _point_metrics(
+        metrics = _metrics_of(
             up, probability_of(predictions, name), soft=name not in HARD_BASELINES
         )
-        result |= {prefix + figure: value for figure, value in figures.items()}
+        result |= {prefix + metric: value for metric, value in metrics.items()}
     for prefix in ("", "logistic."):
         for skill, loss in (("brier_skill", "brier_score_loss"), ("log_loss_skill", "log_loss")):
             if prefix + loss in result and result[f"base_rate.{loss}"] > 0:
@@ -169,7 +166,7 @@ def compute_metrics(predictions: pd.DataFrame) -> dict[str, float]:
     return result
 
 
-def _point_metrics(up: npt.NDArray[Any], probability: Floats, *, soft: bool) -> dict[str, float]:
+def _metrics_of(up: npt.NDArray[Any], probability: Floats, *, soft: bool) -> dict[str, float]:
     predicted = (probability > THRESHOLD).astype(int)
     seen = np.unique(up).astype(int)
     both = seen.size > 1
@@ -202,64 +199,41 @@ def calibration_bins(probability: Floats, bins: int = BINS) -> npt.NDArray[np.in
     return np.searchsorted(edges[1:-1], probability, side="right").astype(np.int64)
 
 
-def calibration_error(up: npt.NDArray[Any], probability: Floats, bins: int = BINS) -> float:
+def calibration_error(up: npt.NDArray[Any], probability: Floats) -> float:
     """Return the expected calibration error over bins of about equal count.
 
     The mean over rows of the distance, in the row's bin, of mean probability and share of ups.
     """
-    gaps = np.bincount(calibration_bins(probability, bins), probability - up)
+    gaps = np.bincount(calibration_bins(probability), probability - up)
     return float(np.abs(gaps).sum() / len(up))
-
-
-def reliability(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
-    """Compare probabilities with what happened.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
-        bins: at most this many bins, of about equal count.
-
-    Returns:
-        One row per bin, from low to high: ``probability`` (the mean), ``share_up`` and ``rows``.
-    """
-    check_predictions(predictions)
-    bin_of_row = calibration_bins(probability_of(predictions, MODEL), bins)
-    table = predictions.groupby(bin_of_row).agg(
-        probability=("probability", "mean"), share_up=("up", "mean"), rows=("up", "size")
-    )
-    return table.reset_index(drop=True)
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Count rows by actual class (index ``down``, ``up``) and predicted class (columns alike)."""
     check_predictions(predictions)
-    predicted = probability_of(predictions, MODEL) > THRESHOLD
     return pd.DataFrame(
-        sk.confusion_matrix(predictions["up"], predicted, labels=[0, 1]),
+        sk.confusion_matrix(predictions["up"], predicted_up(predictions), labels=[0, 1]),
         index=pd.Index(["down", "up"], name="actual"),
         columns=pd.Index(["down", "up"], name="predicted"),
     )
 
 
-def classification_table(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Return scikit-learn's classification report as a dict, the classes named down and up."""
+def classification_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return ``precision``, ``recall``, ``f1`` and ``rows`` of each class (``class``: down, up)."""
     check_predictions(predictions)
-    report: dict[str, Any] = sk.classification_report(
-        predictions["up"],
-        (probability_of(predictions, MODEL) > THRESHOLD).astype(int),
-        labels=[0, 1],
-        target_names=["down", "up"],
-        output_dict=True,
-        zero_division=0,
+    scores = sk.precision_recall_fscore_support(
+        predictions["up"], predicted_up(predictions), labels=[0, 1], zero_division=0
     )
-    return report
+    table = pd.DataFrame(scores, ["precision", "recall", "f1", "rows"], ["down", "up"]).T
+    return table.rename_axis("class").reset_index()
 
 
 def volatility_tercile(predictions: pd.DataFrame) -> "pd.Series[Any]":
-    """Say for each row whether the ticker had been calm, middling or turbulent before.
+    """Return for each row whether the ticker had been calm, middling or turbulent before.
 
-    The volatility before a session is the mean absolute body of the ticker's last 21 scored
+    The volatility before a session is the mean absolute body of the ticker's last 21 predicted
     sessions, that session excluded: known before the open. Terciles are cut within the ticker, as
-    bodies may differ in unit, and over all its scored sessions: hindsight, good for description.
+    bodies may differ in unit, and over all its predicted sessions: hindsight, good for description.
 
     Returns:
         ``"low"``, ``"middle"`` or ``"high"`` on the index of `predictions`; missing in a ticker's
@@ -288,11 +262,7 @@ GROUPS: Mapping[str, Callable[[pd.DataFrame], "pd.Series[Any]"]] = {
 
 
 def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Score the model within groups of rows.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
-        key: ``ticker``, ``year`` or ``volatility`` (see `volatility_tercile`).
+    """Compute metrics of the model within groups: by ``ticker``, ``year`` or ``volatility``.
 
     Returns:
         One row per group: the group under the name `key`, ``sessions`` (distinct dates), ``rows``,
@@ -301,22 +271,23 @@ def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
         class occurred) and ``brier_score_loss``.
     """
     check_predictions(predictions)
-    groups = predictions.groupby(GROUPS[key](predictions), observed=True, sort=True)
-    return pd.DataFrame([{key: name, **_group_metrics(group)} for name, group in groups])
-
-
-def _group_metrics(group: pd.DataFrame) -> dict[str, Any]:
-    figures = _point_metrics(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
-    best = best_baseline(group)
-    best_accuracy = float(hits_of(group, best).mean())
-    return {
-        "sessions": group["session"].nunique(),
-        "rows": len(group),
-        "share_up": float(group["up"].mean()),
-        "accuracy": figures["accuracy"],
-        "best_baseline": best,
-        "best_baseline_accuracy": best_accuracy,
-        "accuracy_minus_best_baseline": figures["accuracy"] - best_accuracy,
-        "roc_auc": figures.get("roc_auc", np.nan),
-        "brier_score_loss": figures["brier_score_loss"],
-    }
+    rows = []
+    for name, group in predictions.groupby(GROUPS[key](predictions), observed=True):
+        metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
+        best = best_baseline(group)
+        rows.append(
+            {
+                key: name,
+                "sessions": group["session"].nunique(),
+                "rows": len(group),
+                "share_up": group["up"].mean(),
+                "accuracy": metrics["accuracy"],
+                "best_baseline": best,
+                "best_baseline_accuracy": hits_of(group, best).mean(),
+                "roc_auc": metrics.get("roc_auc", np.nan),
+                "brier_score_loss": metrics["brier_score_loss"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    lead = table["accuracy"] - table["best_baseline_accuracy"]
+    return table.assign(accuracy_minus_best_baseline=lead)

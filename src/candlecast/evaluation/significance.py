@@ -1,93 +1,86 @@
 """How far the predictions can be trusted: intervals by date, and tests.
 
-Rows of one date are not independent, since tickers move together. The unit of every interval is
-therefore the date: all rows of a date are drawn together, in blocks of dates. Functions take the
-predictions frame (see `candlecast.metrics`), one row per ticker and session.
+Functions take the predictions frame, see `candlecast.evaluation.metrics`. `repetitions` and `seed`
+are those of the bootstrap; the same seed gives the same numbers.
 """
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from arch.bootstrap import SPA, StationaryBootstrap, optimal_block_length
+from arch.bootstrap import SPA
+from sklearn.metrics import confusion_matrix
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.diagnostic import pesaran_timmermann
 from statsmodels.stats.multitest import multipletests
 
+from candlecast.evaluation.bootstrap import (
+    CONFIDENCE,
+    MIN_SESSIONS,
+    Floats,
+    block_length,
+    draw_dates,
+    interval_ends,
+    percentile_interval,
+)
 from candlecast.evaluation.metrics import (
     MODEL,
-    THRESHOLD,
     best_baseline,
     calibration_bins,
     check_predictions,
     compute_metrics,
     hits_of,
     log_losses,
+    predicted_up,
     probability_of,
 )
 from candlecast.evaluation.trading import trading_metrics
-
-CONFIDENCE = 0.95
-"""Of the intervals, two-sided: a gate on the lower end passes without skill in 2.5 % of cases."""
-
-MIN_SESSIONS = 20
-"""Distinct dates below which there is no interval: a bootstrap of fewer says nothing."""
-
-Floats = npt.NDArray[np.float64]
+from candlecast.parameters import Evaluation
 
 
-def evaluate(
-    predictions: pd.DataFrame, *, repetitions: int, seed: int, cost_bps: float, trials: int
+def evaluate_model(
+    test_scores: pd.DataFrame, validation_losses: pd.DataFrame, evaluation: Evaluation, seed: int
 ) -> dict[str, float]:
-    """Give every figure of the predictions as flat numbers.
+    """Return every metric, interval and test of a model as flat numbers.
 
     Args:
-        predictions: the predictions frame with ``return_``, one row per ticker and session.
-        repetitions: bootstrap repetitions, at least 1,000 for a report.
+        test_scores: the predictions frame with ``return_``.
+        validation_losses: one row per validated session date: ``session``, ``base_rate`` and one
+            column per estimator tried, its mean loss on that date.
+        evaluation: repetitions of the bootstrap, and the cost of a trade.
         seed: of the bootstrap.
-        cost_bps: cost of one side of a trade, in basis points of the traded value.
-        trials: how many estimators were tried before this model was chosen.
 
     Returns:
         The union of `candlecast.evaluation.metrics.compute_metrics`, `intervals`, `compare`,
-        `row_tests`, the smallest adjusted p-value of `ticker_tests` as ``holm_min_p_value``, and
-        `trading_metrics`.
+        `row_tests`, the smallest adjusted p-value of `ticker_tests` as ``holm_min_p_value``,
+        `candlecast.evaluation.trading.trading_metrics` and `superior_ability`.
     """
+    bootstrap = {"repetitions": evaluation.repetitions, "seed": seed}
+    ability = superior_ability(validation_losses, **bootstrap)
+    trials = int(ability["spa_estimators"])
     return {
-        **compute_metrics(predictions),
-        **intervals(predictions, repetitions=repetitions, seed=seed),
-        **compare(predictions, repetitions=repetitions, seed=seed),
-        **row_tests(predictions),
-        "holm_min_p_value": float(ticker_tests(predictions)["holm_p_value"].min()),
-        **trading_metrics(predictions, cost_bps=cost_bps, trials=trials),
+        **compute_metrics(test_scores),
+        **intervals(test_scores, **bootstrap),
+        **compare(test_scores, **bootstrap),
+        **row_tests(test_scores),
+        "holm_min_p_value": float(ticker_tests(test_scores)["holm_p_value"].min()),
+        **trading_metrics(test_scores, cost_bps=evaluation.cost_bps, trials=trials),
+        **ability,
     }
 
 
 def intervals(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, float]:
-    """Give the 95 % percentile interval of each figure by a stationary bootstrap of dates.
+    """Return the 95 % percentile interval of each metric by a stationary bootstrap of dates.
 
     The mean block length is the largest that Politis and White's rule asks for among three daily
-    series: hits, hits less the best baseline's, and log loss. The best baseline is the best on the
-    scored rows and stays the same in every repetition, which can only lower the difference.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
-        repetitions: bootstrap repetitions.
-        seed: of the bootstrap; the same seed gives the same numbers.
+    series: hits, hits minus the best baseline's, and log loss. The best baseline is the best on the
+    predicted rows and stays the same in every repetition, which can only lower the difference.
 
     Returns:
         ``<name>.low`` and ``<name>.high`` for accuracy, balanced_accuracy, f1, precision, recall,
         matthews_corrcoef, brier_score_loss, log_loss, brier_skill, log_loss_skill, ece (in the
         bins of all rows), roc_auc, roc_auc_minus_half and accuracy_minus_best_baseline, and
         ``bootstrap_repetitions``, ``bootstrap_seed``, ``bootstrap_block_length`` (dates) and
-        ``bootstrap_confidence``. Intervals are left out on fewer than 20 dates; a figure's is left
-        out when the figure is undefined in more than 1 % of the repetitions.
-
-    Raises:
-        ValueError: see `candlecast.evaluation.metrics.check_predictions`.
-
-    References:
-        Politis and Romano (1994), The stationary bootstrap, JASA 89.
-        Patton, Politis and White (2009), Econometric Reviews 28, for the block length.
+        ``bootstrap_confidence``. Intervals are left out on fewer than 20 dates; that of one metric
+        when the metric is undefined in more than 1 % of the repetitions.
     """
     check_predictions(predictions)
     result = {
@@ -95,53 +88,57 @@ def intervals(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict
         "bootstrap_seed": float(seed),
         "bootstrap_confidence": CONFIDENCE,
     }
-    date, dates = pd.factorize(predictions["session"], sort=True)
-    if len(dates) < MIN_SESSIONS:
-        return result
     rows = _row_quantities(predictions)
-    daily = rows.groupby(date).sum()
-    block = block_length(
-        daily[["hit", "lead", "log_loss"]].div(daily["rows"], axis="index").to_numpy()
+    bootstrap = draw_dates(predictions["session"], rows[BLOCK_SERIES], repetitions, seed)
+    if bootstrap is None:
+        return result
+    metrics = _metrics_of_sums(bootstrap.sums(rows))
+    metrics["roc_auc"] = bootstrap.roc_auc(predictions, MODEL)
+    metrics["roc_auc_minus_half"] = metrics["roc_auc"] - 0.5
+    return {**result, "bootstrap_block_length": float(bootstrap.block), **interval_ends(metrics)}
+
+
+def calibration(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> pd.DataFrame:
+    """Compare probabilities with what happened, in bins of about equal count.
+
+    Returns:
+        One row per bin, from low to high: ``probability`` (the mean), ``share_up``, ``rows``, and
+        ``low`` and ``high``: the 95 % percentile interval of the share, from the same draws of
+        dates as `intervals`, the bins staying those of all rows. They are NaN in a bin whose rows
+        are of fewer than 20 dates or of one class, which a bootstrap can't draw otherwise.
+    """
+    check_predictions(predictions)
+    bin_of_row = calibration_bins(predictions["probability"].to_numpy())
+    bins = predictions.groupby(bin_of_row)
+    table = bins.agg(
+        probability=("probability", "mean"), share_up=("up", "mean"), rows=("up", "size")
     )
-    result["bootstrap_block_length"] = float(block)
-    counts = resample_counts(len(dates), repetitions=repetitions, block=block, seed=seed)
-    drawn = pd.DataFrame(counts @ daily.to_numpy(), columns=daily.columns)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        figures = _figures(drawn)
-        figures["roc_auc"] = _weighted_auc(predictions, MODEL, date, counts)
-    figures["roc_auc_minus_half"] = figures["roc_auc"] - 0.5
-    return result | _ends(figures)
-
-
-def _ends(figures: dict[str, Floats]) -> dict[str, float]:
-    """Give ``<name>.low`` and ``<name>.high`` of each figure, from its value a repetition."""
-    ends: dict[str, float] = {}
-    tail = (1 - CONFIDENCE) / 2
-    for name, values in figures.items():
-        defined = values[np.isfinite(values)]
-        if len(defined) >= 0.99 * len(values):
-            low, high = np.quantile(defined, [tail, 1 - tail])
-            ends |= {f"{name}.low": float(low), f"{name}.high": float(high)}
-    return ends
+    series = _row_quantities(predictions)[BLOCK_SERIES]
+    bootstrap = draw_dates(predictions["session"], series, repetitions, seed)
+    ends = np.full((len(table), 2), np.nan)
+    if bootstrap is not None:
+        within = pd.get_dummies(bin_of_row, dtype=float)
+        ups = bootstrap.sums(within.mul(predictions["up"].to_numpy(), axis="index"))
+        with np.errstate(invalid="ignore"):
+            shares = (ups / bootstrap.sums(within)).to_numpy()
+        varied = (bins["session"].nunique() >= MIN_SESSIONS) & (bins["up"].nunique() > 1)
+        for place in np.flatnonzero(varied):
+            ends[place] = percentile_interval(shares[:, place])
+    return table.assign(low=ends[:, 0], high=ends[:, 1]).reset_index(drop=True)
 
 
 def compare(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, float]:
-    """Compare the model with the champion, on the rows that both can be scored on.
+    """Compare the model with the champion, on the rows that both can predict.
 
     Those that the champion was trained on are not among them: there it would be flattered.
-
-    Args:
-        predictions: the predictions frame, one row per ticker and session.
-        repetitions: bootstrap repetitions.
-        seed: of the bootstrap.
 
     Returns:
         ``champion.version``, ``champion.sessions`` (distinct dates compared on), ``champion.rows``,
         the champion's ``champion.accuracy``, ``champion.roc_auc``, ``champion.log_loss`` and
         ``champion.brier_score_loss``, and ``accuracy_minus_champion`` and
-        ``roc_auc_minus_champion`` (the model's less the champion's on these rows) with ``.low`` and
-        ``.high``, as in `intervals`. Nothing when there is no champion, and no figures without a
-        row to compare on.
+        ``roc_auc_minus_champion`` (the model's minus the champion's on these rows) with ``.low``
+        and ``.high``, as in `intervals`. Nothing when there is no champion; the first three only
+        when there is no row to compare on.
     """
     if "champion" not in predictions or predictions["champion_version"].isna().all():
         return {}
@@ -153,66 +150,40 @@ def compare(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[s
     }
     if both.empty:
         return result
-    model, champion = (
-        compute_metrics(both),
-        compute_metrics(both.assign(probability=both["champion"])),
-    )
+    model = compute_metrics(both)
+    champion = compute_metrics(both.assign(probability=both["champion"]))
     for name in ("accuracy", "roc_auc", "log_loss", "brier_score_loss"):
         if name in champion:
             result[f"champion.{name}"] = champion[name]
     for name in ("accuracy", "roc_auc"):
         if name in champion:
             result[f"{name}_minus_champion"] = model[name] - champion[name]
-    date, dates = pd.factorize(both["session"], sort=True)
-    if len(dates) < MIN_SESSIONS:
+    lead = hits_of(both).astype(np.float64) - hits_of(both, "champion")
+    rows = pd.DataFrame({"lead": lead, "rows": 1.0})
+    bootstrap = draw_dates(both["session"], rows[["lead"]], repetitions, seed)
+    if bootstrap is None:
         return result
-    lead = hits_of(both, MODEL).astype(np.float64) - hits_of(both, "champion")
-    daily = pd.DataFrame({"lead": lead, "rows": 1.0}).groupby(date).sum()
-    block = block_length((daily["lead"] / daily["rows"]).to_numpy()[:, None])
-    counts = resample_counts(len(dates), repetitions=repetitions, block=block, seed=seed)
-    drawn = counts @ daily.to_numpy()
-    figures = {"accuracy_minus_champion": drawn[:, 0] / drawn[:, 1]}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        figures["roc_auc_minus_champion"] = _weighted_auc(
-            both, MODEL, date, counts
-        ) - _weighted_auc(both, "champion", date, counts)
-    return result | _ends(figures)
-
-
-def block_length(daily: Floats) -> int:
-    """Return the mean block length, in dates, for the most persistent column of `daily`.
-
-    Args:
-        daily: one row per date, one column per series; constant columns say nothing and are
-        skipped.
-    """
-    varying = daily[:, np.ptp(daily, axis=0) > 0]
-    if varying.shape[1] == 0:
-        return 1
-    return max(1, int(np.ceil(optimal_block_length(varying)["stationary"].max())))
-
-
-def resample_counts(dates: int, *, repetitions: int, block: int, seed: int) -> Floats:
-    """Return how often each date is drawn: one row per repetition, one column per date.
-
-    Every figure is a function of sums over dates, so these counts are all a bootstrap needs.
-    """
-    bootstrap = StationaryBootstrap(block, np.arange(dates), seed=seed)
-    return np.stack(
-        [
-            np.bincount(bootstrap.update_indices(), minlength=dates).astype(np.float64)
-            for _ in range(repetitions)
-        ]
+    drawn = bootstrap.sums(rows)
+    lead_auc = bootstrap.roc_auc(both, MODEL) - bootstrap.roc_auc(both, "champion")
+    return result | interval_ends(
+        {
+            "accuracy_minus_champion": (drawn["lead"] / drawn["rows"]).to_numpy(),
+            "roc_auc_minus_champion": lead_auc,
+        }
     )
 
 
+BLOCK_SERIES = ["hit", "lead", "log_loss"]
+"""The columns of `_row_quantities` whose daily means decide on the block length."""
+
+
 def _row_quantities(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return what the figures are sums of, one row per row of the predictions."""
+    """Return what the metrics are sums of, one row per row of the predictions."""
     up = predictions["up"].to_numpy(dtype=np.float64)
     probability = probability_of(predictions, MODEL)
     base = probability_of(predictions, "base_rate")
-    predicted = (probability > THRESHOLD).astype(np.float64)
-    hit = hits_of(predictions, MODEL).astype(np.float64)
+    predicted = predicted_up(predictions).astype(np.float64)
+    hit = hits_of(predictions).astype(np.float64)
     bins = calibration_bins(probability)
     return pd.DataFrame(
         {
@@ -231,51 +202,30 @@ def _row_quantities(predictions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figures(sums: pd.DataFrame) -> dict[str, Floats]:
-    """Return each figure from the sums of `_row_quantities`, one value per row of `sums`."""
+def _metrics_of_sums(sums: pd.DataFrame) -> dict[str, Floats]:
+    """Return each metric from the sums of `_row_quantities`, one value per row of `sums`."""
     s: dict[str, Floats] = {str(name): sums[name].to_numpy() for name in sums}
     rows, up, predicted, both = s["rows"], s["up"], s["predicted"], s["both"]
     down = rows - up
-    recall = both / up
-    covariance = rows * both - up * predicted
-    spread = np.sqrt(up * down * predicted * (rows - predicted))
-    brier, log_loss = s["brier"] / rows, s["log_loss"] / rows
-    return {
-        "accuracy": s["hit"] / rows,
-        "balanced_accuracy": (recall + (s["hit"] - both) / down) / 2,
-        "f1": 2 * both / (predicted + up),
-        "precision": np.where(predicted > 0, both / predicted, 0.0),
-        "recall": recall,
-        "matthews_corrcoef": np.where(spread > 0, covariance / spread, 0.0),
-        "brier_score_loss": brier,
-        "log_loss": log_loss,
-        "brier_skill": 1 - brier / (s["base_brier"] / rows),
-        "log_loss_skill": 1 - log_loss / (s["base_log_loss"] / rows),
-        "ece": np.sum([np.abs(s[k]) for k in s if k.startswith("bin_")], axis=0) / rows,
-        "accuracy_minus_best_baseline": s["lead"] / rows,
-    }
-
-
-def _weighted_auc(
-    predictions: pd.DataFrame, name: str, date: npt.NDArray[np.intp], counts: Floats
-) -> Floats:
-    """Return the ROC AUC of each repetition: the share of (up, down) pairs ranked rightly.
-
-    Rows are sorted once; in each repetition a row weighs as often as its date was drawn, and ties
-    count half. NaN where a repetition drew one class only.
-    """
-    probability = probability_of(predictions, name)
-    order = np.argsort(probability, kind="stable")
-    starts = np.flatnonzero(np.diff(probability[order], prepend=-1.0))
-    up = predictions["up"].to_numpy(dtype=np.float64)[order]
-    auc = []
-    for part in np.array_split(counts, max(1, counts.size // 100_000)):  # bounds the memory
-        weights = part[:, date[order]]
-        ups = np.add.reduceat(weights * up, starts, axis=1)
-        downs = np.add.reduceat(weights * (1 - up), starts, axis=1)
-        below = np.cumsum(downs, axis=1) - downs / 2
-        auc.append((ups * below).sum(axis=1) / (ups.sum(axis=1) * downs.sum(axis=1)))
-    return np.concatenate(auc)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = both / up
+        covariance = rows * both - up * predicted
+        spread = np.sqrt(up * down * predicted * (rows - predicted))
+        brier, log_loss = s["brier"] / rows, s["log_loss"] / rows
+        return {
+            "accuracy": s["hit"] / rows,
+            "balanced_accuracy": (recall + (s["hit"] - both) / down) / 2,
+            "f1": 2 * both / (predicted + up),
+            "precision": np.where(predicted > 0, both / predicted, 0.0),
+            "recall": recall,
+            "matthews_corrcoef": np.where(spread > 0, covariance / spread, 0.0),
+            "brier_score_loss": brier,
+            "log_loss": log_loss,
+            "brier_skill": 1 - brier / (s["base_brier"] / rows),
+            "log_loss_skill": 1 - log_loss / (s["base_log_loss"] / rows),
+            "ece": np.sum([np.abs(s[k]) for k in s if k.startswith("bin_")], axis=0) / rows,
+            "accuracy_minus_best_baseline": s["lead"] / rows,
+        }
 
 
 def directional_test(predictions: pd.DataFrame) -> tuple[float, float] | None:
@@ -285,8 +235,7 @@ def directional_test(predictions: pd.DataFrame) -> tuple[float, float] | None:
         The statistic, standard normal without skill, and the one-sided p-value (small: directions
         are predicted better than by chance); None when either direction never varies.
     """
-    up = predictions["up"].to_numpy()
-    predicted = (probability_of(predictions, MODEL) > THRESHOLD).astype(int)
+    up, predicted = predictions["up"].to_numpy(), predicted_up(predictions).astype(int)
     if np.ptp(up) == 0 or np.ptp(predicted) == 0:
         return None
     result = pesaran_timmermann(up, predicted, alternative="larger")
@@ -306,13 +255,11 @@ def row_tests(predictions: pd.DataFrame) -> dict[str, float]:
         when the prediction or the outcome never varies).
     """
     check_predictions(predictions)
-    model, baseline = hits_of(predictions, MODEL), hits_of(predictions, best_baseline(predictions))
-    model_only, baseline_only = int((model & ~baseline).sum()), int((baseline & ~model).sum())
-    table = [[int((model & baseline).sum()), model_only], [baseline_only, 0]]
-    table[1][1] = len(predictions) - sum(map(sum, table))
+    model, baseline = hits_of(predictions), hits_of(predictions, best_baseline(predictions))
+    table = confusion_matrix(model, baseline, labels=[True, False])
     result = {
-        "mcnemar_model_only": float(model_only),
-        "mcnemar_baseline_only": float(baseline_only),
+        "mcnemar_model_only": float(table[0, 1]),
+        "mcnemar_baseline_only": float(table[1, 0]),
         "mcnemar_p_value": float(mcnemar(table, exact=True).pvalue),
     }
     if directional := directional_test(predictions):
@@ -337,35 +284,33 @@ def ticker_tests(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def superior_ability(
-    losses: pd.DataFrame, benchmark: "pd.Series[float]", *, repetitions: int, seed: int
+    validation_losses: pd.DataFrame, *, repetitions: int, seed: int
 ) -> dict[str, float]:
-    """Test whether the best candidate beats the benchmark, counting how many were tried.
+    """Test whether the best estimator beats the base rate, counting how many were tried.
 
     Args:
-        losses: one row per validation date, one column per candidate: its mean loss on that date.
-        benchmark: the loss of the base rate (or another benchmark) on the same dates.
-        repetitions: bootstrap repetitions.
+        validation_losses: see `evaluate_model`.
+        repetitions: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
-        ``spa_p_value`` (the consistent one; small: the best candidate is better than the benchmark
+        ``spa_p_value`` (the consistent one; small: the best estimator is better than the base rate
         beyond what picking the best of them explains), ``spa_estimators`` and ``spa_sessions``.
 
     Raises:
-        ValueError: a loss is missing, or the dates of the two differ.
+        ValueError: a loss is missing.
 
     References:
         Hansen (2005), A test for superior predictive ability, JBES 23, 365-380.
     """
-    if not losses.index.equals(benchmark.index):
-        raise ValueError("Losses of the estimators and of the benchmark are of different dates.")
-    if missing := int(losses.isna().sum().sum() + benchmark.isna().sum()):
+    base_rate = validation_losses["base_rate"].to_numpy()
+    losses = validation_losses.drop(columns=["session", "base_rate"]).to_numpy()
+    gains = base_rate[:, None] - losses
+    if missing := int(np.isnan(gains).sum()):
         raise ValueError(f"{missing} of the losses for the superior ability test are NaN.")
-    gains = benchmark.to_numpy()[:, None] - losses.to_numpy()
     p_value = 1.0  # arch answers 0 when no loss differs from the benchmark's
     if np.ptp(gains) > 0 and len(losses) >= MIN_SESSIONS:
-        block = block_length(gains)
-        test = SPA(benchmark.to_numpy(), losses.to_numpy(), block, repetitions, seed=seed)
+        test = SPA(base_rate, losses, block_length(gains), repetitions, seed=seed)
         test.compute()
         p_value = float(test.pvalues["consistent"])
     return {

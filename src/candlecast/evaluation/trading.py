@@ -1,17 +1,17 @@
 """An illustrative trading table: what acting on the predictions would have earned, net of costs.
 
-Functions take the predictions frame (see `candlecast.metrics`), one row per ticker and session,
-with the column ``return_``: close / open - 1 of the session, whatever the configured body is.
+Functions take the predictions frame (see `candlecast.evaluation.metrics`) with the column
+``return_``: close / open - 1 of the session, whatever the configured body is. `cost_bps` is the
+cost of one side of a trade, in basis points of the traded value.
 """
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from candlecast.evaluation.metrics import MODEL, THRESHOLD, check_predictions, probability_of
+from candlecast.evaluation.metrics import check_predictions, predicted_up
 
-SESSIONS_A_YEAR = 252
-
+SESSIONS_PER_YEAR = 252
 
 CONSTANT = 1e-12
 """Daily returns that deviate by less are one number, rounded differently; ratios are undefined."""
@@ -25,11 +25,6 @@ def strategy_returns(predictions: pd.DataFrame, *, cost_bps: float) -> pd.DataFr
     of every session, and pays no cost, as a holder would not trade: the harder comparison. Nights
     are in neither. An illustration: no slippage, taxes, dividends or limits of size.
 
-    Args:
-        predictions: the predictions frame with ``return_`` (close / open - 1), one row per ticker
-            and session.
-        cost_bps: cost of one side of a trade, in basis points of the traded value.
-
     Returns:
         One row per session: ``session``, ``strategy`` (net), ``strategy_gross`` and ``holding``
         (returns as fractions), ``turnover`` (traded value over capital: 2 when invested, else 0).
@@ -40,9 +35,13 @@ def strategy_returns(predictions: pd.DataFrame, *, cost_bps: float) -> pd.DataFr
     check_predictions(predictions)
     if "return_" not in predictions or predictions["return_"].isna().any():
         raise ValueError("Trading needs the column 'return_' (close / open - 1) in every row.")
-    long = probability_of(predictions, MODEL) > THRESHOLD
     daily = predictions.groupby("session")["return_"].mean().to_frame("holding")
-    gross = predictions[long].groupby("session")["return_"].mean().reindex(daily.index)
+    gross = (
+        predictions[predicted_up(predictions)]
+        .groupby("session")["return_"]
+        .mean()
+        .reindex(daily.index)
+    )
     turnover = 2.0 * gross.notna()
     gross = gross.fillna(0.0)  # no ticker predicted up: no position
     return daily.assign(
@@ -60,39 +59,29 @@ def equity_curve(predictions: pd.DataFrame, *, cost_bps: float) -> pd.DataFrame:
     return daily[["session"]].join((1 + daily[columns]).cumprod())
 
 
-def trading_table(predictions: pd.DataFrame, *, cost_bps: float, trials: int) -> pd.DataFrame:
+def trading_metrics(predictions: pd.DataFrame, *, cost_bps: float, trials: int) -> dict[str, float]:
     """Summarise the returns of `strategy_returns`.
 
     Args:
-        predictions: the predictions frame with ``return_``, one row per ticker and session.
-        cost_bps: cost of one side of a trade, in basis points of the traded value.
+        predictions: the predictions frame.
+        cost_bps: cost of a trade.
         trials: how many estimators were tried.
 
     Returns:
-        One row each for ``strategy`` (net), ``strategy_gross`` and ``holding`` (the index):
-        ``annual_return`` (compound), ``annual_volatility``, ``sharpe_ratio`` (annual, over zero
-        interest), ``max_drawdown`` (0 or negative), ``annual_turnover`` (traded value over
-        capital) and ``deflated_sharpe_ratio`` (a probability, with the variance 1 / (sessions - 1)
-        that the Sharpe ratios of skill-less trials of this length have; for holding one trial).
-        A year has 252 sessions. NaN where returns never vary.
+        ``trading_cost_bps``, ``trading_trials`` and, for each of ``strategy`` (net),
+        ``strategy_gross`` and ``holding``, ``<strategy>.<name>``: ``annual_return`` (compound),
+        ``annual_volatility``, ``sharpe_ratio`` (annual, over zero interest), ``max_drawdown`` (0 or
+        negative), ``annual_turnover`` (traded value over capital) and ``deflated_sharpe_ratio`` (a
+        probability, with the variance 1 / (sessions - 1) that the Sharpe ratios of skill-less
+        trials of this length have; for holding one trial). A year has 252 sessions. Ratios are left
+        out where returns never vary.
     """
     daily = strategy_returns(predictions, cost_bps=cost_bps)
-    turnover = float(daily["turnover"].mean() * SESSIONS_A_YEAR)
-    return pd.DataFrame(
-        {
-            "strategy": _summary(daily["strategy"], turnover, trials),
-            "strategy_gross": _summary(daily["strategy_gross"], turnover, trials),
-            "holding": _summary(daily["holding"], 0.0, 1),
-        }
-    ).T
-
-
-def trading_metrics(predictions: pd.DataFrame, *, cost_bps: float, trials: int) -> dict[str, float]:
-    """Return the trading table as flat numbers ``<strategy>.<name>``, undefined ones left out."""
-    table = trading_table(predictions, cost_bps=cost_bps, trials=trials)
+    turnover = float(daily["turnover"].mean() * SESSIONS_PER_YEAR)
     result = {"trading_cost_bps": float(cost_bps), "trading_trials": float(trials)}
-    for strategy, figures in table.to_dict(orient="index").items():
-        result |= {f"{strategy}.{name}": x for name, x in figures.items() if np.isfinite(x)}
+    for name in ("strategy", "strategy_gross", "holding"):
+        counts = (0.0, 1) if name == "holding" else (turnover, trials)
+        result |= {f"{name}.{key}": x for key, x in _summary(daily[name], *counts).items()}
     return result
 
 
@@ -100,24 +89,23 @@ def _summary(returns: "pd.Series[float]", turnover: float, trials: int) -> dict[
     wealth = (1 + returns).cumprod()
     periods = len(returns)
     deviation = float(returns.std()) if periods > 1 else 0.0
-    sharpe = deflated = np.nan
+    result = {
+        "annual_return": float(wealth.iloc[-1] ** (SESSIONS_PER_YEAR / periods) - 1),
+        "annual_volatility": deviation * np.sqrt(SESSIONS_PER_YEAR),
+        "max_drawdown": float((wealth / wealth.cummax().clip(lower=1.0) - 1).min()),
+        "annual_turnover": turnover,
+    }
     if deviation > CONSTANT:
         sharpe = float(returns.mean()) / deviation
-        deflated = deflated_sharpe_ratio(
+        result["sharpe_ratio"] = sharpe * np.sqrt(SESSIONS_PER_YEAR)
+        result["deflated_sharpe_ratio"] = deflated_sharpe_ratio(
             sharpe,
             best_of_trials(trials, variance=1 / (periods - 1)),
             periods=periods,
             skew=float(stats.skew(returns)),
             kurtosis=float(stats.kurtosis(returns, fisher=False)),
         )
-    return {
-        "annual_return": float(wealth.iloc[-1] ** (SESSIONS_A_YEAR / periods) - 1),
-        "annual_volatility": deviation * np.sqrt(SESSIONS_A_YEAR),
-        "sharpe_ratio": sharpe * np.sqrt(SESSIONS_A_YEAR),
-        "max_drawdown": float((wealth / wealth.cummax().clip(lower=1.0) - 1).min()),
-        "annual_turnover": turnover,
-        "deflated_sharpe_ratio": deflated,
-    }
+    return result
 
 
 def best_of_trials(trials: int, variance: float) -> float:
@@ -141,17 +129,10 @@ def best_of_trials(trials: int, variance: float) -> float:
 def deflated_sharpe_ratio(
     sharpe: float, against: float, *, periods: int, skew: float, kurtosis: float
 ) -> float:
-    """Return the probability that the true Sharpe ratio is above `against`.
+    """Return the probability that the true Sharpe ratio is above `against`; see `best_of_trials`.
 
-    Args:
-        sharpe: as measured, per period, not annualised.
-        against: what the best trial without skill gives (`best_of_trials`), per period.
-        periods: returns it was measured on.
-        skew: of the returns.
-        kurtosis: of the returns, 3 for a normal distribution.
-
-    References:
-        See `best_of_trials`.
+    Both ratios are per period, not annualised; periods, skew and kurtosis (3 for a normal
+    distribution) are those of the returns that `sharpe` was measured on.
     """
     error = np.sqrt(1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2)
     return float(stats.norm.cdf((sharpe - against) * np.sqrt(periods - 1) / error))

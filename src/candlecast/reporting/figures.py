@@ -1,8 +1,9 @@
 """Figures of the pages: drawn by matplotlib, returned, and made fit for a page in two themes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -37,22 +38,26 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "candlecast",  # the same figure, the same text
 }
 
+WIDTH = 4.6
+"""Of every figure, in inches; a page scales them alike."""
 
-def _blank(width: float, height: float) -> tuple["Figure", "Axes"]:
-    """An empty figure, in inches; without pyplot, which would keep it and look for a display."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure  # here, as it takes longer than most commands do
+
+def _blank(height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty figure; without pyplot, which would keep it and look for a display."""
+    from matplotlib import rc_context  # here, as matplotlib takes longer than most commands do
+    from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.add_subplot()
 
 
-def _undefined(sentence: str) -> "Figure":
-    figure, axes = _blank(4.6, 1.2)
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
-    return figure
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Write names at the left, from top to bottom."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def draw_accuracy(
@@ -66,16 +71,13 @@ def draw_accuracy(
         best: accuracy of the baseline that the gate compares with.
         label: of the axis.
     """
-    figure, axes = _blank(4.6, 0.5 + 0.28 * len(table))
+    figure, axes = _blank(0.5 + 0.28 * len(table))
     axes.axvline(best, color=OTHER, linewidth=0.8, linestyle="--")
     for place, row in enumerate(table.to_dict("records")):
         colour = OTHER if place else MODEL
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
         axes.plot(row["accuracy"], place, "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(table)), table["name"], color=INK)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    _name_rows(axes, list(table["name"]))
     axes.set_xlabel(label)
     return figure
 
@@ -84,44 +86,41 @@ def draw_roc(curve: pd.DataFrame) -> "Figure":
     """Draw a ROC curve; of an empty one, say why.
 
     Args:
-        curve: one row per point: ``false_up`` (share of downs called up), ``true_up`` (of ups).
+        curve: one row per point: ``false_up`` (share of downs predicted up), ``true_up`` (of ups).
     """
     if curve.empty:
-        return _undefined("undefined: only one class occurred")
-    figure, axes = _blank(4.6, 4.1)
+        figure, axes = _blank(1.2)
+        axes.set_axis_off()
+        words = "undefined: only one class occurred"
+        axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+        return figure
+    figure, axes = _blank(4.1)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
     axes.plot(curve["false_up"], curve["true_up"], color=MODEL, linewidth=1.8)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set_xlabel("share of the down sessions called up")
-    axes.set_ylabel("share of the up sessions called up")
+    axes.set_xlabel("share of the down sessions predicted up")
+    axes.set_ylabel("share of the up sessions predicted up")
     axes.text(0.62, 0.55, "a coin toss", color=MUTED)
     return figure
 
 
 def draw_calibration(table: pd.DataFrame) -> "Figure":
-    """Draw what was forecast against what happened.
+    """Draw predicted probabilities against what happened.
 
     Args:
-        table: one row per bin: ``probability`` (mean), ``share_up``, and ``low`` and ``high``, the
-            range of the share that chance explains.
+        table: one row per bin, as `candlecast.evaluation.significance.calibration` returns it.
     """
-    figure, axes = _blank(4.6, 4.1)
-    low = min(table["probability"].min(), table["low"].min())
-    high = max(table["probability"].max(), table["high"].max())
-    span = (max(0.0, low - 0.01), min(1.0, high + 0.01))
+    table = table.astype(float)
+    figure, axes = _blank(4.1)
+    ends = table[["probability", "share_up", "low", "high"]]
+    span = (max(0.0, ends.min().min() - 0.01), min(1.0, ends.max().max() + 0.01))
     axes.plot(span, span, color=MUTED, linewidth=0.8, linestyle="--")
     axes.vlines(table["probability"], table["low"], table["high"], color=MUTED, linewidth=0.8)
     axes.plot(table["probability"], table["share_up"], "o", color=MODEL)
     axes.set(xlim=span, ylim=span, aspect="equal")
-    axes.set_xlabel("probability of up that the model gave")
-    axes.set_ylabel("share that did close up")
+    axes.set_xlabel("predicted probability of up")
+    axes.set_ylabel("share that closed up")
     return figure
-
-
-def with_chance(table: pd.DataFrame) -> pd.DataFrame:
-    """Add ``low`` and ``high``: the share up, less and plus 1.96 binomial standard errors."""
-    error = 1.96 * (table["share_up"] * (1 - table["share_up"]) / table["rows"]) ** 0.5
-    return table.assign(low=table["share_up"] - error, high=table["share_up"] + error)
 
 
 def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
@@ -132,38 +131,33 @@ def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figu
         limit: the threshold of the parameters.
         chance: what chance stays below.
     """
-    figure, axes = _blank(4.6, 0.9 + 0.2 * len(lags))
+    figure, axes = _blank(0.9 + 0.2 * len(lags))
     axes.axvline(limit, color=OTHER, linewidth=0.8, linestyle="--")
     axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
     for place, lag in enumerate(lags):
         colour = OTHER if lag["drifted"] else MODEL
         axes.plot([0, lag["psi"]], [place, place], color=colour, linewidth=4)
-    axes.set_yticks(range(len(lags)), [lag["name"] for lag in lags], color=INK)
+    _name_rows(axes, [lag["name"] for lag in lags])
     axes.set_xlim(0, 1.08 * max(limit, chance, *(lag["psi"] for lag in lags)))
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
     axes.set_xlabel("population stability index")
     return figure
 
 
-def draw_validation(model_selection: list[dict[str, Any]]) -> "Figure":
-    """Draw the mean log loss of every forest size with one standard error, and the rule's limit.
+def draw_validation(estimators: pd.DataFrame) -> "Figure":
+    """Draw the mean log loss of every estimator with one standard error, and the rule's limit.
 
     Args:
-        model_selection: one row per size: ``trees``, ``log_loss``, ``log_loss_se``, ``chosen``.
+        estimators: one row per estimator: ``trees``, ``log_loss``, ``log_loss_se``, ``chosen``.
     """
-    figure, axes = _blank(4.6, 2.8)
-    best = min(model_selection, key=lambda row: row["log_loss"])
-    limit = best["log_loss"] + best["log_loss_se"]
+    figure, axes = _blank(2.8)
+    places = range(len(estimators))
+    loss, error = estimators["log_loss"], estimators["log_loss_se"]
+    limit = loss.min() + error[loss.argmin()]
     axes.axhline(limit, color=OTHER, linewidth=0.8, linestyle="--")
-    for place, row in enumerate(model_selection):
-        loss, error = row["log_loss"], row["log_loss_se"]
-        axes.plot([place, place], [loss - error, loss + error], color=MODEL, linewidth=1.6)
-        size = 10 if row["chosen"] else 5
-        axes.plot(place, loss, "o", color=MODEL, markersize=size)
-    axes.set_xticks(range(len(model_selection)), [f"{row['trees']:,}" for row in model_selection])
-    axes.set_xlim(-0.5, len(model_selection) - 0.5)
+    axes.vlines(places, loss - error, loss + error, color=MODEL, linewidth=1.6)
+    axes.scatter(places, loss, [100 if chosen else 25 for chosen in estimators["chosen"]], MODEL)
+    axes.set_xticks(places, [f"{trees:,}" for trees in estimators["trees"]])
+    axes.set_xlim(-0.5, len(estimators) - 0.5)
     axes.margins(y=0.15)
     axes.set_xlabel("trees (large dot: chosen)")
     axes.set_ylabel("log loss")
@@ -176,24 +170,21 @@ def draw_equity(curve: pd.DataFrame) -> "Figure":
     Args:
         curve: one row per session: ``session``, ``strategy`` (net of costs) and ``holding``.
     """
-    figure, axes = _blank(4.6, 2.8)
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure, axes = _blank(2.8)
     axes.axhline(1, color=LINE, linewidth=0.8)
-    for name, label, colour in (
-        ("holding", "holding", OTHER),
-        ("strategy", "strategy, net", MODEL),
-    ):
-        axes.plot(curve["session"], curve[name], color=colour, linewidth=1.3, label=label)
+    axes.plot(curve["session"], curve["holding"], color=OTHER, linewidth=1.3, label="holding")
+    axes.plot(
+        curve["session"], curve["strategy"], color=MODEL, linewidth=1.3, label="strategy, net"
+    )
     axes.set_ylabel("growth of 1")
     axes.legend(frameon=False, labelcolor="linecolor")
-    axes.xaxis.set_major_locator(_dates().AutoDateLocator(minticks=3))
-    axes.xaxis.set_major_formatter(_dates().ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    locator = AutoDateLocator(minticks=3)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(formatter)
     return figure
-
-
-def _dates() -> Any:
-    from matplotlib import dates
-
-    return dates
 
 
 def svg_texts(report_figures: Mapping[str, tuple["Figure", str, str]]) -> dict[str, str]:
@@ -212,8 +203,6 @@ def svg_text(figure: "Figure", name: str, title: str, description: str) -> str:
         title: for those who do not see it.
         description: likewise, what it shows, in numbers.
     """
-    from io import StringIO
-
     from matplotlib import rc_context
 
     text = StringIO()

@@ -1,6 +1,6 @@
 """Pages and cards: templates filled in, and numbers as a reader sees them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from candlecast.evaluation.metrics import HARD_BASELINES, SOFT_BASELINES
 BASELINES = (*HARD_BASELINES, *SOFT_BASELINES)
 
 LABELS = {
-    "accuracy_minus_best_baseline": "Accuracy less best baseline",
+    "accuracy_minus_best_baseline": "accuracy minus best baseline",
+    "accuracy_minus_champion": "accuracy minus champion",
     "roc_auc": "ROC AUC",
+    "roc_auc_minus_half": "ROC AUC minus 0.5",
+    "roc_auc_minus_champion": "ROC AUC minus champion",
     "matthews_corrcoef": "Matthews correlation",
     "f1": "F1",
     "brier_score_loss": "Brier score",
@@ -33,7 +36,7 @@ def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        f.__name__: f for f in (words, sentence, number, percent, p_value, cell)
+        f.__name__: f for f in (words, sentence, number, percent, p_value, listed, cell)
     }
     return environment.get_template(template).render(
         metrics=metrics,
@@ -73,6 +76,12 @@ def sentence(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def listed(names: Sequence[str], limit: int = 12) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def cell(text: str) -> str:
     """Text for a cell of a Markdown table."""
     return text.replace("|", "\\|")
@@ -94,7 +103,7 @@ def p_value(value: float) -> str:
 
 
 def metric_text(metrics: Mapping[str, float], name: str) -> str:
-    """A figure with its interval, ``0.518 [0.497, 0.538]``; in words when it is undefined.
+    """A metric with its interval, ``0.518 [0.497, 0.538]``; in words when it is undefined.
 
     >>> metric_text({"accuracy": 0.5176, "accuracy.low": 0.497, "accuracy.high": 0.538}, "accuracy")
     '0.518 [0.497, 0.538]'

@@ -19,13 +19,12 @@ from pyspark.sql import functions as F
 
 from candlecast.errors import CandlecastError
 from candlecast.evaluation.drift import measure_drift
-from candlecast.evaluation.metrics import HARD_BASELINES, compute_metrics, reliability
-from candlecast.evaluation.significance import intervals
+from candlecast.evaluation.metrics import HARD_BASELINES, compute_metrics
+from candlecast.evaluation.significance import calibration, intervals
 from candlecast.features.windows import add_windows, candle_body, newest_windows
 from candlecast.models.prediction import predict_windows
 from candlecast.registry.entities import Champion
 from candlecast.reporting import figures
-from candlecast.reporting.figures import with_chance
 from candlecast.reporting.html import accuracies, metric_text, number, percent, render, words
 from candlecast.sources.calendars import next_session
 
@@ -254,20 +253,20 @@ def evaluate_champion(
     """
     own = forecasts[forecasts["model_version"] == champion_summary["version"]]
     predictions = predictions_of(own)
-    metrics, calibration = {}, pd.DataFrame()
+    metrics, bins = {}, pd.DataFrame()
     if not predictions.empty:
         repetitions = evaluation["repetitions"]
         metrics = {
             **compute_metrics(predictions),
             **intervals(predictions, repetitions=repetitions, seed=seed),
         }
-        calibration = with_chance(reliability(predictions))
+        bins = calibration(predictions, repetitions=repetitions, seed=seed)
     return {
         **_advice(metrics, drift, monitoring["min_sessions"]),
         "champion": champion_summary,
         "forecasts": _counts(own, forecasts),
         "metrics": metrics,
-        "calibration": calibration.to_dict("records"),
+        "calibration": bins.astype(object).where(bins.notna(), None).to_dict("records"),
         "drift": drift,
         "monitoring": monitoring,
     }

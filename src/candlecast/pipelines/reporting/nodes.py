@@ -1,6 +1,10 @@
-"""Functions of the reporting pipeline. Scores frames are as `candlecast.metrics` has them."""
+"""Functions of the reporting pipeline.
 
-from collections.abc import Mapping
+Frames of test scores are predictions frames, see `candlecast.evaluation.metrics`. Evaluation and
+gate themselves are `candlecast.evaluation.significance.evaluate_model` and
+`candlecast.evaluation.gate.apply_gate`.
+"""
+
 from typing import Any
 
 import numpy as np
@@ -8,77 +12,56 @@ import pandas as pd
 from markupsafe import Markup
 from sklearn.metrics import roc_curve
 
-from candlecast.evaluation import significance as inference
-from candlecast.evaluation.gate import apply_gate, verdict
-from candlecast.evaluation.metrics import (
-    HARD_BASELINES,
-    by_group,
-    classification_table,
-    confusion,
-    reliability,
-)
-from candlecast.evaluation.significance import superior_ability, ticker_tests
+from candlecast.evaluation.gate import verdict
+from candlecast.evaluation.metrics import by_group, classification_table, confusion
+from candlecast.evaluation.significance import calibration, ticker_tests
 from candlecast.evaluation.trading import equity_curve
-from candlecast.reporting import figures
-from candlecast.reporting.html import accuracies, metric_text, percent, render, words
+from candlecast.parameters import Evaluation
+from candlecast.reporting import figures, wording
+from candlecast.reporting.html import accuracies, metric_text, render
 
 
-def evaluate(
+def build_tables(
     test_scores: pd.DataFrame,
     validation_losses: pd.DataFrame,
-    evaluation: dict[str, Any],
+    model_selection: list[dict[str, Any]],
+    evaluation: Evaluation,
     seed: int,
-) -> dict[str, float]:
-    """Give every figure of the predictions, intervals and tests among them, as flat numbers.
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of the report, also those behind its figures.
 
     Args:
-        test_scores: one row per ticker and session.
-        validation_losses: one row per validated session date: ``session``, ``base_rate`` and a
-            column ``trees_<size>`` a candidate.
-        evaluation: ``repetitions`` of the bootstrap, ``cost_bps`` of one side of a trade.
+        test_scores: the predictions frame.
+        validation_losses: one row per validated session date: ``session``, ``base_rate`` and one
+            column ``trees_<size>`` per estimator.
+        model_selection: one row per estimator.
+        evaluation: repetitions of the bootstrap, and the cost of a trade.
         seed: of the bootstrap.
 
     Returns:
-        The numbers of `candlecast.evaluation.significance.evaluate` and `superior_ability`; what is
-        undefined is left out.
-    """
-    losses = validation_losses.set_index("session")
-    tried = losses.filter(like="trees_")
-    repetitions = evaluation["repetitions"]
-    return {
-        **inference.evaluate(test_scores, **evaluation, seed=seed, trials=tried.shape[1]),
-        **superior_ability(tried, losses["base_rate"], repetitions=repetitions, seed=seed),
-    }
-
-
-def judge(metrics: dict[str, float], gate: dict[str, Any]) -> dict[str, Any]:
-    """Decide by the gate; returns its parameters with ``passed`` and ``reasons`` (sentences)."""
-    return {**gate, **apply_gate(metrics, gate)}
-
-
-def build_tables(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str, pd.DataFrame]:
-    """Give the tables behind the report's figures.
-
-    Returns:
-        ``accuracy`` (one row per rule), ``classes``, ``confusion``, ``roc`` (101 points),
-        ``calibration``, ``ticker``, ``year``, ``volatility`` and ``equity`` (one row per session).
-        A table of what is undefined is empty.
+        ``classes`` and ``confusion``; ``roc`` (101 points; empty when only one class occurred);
+        ``calibration``; ``ticker``, ``year`` and ``volatility``; ``equity`` (one row per session);
+        and ``estimators``: `model_selection` with ``gain``, the log loss saved by date against the
+        base rate.
     """
     tests = ticker_tests(test_scores).drop(columns="sessions")
+    losses = validation_losses.drop(columns="session").mean()
+    gains = [losses["base_rate"] - losses[f"trees_{row['trees']}"] for row in model_selection]
     return {
-        "accuracy": accuracies(metrics),
-        "classes": pd.DataFrame(classification_table(test_scores)).T.rename_axis("class"),
-        "confusion": confusion(test_scores),
+        "classes": classification_table(test_scores),
+        "confusion": confusion(test_scores).reset_index(),
         "roc": _roc(test_scores),
-        "calibration": figures.with_chance(reliability(test_scores)),
+        "calibration": calibration(test_scores, repetitions=evaluation.repetitions, seed=seed),
         "ticker": by_group(test_scores, "ticker").merge(tests, on="ticker"),
         "year": by_group(test_scores, "year"),
         "volatility": by_group(test_scores, "volatility"),
-        "equity": equity_curve(test_scores, cost_bps=metrics["trading_cost_bps"]),
+        "equity": equity_curve(test_scores, cost_bps=evaluation.cost_bps),
+        "estimators": pd.DataFrame(model_selection).assign(gain=gains),
     }
 
 
 def _roc(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the ROC curve at 101 shares of downs predicted up."""
     if predictions["up"].nunique() < 2:
         return pd.DataFrame()
     false_up, true_up, _ = roc_curve(predictions["up"], predictions["probability"])
@@ -89,9 +72,7 @@ def _roc(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_figures(
-    report_tables: dict[str, pd.DataFrame],
-    model_selection: list[dict[str, Any]],
-    metrics: dict[str, float],
+    report_tables: dict[str, pd.DataFrame], metrics: dict[str, float]
 ) -> tuple[dict[str, str], Any, Any, Any]:
     """Draw the figures.
 
@@ -99,102 +80,96 @@ def draw_figures(
         All of them as SVG for the report, by name; and the ROC curve, the calibration curve and
         the equity curve as matplotlib's figures.
     """
-    accuracy, calibration, equity = (
-        report_tables[name] for name in ("accuracy", "calibration", "equity")
-    )
-    roc_figure = figures.draw_roc(report_tables["roc"])
-    calibration_figure = figures.draw_calibration(calibration)
+    accuracy, estimators = accuracies(metrics), report_tables["estimators"]
+    calibrated, equity = report_tables["calibration"], report_tables["equity"]
+    roc = figures.draw_roc(report_tables["roc"])
+    calibration_curve = figures.draw_calibration(calibrated)
     equity_figure = figures.draw_equity(equity)
-    rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in accuracy.itertuples(index=False))
-    sizes = "; ".join(f"{row['trees']} trees {row['log_loss']:.4f}" for row in model_selection)
-    low, high = calibration.iloc[0], calibration.iloc[-1]
-    grown = (
-        f"1 grew to {equity['strategy'].iloc[-1]:.2f} with the strategy, net of costs, "
-        f"and to {equity['holding'].iloc[-1]:.2f} by holding."
+    svg_texts = figures.svg_texts(
+        {
+            "accuracy": (
+                figures.draw_accuracy(accuracy, metrics["best_baseline.accuracy"]),
+                "Accuracy of the model and of every baseline",
+                wording.listing(accuracy, "{name} {accuracy:.3f}")
+                + f" Model with interval: {metric_text(metrics, 'accuracy')}.",
+            ),
+            "roc": (roc, "ROC curve", f"ROC AUC: {metric_text(metrics, 'roc_auc')}."),
+            "calibration": (
+                calibration_curve,
+                "Calibration",
+                wording.listing(calibrated, "probability {probability:.3f}, up {share_up:.3f}"),
+            ),
+            "validation": (
+                figures.draw_validation(estimators),
+                "Log loss of every estimator in walk-forward validation",
+                wording.listing(estimators, "{trees} trees {log_loss:.4f}"),
+            ),
+            "equity": (
+                equity_figure,
+                "Equity curve, illustrative",
+                "At the end: "
+                + wording.listing(
+                    equity.tail(1), "strategy, net of costs, {strategy:.2f}, holding {holding:.2f}"
+                ),
+            ),
+        }
     )
-    report_figures = {
-        "accuracy": (
-            figures.draw_accuracy(accuracy, metrics["best_baseline.accuracy"]),
-            "Accuracy of the model and of every baseline",
-            f"Accuracy on the test set: {rules}. Model with interval: "
-            f"{metric_text(metrics, 'accuracy')}.",
-        ),
-        "roc": (roc_figure, "ROC curve", f"ROC AUC: {metric_text(metrics, 'roc_auc')}."),
-        "calibration": (
-            calibration_figure,
-            "Calibration",
-            f"From probability {low['probability']:.3f}, share up {low['share_up']:.3f}, "
-            f"to probability {high['probability']:.3f}, share up {high['share_up']:.3f}.",
-        ),
-        "validation": (
-            figures.draw_validation(model_selection),
-            "Walk-forward log loss of every candidate",
-            f"Mean log loss: {sizes}.",
-        ),
-        "equity": (equity_figure, "Equity curve, illustrative", grown),
+    return svg_texts, roc, calibration_curve, equity_figure
+
+
+def describe_training(
+    train: pd.DataFrame, model_selection: list[dict[str, Any]], window: int, body: str
+) -> dict[str, Any]:
+    """Describe what was trained, and on what.
+
+    Returns:
+        ``trained`` (see `_extent`), ``window``, ``body`` (in words), ``trees`` of the chosen
+        forest, ``original_trees`` that the original rule would have chosen, and ``estimators``,
+        how many were tried.
+    """
+    return {
+        "trained": _extent(train),
+        "window": window,
+        "body": wording.body_text(body),
+        "trees": next(row["trees"] for row in model_selection if row["chosen"]),
+        "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
+        "estimators": len(model_selection),
     }
-    return figures.svg_texts(report_figures), roc_figure, calibration_figure, equity_figure
 
 
 def build_context(
     metrics: dict[str, float],
-    gate: dict[str, Any],
-    train: pd.DataFrame,
+    gate_decision: dict[str, Any],
+    training_summary: dict[str, Any],
     test_scores: pd.DataFrame,
-    model_selection: list[dict[str, Any]],
     lineage: dict[str, Any],
-    window: int,
-    body: str,
 ) -> dict[str, Any]:
-    """Gather what report, card and summary all begin with: verdict, gate, and what was trained."""
-    headline, _, numbers = verdict(metrics).partition(": ")
+    """Gather what report, card and summary share: verdict, gate, what was trained and tested.
+
+    Returns:
+        ``headline``, ``plain`` and ``numbers`` (the verdict in words), ``gate`` with its
+        ``reasons`` in words, ``tested`` (see `_extent`), ``new`` (tickers that it was not trained
+        on), what `describe_training` returns, ``metrics`` and ``lineage``.
+    """
+    outcome = verdict(metrics)
+    tested = _extent(test_scores)
     return {
-        "headline": f"{headline}.",
-        "plain": _in_plain_words(headline, metrics),
-        "numbers": _typeset(numbers[:1].upper() + numbers[1:]),
-        "gate": {**gate, "reasons": [_typeset(reason) for reason in gate["reasons"]]},
-        "trained": _extent(train),
-        "tested": _extent(test_scores),
-        "new": ", ".join(sorted(set(test_scores["ticker"]) - set(train["ticker"]))),
-        "window": window,
-        "body": "close / open - 1" if body == "return" else "close - open",
-        "trees": next(row["trees"] for row in model_selection if row["chosen"]),
-        "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
-        "sizes": len(model_selection),
+        **training_summary,
+        "headline": wording.verdict_headline(outcome),
+        "plain": wording.plain_verdict(outcome, metrics),
+        "numbers": wording.verdict_numbers(outcome, gate_decision["metric"]),
+        "gate": {**gate_decision, "reasons": wording.gate_reasons(gate_decision["reasons"])},
+        "tested": tested,
+        "new": sorted(set(tested["tickers"]) - set(training_summary["trained"]["tickers"])),
+        "metrics": metrics,
         "lineage": lineage,
     }
 
 
-MEANING = {
-    "Evidence of skill": "It beat that rule by more than chance explains.",
-    "Evidence of ranking only": "Its probabilities rank sessions better than chance does, but "
-    "following its calls was not shown to beat that rule.",
-    "No evidence": "It was not shown to beat that rule.",
-}
-"""What each beginning of a verdict means to who decides."""
-
-
-def _in_plain_words(headline: str, metrics: Mapping[str, float]) -> str:
-    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
-    meaning = next(text for start, text in MEANING.items() if headline.startswith(start))
-    return (
-        f"In {metrics['sessions']:,.0f} sessions that it had not seen, the model called "
-        f"{percent(metrics['accuracy'])} of the candles right; the best simple rule, "
-        f"\N{LEFT DOUBLE QUOTATION MARK}{words(best)}\N{RIGHT DOUBLE QUOTATION MARK}, "
-        f"{percent(metrics['best_baseline.accuracy'])}. {meaning}"
-    )
-
-
-def _typeset(text: str) -> str:
-    """With typographic apostrophes, which no template needs to escape."""
-    return text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
-
-
 def _extent(frame: pd.DataFrame) -> dict[str, Any]:
-    tickers = sorted(frame["ticker"].unique())
-    more = f" and {len(tickers) - 12} more" if len(tickers) > 12 else ""
+    """Return ``tickers``, ``first`` and ``last`` session, ``sessions``, ``rows``, ``share_up``."""
     return {
-        "tickers": ", ".join(tickers[:12]) + more,
+        "tickers": sorted(frame["ticker"].unique()),
         "first": f"{frame['session'].min():%Y-%m-%d}",
         "last": f"{frame['session'].max():%Y-%m-%d}",
         "sessions": frame["session"].nunique(),
@@ -204,32 +179,20 @@ def _extent(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_report(
-    facts: dict[str, Any],
-    metrics: dict[str, float],
+    context: dict[str, Any],
     report_tables: dict[str, pd.DataFrame],
     report_figures: dict[str, str],
-    model_selection: list[dict[str, Any]],
-    validation_losses: pd.DataFrame,
     quality: pd.DataFrame,
     tickers: list[str],
     leakage_audit: dict[str, Any],
 ) -> str:
     """Write the report: one HTML page that needs nothing else."""
     quality = quality[quality["ticker"].isin(tickers)]
-    losses = validation_losses.drop(columns="session").mean()
     return render(
         "report.html.j2",
-        metrics,
-        facts=facts,
-        tables={
-            name: table.reset_index().to_dict("records") for name, table in report_tables.items()
-        },
+        **context,
+        tables={name: table.to_dict("records") for name, table in report_tables.items()},
         report_figures={name: Markup(text) for name, text in report_figures.items()},
-        model_selection=model_selection,
-        gains={
-            row["trees"]: losses["base_rate"] - losses[f"trees_{row['trees']}"]
-            for row in model_selection
-        },
         quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
         found=_found(quality),
         audit=leakage_audit,
@@ -237,22 +200,22 @@ def write_report(
 
 
 def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
-    """One row per ticker: rows in, kept and dropped, and how much each other rule found."""
+    """Return one row per ticker: rows in, kept and dropped, and how much each rule found."""
     rows = quality.groupby("ticker").agg(
         rows_in=("rows_in", "max"),
         rows_kept=("rows_kept", "min"),
         rows_dropped=("rows_dropped", "max"),
     )
-    rules = quality[~quality["rule"].isin(["asked", "stored"])]
+    rules = quality[~quality["rule"].isin(["asked", "requested", "stored"])]
     found = rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
     return rows.join(found).reset_index().to_dict("records")
 
 
-def write_card(facts: dict[str, Any], metrics: dict[str, float]) -> str:
+def write_card(context: dict[str, Any]) -> str:
     """Write the model card: Markdown, the description of a registered version."""
-    return render("model_card.md.j2", metrics, facts=facts)
+    return render("model_card.md.j2", **context)
 
 
-def write_summary(facts: dict[str, Any], metrics: dict[str, float]) -> str:
+def write_summary(context: dict[str, Any]) -> str:
     """Write a summary of some 15 lines of Markdown."""
-    return render("summary.md.j2", metrics, facts=facts)
+    return render("summary.md.j2", **context)

@@ -1,13 +1,14 @@
-"""Test_scores → metrics → gate, figures → report, model_card, summary."""
+"""Test_scores → metrics → gate_decision, figures → report, model_card, summary."""
 
 from kedro.pipeline import Pipeline, node
 
+from candlecast.evaluation.gate import apply_gate
+from candlecast.evaluation.significance import evaluate_model
 from candlecast.pipelines.reporting.nodes import (
     build_context,
     build_tables,
+    describe_training,
     draw_figures,
-    evaluate,
-    judge,
     write_card,
     write_report,
     write_summary,
@@ -15,47 +16,68 @@ from candlecast.pipelines.reporting.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Evaluate the scored test set, judge it by the gate and report it (tag ``evaluate``)."""
+    """Evaluate the model on the test set, apply the gate, write the report (tag ``evaluate``)."""
     return Pipeline(
         [
             node(
-                evaluate,
-                ["test_scores", "validation_losses", "params:evaluation", "params:seed"],
+                evaluate_model,
+                {
+                    "test_scores": "test_scores",
+                    "validation_losses": "validation_losses",
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                },
                 "metrics",
-                name="evaluate",
+                name="evaluate_model",
             ),
-            node(judge, ["metrics", "params:gate"], "gate", name="judge"),
-            node(build_tables, ["test_scores", "metrics"], "report_tables", name="build_tables"),
+            node(apply_gate, ["metrics", "params:gate"], "gate_decision", name="apply_gate"),
+            node(
+                build_tables,
+                {
+                    "test_scores": "test_scores",
+                    "validation_losses": "validation_losses",
+                    "model_selection": "model_selection",
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                },
+                "report_tables",
+                name="build_tables",
+            ),
             node(
                 draw_figures,
-                ["report_tables", "model_selection", "metrics"],
+                ["report_tables", "metrics"],
                 ["report_figures", "roc_curve", "calibration_curve", "equity_curve"],
                 name="draw_figures",
+            ),
+            node(
+                describe_training,
+                {
+                    "train": "train@pandas",
+                    "model_selection": "model_selection",
+                    "window": "params:window",
+                    "body": "params:body",
+                },
+                "training_summary",
+                name="describe_training",
             ),
             node(
                 build_context,
                 {
                     "metrics": "metrics",
-                    "gate": "gate",
-                    "train": "train@pandas",
+                    "gate_decision": "gate_decision",
+                    "training_summary": "training_summary",
                     "test_scores": "test_scores",
-                    "model_selection": "model_selection",
                     "lineage": "lineage",
-                    "window": "params:window",
-                    "body": "params:body",
                 },
-                "facts",
+                "report_context",
                 name="build_context",
             ),
             node(
                 write_report,
                 {
-                    "facts": "facts",
-                    "metrics": "metrics",
+                    "context": "report_context",
                     "report_tables": "report_tables",
                     "report_figures": "report_figures",
-                    "model_selection": "model_selection",
-                    "validation_losses": "validation_losses",
                     "quality": "quality",
                     "tickers": "params:tickers",
                     "leakage_audit": "leakage_audit",
@@ -63,8 +85,8 @@ def create_pipeline() -> Pipeline:
                 "report",
                 name="write_report",
             ),
-            node(write_card, ["facts", "metrics"], "model_card", name="write_card"),
-            node(write_summary, ["facts", "metrics"], "summary", name="write_summary"),
+            node(write_card, "report_context", "model_card", name="write_card"),
+            node(write_summary, "report_context", "summary", name="write_summary"),
         ],
         tags="evaluate",
     )
