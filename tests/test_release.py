@@ -121,10 +121,10 @@ def test_the_failing_task_and_its_cause_are_named(server, go):
         run("TERMINATED", "UPSTREAM_FAILED", task_key="evaluate", run_id=105),
     ]
     server.script = [run("TERMINATED", "FAILED", tasks=tasks)]
-    server.outputs[103] = {"error": "\x1b[31mTooLittleHistoryError\x1b[0m: There are 3\n of 9."}
+    server.outputs[103] = {"error": "\x1b[31mNotEnoughDataError\x1b[0m: There are 3\n of 9."}
     code, said = go("train")
     assert code == 1
-    assert "Task train ended as TERMINATED FAILED: TooLittleHistoryError: There are 3 of 9." in said
+    assert "Task train ended as TERMINATED FAILED: NotEnoughDataError: There are 3 of 9." in said
     assert "Task other ended as INTERNAL_ERROR: No driver." in said
     assert "Task ingest" not in said and "Task evaluate" not in said
 
