@@ -5,9 +5,10 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
-from candlecast.features.audit import LeakageError, audit_leakage
-from candlecast.features.split import split_windows
-from candlecast.features.windows import add_windows
+from candlecast.errors import LeakageError
+from candlecast.features.audit import audit_leakage
+from candlecast.features.split import split_by_date
+from candlecast.features.windows import make_windows
 
 WINDOW, PURGE = 3, 4
 
@@ -26,8 +27,8 @@ def tables(spark):
         for day in range(60 // step)
     ]
     sessions = spark.createDataFrame(rows, "ticker STRING, session DATE, open DOUBLE, close DOUBLE")
-    windows = add_windows(sessions, WINDOW, "delta")
-    return sessions, *split_windows(windows, 0.25, PURGE)
+    windows = make_windows(sessions, WINDOW, "delta")
+    return sessions, *split_by_date(windows, 0.25, PURGE)
 
 
 def audit(sessions, train, test):
@@ -54,7 +55,7 @@ def test_a_row_in_both_sets_is_found(tables):
 
 def test_a_purge_too_short_for_one_ticker_is_found(tables):
     sessions, train, test = tables
-    windows = add_windows(sessions, WINDOW, "delta")
+    windows = make_windows(sessions, WINDOW, "delta")
     extra = windows.where("ticker = 'B' AND session = '2020-02-08'")
     assert extra.count() == 1
     with pytest.raises(

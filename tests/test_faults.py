@@ -18,7 +18,7 @@ import pytest
 from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
-from candlecast.errors import CandlecastError, RefusedError, TooLittleHistoryError
+from candlecast.errors import CandlecastError, IngestError, NotEnoughDataError
 from candlecast.parameters import ParameterError
 from candlecast.runtime.hooks import IncompatibleRunError, LockedError, MixedTablesError
 from candlecast.runtime.spark import JAVA, SparkUnavailableError, java_version
@@ -57,11 +57,11 @@ def without_many_opens(table):
     ("change", "error", "named"),
     [
         pytest.param(
-            without_many_opens, RefusedError, "IBM: 80 of 795.*max_missing_share", id="fault_07"
+            without_many_opens, IngestError, "IBM: 80 of 795.*max_missing_share", id="fault_07"
         ),
         pytest.param(
             with_value("low", -1.0),
-            RefusedError,
+            IngestError,
             "IBM: 1 of 795.*prices are positive.*2011-03-01",
             id="fault_08",
         ),
@@ -165,7 +165,7 @@ def test_fault_19_a_full_disk_leaves_the_old_version(tmp_path):
 
 
 def test_fault_20_too_little_history_is_refused_before_spark(run, tmp_path):
-    with pytest.raises(TooLittleHistoryError, match=r"196\D.*281\D"):
+    with pytest.raises(NotEnoughDataError, match=r"196\D.*281\D"):
         run(tickers=["FB"])
     assert not (tmp_path / "data/tables").exists()
     assert not (tmp_path / "data/spark").exists()
@@ -245,7 +245,7 @@ def test_fault_28_a_typo_is_refused_with_the_near_match_before_anything_is_writt
 def test_a_contract_broken_by_one_ticker_keeps_what_was_stored(run, sample, stored, spark):
     """Kept data is never worse than before the run."""
     before = count(spark, stored)
-    with pytest.raises(RefusedError, match="high >= low"):
+    with pytest.raises(IngestError, match="high >= low"):
         run(**SMALL, tags=["ingest"], conf_source=sample(with_value("high", 1.0)))
     assert count(spark, stored) == before
     history = spark.sql(f"DESCRIBE HISTORY delta.`{stored}/tables/prices`").count()

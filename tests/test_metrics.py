@@ -1,7 +1,6 @@
 """Metrics, intervals, tests, trading and the gate, on frames small enough to check by hand."""
 
 import json
-import re
 import warnings
 
 import numpy as np

@@ -14,7 +14,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from playwright.sync_api import Browser
 
-from browsing import CONTRASTS, EVIL, SIZES, opened
+from browsing import CONTRASTS, EVIL, SIZES, open_page
 from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
 
@@ -48,7 +48,7 @@ def simulate() -> dict[str, Any]:
     validated = pd.bdate_range("2010-01-04", periods=1200)
     base_rate = 0.693 + rng.normal(0, 0.01, len(validated))
     losses = {f"trees_{n}": base_rate + rng.normal(0, 0.005, 1200) for n in FORESTS}
-    rules = ["stored", "no open or close", "open equals previous close", "sessions absent"]
+    rules = ["stored", "no open or close", "open equals previous close", "missing sessions"]
     return {
         "test_scores": predictions,
         "train@pandas": predictions[predictions["ticker"] != "FB"].assign(

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
-from candlecast.errors import CandlecastError
+from candlecast.errors import CandlecastError, NotEnoughDataError
 from candlecast.features.split import (
+    count_needed_sessions,
     first_test_position,
     purge_before,
-    sessions_needed,
-    split_windows,
+    split_by_date,
 )
-from candlecast.features.windows import add_windows, lag_columns, newest_windows
+from candlecast.features.windows import lag_columns, make_windows, newest_windows
 from candlecast.models.selection import walk_forward
 
 Candle = tuple[float | None, float | None]
@@ -70,7 +70,7 @@ def expected(candles: dict[str, Sequence[Candle]], window: int) -> dict[tuple[st
 
 def test_delta_written_out(spark):
     closes = [11.0, 9.0, 12.0, 10.0, 13.0]
-    windows = add_windows(prices(spark, {"A": [(10.0, close) for close in closes]}), 2, "delta")
+    windows = make_windows(prices(spark, {"A": [(10.0, close) for close in closes]}), 2, "delta")
     assert found(windows) == {
         ("A", 3): (-1.0, 1.0, 1, 2.0),
         ("A", 4): (2.0, -1.0, 0, 0.0),  # an equal close is not up
@@ -85,7 +85,7 @@ def test_delta_written_out(spark):
 
 def test_return_written_out(spark):
     candles = [(8.0, 10.0), (10.0, 5.0), (4.0, 4.5), (4.0, 3.0)]
-    windows = add_windows(prices(spark, {"A": candles}), 2, "return")
+    windows = make_windows(prices(spark, {"A": candles}), 2, "return")
     assert found(windows) == {
         ("A", 3): (-0.5, 0.25, 1, 0.125),
         ("A", 4): (0.125, -0.5, 0, -0.25),
@@ -93,7 +93,7 @@ def test_return_written_out(spark):
 
 
 def test_columns_and_types(spark):
-    windows = add_windows(prices(spark, {"A": [(10.0, 11.0)] * 4}), 2, "return")
+    windows = make_windows(prices(spark, {"A": [(10.0, 11.0)] * 4}), 2, "return")
     assert windows.dtypes == [
         ("ticker", "string"),
         ("session", "date"),
@@ -112,7 +112,7 @@ def test_names_of_lags_sort_newest_first():
 
 
 def test_no_window_crosses_a_ticker(spark):
-    windows = add_windows(
+    windows = make_windows(
         prices(spark, {"A": [(1.0, 2.0)] * 3, "B": [(1.0, 5.0)] * 4, "C": [(1.0, 9.0)] * 2}),
         2,
         "delta",
@@ -143,14 +143,14 @@ def test_newest_windows_written_out(spark):
 
 @pytest.mark.parametrize("body", ["return", "delta"])
 def test_the_newest_window_is_the_one_that_training_sees_later(spark, body):
-    """Scored before a session and trained on after it, a window is the same to the bit."""
+    """Predicted before a session and trained on after it, a window is the same to the bit."""
     random = np.random.default_rng(1)
     candles = {
         name: [tuple(pair) for pair in random.uniform(5, 6, (12, 2)).tolist()] for name in "ABC"
     }
     candles["B"][4] = (5.0, None)  # day 5
     whole = prices(spark, candles)
-    later = found(add_windows(whole, 3, body))
+    later = found(make_windows(whole, 3, body))
     before = {}
     for known in range(3, 12):
         so_far = whole.where(f"session <= DATE'{day(known)}'")
@@ -173,7 +173,7 @@ def test_fault_07_missing_open_or_close_voids_the_windows_that_touch_it(spark, b
         "neither": (None, float("nan")),
     }
     candles = {name: [*whole[:4], hole, *whole[5:]] for name, hole in holes.items()}
-    windows = found(add_windows(prices(spark, {**candles, "whole": whole}), 2, body))
+    windows = found(make_windows(prices(spark, {**candles, "whole": whole}), 2, body))
     days = {
         ticker: sorted(number for name, number in windows if name == ticker)
         for ticker in (*holes, "whole")
@@ -182,9 +182,9 @@ def test_fault_07_missing_open_or_close_voids_the_windows_that_touch_it(spark, b
     assert days == {"whole": [3, 4, 5, 6, 7, 8, 9]} | {name: [3, 4, 8, 9] for name in holes}
 
 
-def test_absent_sessions_void_nothing(spark):
+def test_missing_sessions_void_nothing(spark):
     rows = [("A", day(number), 10.0, 10.0 + number) for number in (1, 2, 30, 90)]
-    windows = add_windows(spark.createDataFrame(rows, SCHEMA), 2, "delta")
+    windows = make_windows(spark.createDataFrame(rows, SCHEMA), 2, "delta")
     assert found(windows) == {("A", 30): (2.0, 1.0, 1, 30.0), ("A", 90): (30.0, 2.0, 1, 90.0)}
 
 
@@ -198,7 +198,8 @@ history = st.lists(st.one_of(candle, candle, candle, hole), min_size=1, max_size
 @given(st.lists(history, min_size=15, max_size=15), st.integers(1, 4))
 def test_windows_equal_plain_loops(spark, histories, window):
     candles = {f"T{number}": series for number, series in enumerate(histories)}
-    assert found(add_windows(prices(spark, candles), window, "return")) == expected(candles, window)
+    windows = make_windows(prices(spark, candles), window, "return")
+    assert found(windows) == expected(candles, window)
 
 
 @FEW
@@ -210,7 +211,7 @@ def test_a_later_session_changes_no_earlier_window(spark, cases, window):
         other = [*series[: changed[number] - 1], data.draw(candle)]
         candles[f"{number} as it was"] = series
         candles[f"{number} changed"] = [*other, *series[changed[number] :]]
-    windows = found(add_windows(prices(spark, candles), window, "return"))
+    windows = found(make_windows(prices(spark, candles), window, "return"))
     for number, position in changed.items():
         before, after = (
             {day: row for (name, day), row in windows.items() if name == f"{number} {which}"}
@@ -234,7 +235,7 @@ def test_order_of_rows_and_columns_changes_nothing(spark, histories, random):
         rows,
         "adj_close double, close double, ticker string, high double, open double, session date",
     )
-    assert found(add_windows(shuffled, 2, "return")) == found(add_windows(ordered, 2, "return"))
+    assert found(make_windows(shuffled, 2, "return")) == found(make_windows(ordered, 2, "return"))
 
 
 # --- Split --------------------------------------------------------------------------------------
@@ -260,8 +261,8 @@ def mixed(spark: SparkSession) -> DataFrame:
 
 
 def test_split_dates_written_out(spark):
-    train, test = split_windows(mixed(spark), test_fraction=0.25, purge=4)
-    # Of 21 dates the last 6 are tested on. Each ticker leaves out 4 sessions of its own.
+    train, test = split_by_date(mixed(spark), test_fraction=0.25, purge=4)
+    # Of 21 dates the last 6 are for the test. Each ticker leaves out 4 sessions of its own.
     assert dates_by_ticker(test) == {
         "DAILY": [16, 17, 18, 19, 20, 21],
         "WEEKDAYS": [16, 17, 18, 19],
@@ -277,12 +278,12 @@ def test_split_dates_written_out(spark):
 @pytest.mark.parametrize(("test_fraction", "purge"), [(0.2, 0), (0.2, 3), (0.5, 5), (0.9, 1)])
 def test_split_keeps_the_purge_and_agrees_with_pandas(spark, test_fraction, purge):
     train, test = (
-        dates_by_ticker(part) for part in split_windows(mixed(spark), test_fraction, purge)
+        dates_by_ticker(part) for part in split_by_date(mixed(spark), test_fraction, purge)
     )
     first_test = min(min(days) for days in test.values())
     for ticker, days in MIXED.items():
-        kept, scored = train.get(ticker, []), test.get(ticker, [])
-        assert not set(kept) & set(scored)
+        kept, tested = train.get(ticker, []), test.get(ticker, [])
+        assert not set(kept) & set(tested)
         if kept:
             between = [number for number in days if max(kept) < number < first_test]
             assert len(between) == purge
@@ -293,8 +294,8 @@ def test_split_keeps_the_purge_and_agrees_with_pandas(spark, test_fraction, purg
     )
 
 
-def test_share_of_the_dates_that_is_tested_on():
-    assert [first_test_position(range(10), share) for share in (0.1, 0.2, 0.25, 0.95)] == [
+def test_share_of_the_dates_that_is_for_the_test():
+    assert [first_test_position(10, share) for share in (0.1, 0.2, 0.25, 0.95)] == [
         9,
         8,
         7,
@@ -302,10 +303,11 @@ def test_share_of_the_dates_that_is_tested_on():
     ]
 
 
-def test_no_windows_to_split_is_said(spark):
-    none = add_windows(prices(spark, {"A": [(1.0, 2.0)] * 3}), 3, "return")
-    with pytest.raises(CandlecastError, match=r"no windows to split.*lower window"):
-        split_windows(none, 0.2, 3)
+def test_no_windows_to_split_is_refused(spark):
+    none = make_windows(prices(spark, {"A": [(1.0, 2.0)] * 3}), 3, "return")
+    with pytest.raises(NotEnoughDataError) as caught:
+        split_by_date(none, 0.2, 3)
+    assert caught.value.found == 0
 
 
 def test_purge_before_keeps_rows_as_they_came():
@@ -323,7 +325,7 @@ def first_fold(
 ) -> int | None:
     """Sessions that the first fold trains on, by the real split and folds; None: no folds."""
     windows = pd.DataFrame({"ticker": "A", "session": range(window, sessions)})
-    train = purge_before(windows, window + first_test_position(windows, test_fraction), purge)
+    train = purge_before(windows, window + first_test_position(len(windows), test_fraction), purge)
     try:
         return min(len(past) for past, _ in walk_forward(train, folds, purge))
     except CandlecastError:
@@ -338,7 +340,7 @@ def first_fold(
     ],
 )
 def test_sessions_needed_is_the_smallest_that_works(window, purge, folds, test_fraction, fewest):
-    needed = sessions_needed(window, purge, folds, test_fraction, fewest)
+    needed = count_needed_sessions(window, purge, folds, test_fraction, fewest)
     enough = [
         (first_fold(sessions, window, purge, folds, test_fraction) or 0) >= fewest
         for sessions in range(needed - 1, needed + 2 * folds + 5)
@@ -347,6 +349,6 @@ def test_sessions_needed_is_the_smallest_that_works(window, purge, folds, test_f
 
 
 def test_fault_20_sessions_needed_by_default():
-    assert sessions_needed(14, 14, 5, 0.2, 20) == 281
+    assert count_needed_sessions(14, 14, 5, 0.2, 20) == 281
     assert first_fold(281, 14, 14, 5, 0.2) == 20
     assert first_fold(280, 14, 14, 5, 0.2) == 19

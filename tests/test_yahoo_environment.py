@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from candlecast.errors import RefusedError
+from candlecast.errors import IngestError
 from conftest import SMALL, Run
 from yahoo_server import CRYPTO, YahooServer, prices, redirected, walk
 
@@ -45,7 +45,7 @@ def test_the_original_s_question_runs_through_all_pipelines(
     assert f"{table['session'].min():%Y-%m-%d}" == "2022-01-01"
     assert f"{table['session'].max():%Y-%m-%d}" == "2022-12-31"
     table = spark.read.format("delta").load(str(tmp_path / "data/tables/test")).toPandas()
-    assert table["session"].nunique() == 71  # a fifth of 365 less a window of 14
+    assert table["session"].nunique() == 71  # a fifth of 365 minus a window of 14
     expected = {row[0]: row[4] - row[1] for row in rows}
     newest = table.loc[table["session"].idxmax()]
     assert newest["body"] == expected["2022-12-31"]
@@ -53,7 +53,7 @@ def test_the_original_s_question_runs_through_all_pipelines(
     metrics = json.loads((tmp_path / "data/reporting/metrics.json").read_text())
     assert metrics["rows"] == 71
     report = (tmp_path / "data/reporting/report.html").read_text()
-    assert "2022-01-01 to 2022-12-31" in report  # what was asked for
+    assert "2022-01-01 to 2022-12-31" in report  # the requested range
 
 
 def test_fault_08_an_impossible_price_ends_the_run_and_changes_nothing(
@@ -64,7 +64,7 @@ def test_fault_08_an_impossible_price_ends_the_run_and_changes_nothing(
     with YahooServer() as server, redirected(server.url, pace=0):
         server.script("AAPL", prices(rows))
         server.script("IBM", prices(wrong))
-        with pytest.raises(RefusedError, match=r"IBM: 1 of 1305.*prices are positive"):
+        with pytest.raises(IngestError, match=r"IBM: 1 of 1305.*prices are positive"):
             run(env="yahoo", tickers=["AAPL", "IBM"], start="2020-01-01", end="2024-12-31")
     assert server.requests == {"AAPL": 1, "IBM": 1}
     assert not (tmp_path / "data/tables").exists()

@@ -45,7 +45,7 @@ class Reply:
     """One scripted answer: what is sent, and how the connection is treated."""
 
     body: Callable[[int, int], bytes] | bytes = b""
-    """The bytes, or a function of the asked period (Unix seconds, end excluded) that makes them."""
+    """The bytes, or a function of the requested period (Unix seconds, end excluded)."""
     status: int = 200
     kind: str = "application/json"
     delay: float = 0.0
@@ -91,7 +91,7 @@ def prices(
     splits: dict[str, tuple[int, int]] | None = None,
     edit: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Reply:
-    """A good answer with those of the rows that lie in the asked period.
+    """A good answer with those of the rows that lie in the requested period.
 
     Args:
         rows: (session or exact time, open, high, low, close, volume[, adjusted close]), in the
@@ -149,16 +149,16 @@ def prices(
     @functools.lru_cache(maxsize=2)
     def body(first: int, end: int) -> bytes:
         """Rows of the period; without any, Yahoo leaves the time stamps out."""
-        asked = [row for row in stamped if first <= row[0] < end]
+        requested = [row for row in stamped if first <= row[0] < end]
         names = ("open", "high", "low", "close", "volume", "adjclose")
-        columns = {name: [row[i] for row in asked] for i, name in enumerate(names, start=1)}
+        columns = {name: [row[i] for row in requested] for i, name in enumerate(names, start=1)}
         adjusted = {"adjclose": columns.pop("adjclose")}
         result: dict[str, Any] = {
             "meta": dict(meta),
             "indicators": {"quote": [{}], "adjclose": [{}]},
         }
-        if asked:
-            result["timestamp"] = [row[0] for row in asked]
+        if requested:
+            result["timestamp"] = [row[0] for row in requested]
             result["indicators"] = {"quote": [columns], "adjclose": [adjusted]}
             result["events"] = {
                 name: {key: event for key, event in found.items() if first <= int(key) < end}
@@ -185,7 +185,7 @@ def walk(start: date, end: date) -> list[tuple[Any, ...]]:
 class YahooServer:
     """The server, in a thread of its own while used as a context.
 
-    `requests` counts what was asked about prices, by ticker. `others` counts all other paths (the
+    `requests` counts those for prices, by ticker. `others` counts all other paths (the
     cookies and the crumb). Both count before the answer goes out.
     """
 
@@ -228,7 +228,7 @@ class YahooServer:
         self._thread.join()
 
     def environment(self, folder: Path, *, pace: float = 0.01) -> dict[str, str]:
-        """The environment in which a Python command asks this server instead of Yahoo.
+        """The environment in which a Python command reaches this server instead of Yahoo.
 
         Args:
             folder: an empty folder, which gets a `sitecustomize.py`.
@@ -255,8 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer about prices by script, and about cookies and the crumb as Yahoo does."""
         address = urlsplit(self.path)
         if address.path.startswith(CHART):
-            asked = dict(parse_qsl(address.query))  # of a question with "range" instead: all rows
-            period = (int(asked.get("period1", 0)), int(asked.get("period2", sys.maxsize)))
+            query = dict(parse_qsl(address.query))  # with "range" instead: all rows
+            period = (int(query.get("period1", 0)), int(query.get("period2", sys.maxsize)))
             reply = self.yahoo.next_reply(unquote(address.path.removeprefix(CHART)))
             self._send(reply, reply.body(*period) if callable(reply.body) else reply.body)
             return
@@ -307,11 +307,11 @@ def redirected(url: str, *, pace: float = 1.0) -> Iterator[None]:
 
     send, clock = requests.Session.request, tenacity.nap.time
 
-    def request(self: Any, method: Any, asked: str = "", **options: Any) -> Any:
-        asked = options.pop("url", asked)
-        parts = urlsplit(asked)
+    def request(self: Any, method: Any, address: str = "", **options: Any) -> Any:
+        address = options.pop("url", address)
+        parts = urlsplit(address)
         if not (parts.hostname or "").endswith("yahoo.com"):
-            raise AssertionError(f"a test asked for {asked}")
+            raise AssertionError(f"a test requested {address}")
         here = urlsplit(url)
         to_loopback = parts._replace(scheme=here.scheme, netloc=here.netloc).geturl()
         return send(self, method, to_loopback, **{**options, "proxies": {"all": ""}})

@@ -1,41 +1,57 @@
-"""What can go wrong and a user can mend. Each error holds the facts and words itself.
+"""What can go wrong and a user can fix. Each error holds the facts and words itself.
 
-A message says what was asked, what came and what to do.
+A message says what was requested, what came and what to do.
 """
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import Any, Literal
 
 
 class CandlecastError(Exception):
-    """Something that the user can mend: its message says what was asked, what came, what to do."""
+    """Something that the user can fix."""
 
-    refuses = True
-    """Whether, when it is about one of many tickers, nothing of the others is stored either."""
-    patience: int | None = None
-    """After how many in a row no further ticker is asked for; None: asking on does no harm."""
+
+def describe_range(start: dt.date | str | None, end: dt.date | str | None) -> str:
+    """Word a range of requested sessions.
+
+    >>> describe_range("2020-01-01", None)
+    'from 2020-01-01'
+    """
+    if start and end:
+        return f"{start} to {end}"
+    if start or end:
+        return f"from {start}" if start else f"up to {end}"
+    return "full history"
+
+
+Reason = Literal[
+    "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
+]
 
 
 class SourceError(CandlecastError):
-    """A ticker's sessions could not be had. The ticker is missing then; the others are kept."""
-
-    refuses = False
-
-
-class AnswerError(SourceError):
-    """A source was asked and did not bring sessions. Its kinds follow.
+    """A source did not return sessions of a ticker.
 
     Attributes:
-        source: who was asked, in words.
-        ticker: the ticker asked for.
-        start: the first session asked for; None: the first there is.
-        end: the last session asked for; None: the last there is.
-        attempts: how often it was asked for.
-        cause: what came instead, in words.
+        source: the source's name.
+        ticker: the requested ticker.
+        start: the first requested session; None: the first there is.
+        end: the last requested session; None: the last there is.
+        attempts: how often the source was asked.
+        reason: what kind of failure it is. ``unavailable`` is a time-out, a reset, HTTP 5xx, HTML
+            or half an answer; ``rate limited`` is HTTP 429. The other kinds are final.
+        cause: what came instead.
     """
 
-    advice = "Try again later."
+    ADVICE: Mapping[Reason, str] = {
+        "unknown ticker": "Look it up at the source and correct it.",
+        "no sessions": "Request a range with at least one session that has closed.",
+        "rate limited": "Wait an hour, then run again, with fewer tickers at a time.",
+        "unavailable": "Check the network and the source's status, then run again.",
+        "unexpected answer": "The source's answers or its client changed: look for a new release.",
+    }
 
     def __init__(
         self,
@@ -44,125 +60,89 @@ class AnswerError(SourceError):
         start: dt.date | None,
         end: dt.date | None,
         attempts: int,
+        reason: Reason,
         cause: str,
+        known: Collection[str] = (),
     ):
-        super().__init__(source, ticker, start, end, attempts, cause)
         self.source, self.ticker, self.start, self.end = source, ticker, start, end
-        self.attempts, self.cause = attempts, cause
-
-    def __str__(self) -> str:
-        """Say what was asked, what came and what to do."""
-        first, last = self.start or "the first", self.end or "the last"
-        tries = "1 try" if self.attempts == 1 else f"{self.attempts} tries"
-        return (
-            f"asked {self.source} for {self.ticker}, sessions {first} to {last} ({tries}): "
-            f"{self.cause}. {self.advice}"
+        self.attempts, self.reason, self.cause = attempts, reason, cause
+        advice = self.ADVICE[reason]
+        others = {name.upper(): name for name in known}
+        near = get_close_matches(ticker.upper(), others, n=1)
+        if reason == "unknown ticker" and near:
+            advice = f"Did you mean {others[near[0]]}?"
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(
+            f"{source}, {ticker}, {describe_range(start, end)}: {reason} ({cause}; {tries}). "
+            f"{advice}"
         )
 
 
-class UnknownTickerError(AnswerError):
-    """The source does not know the ticker. Final: it is not asked for again.
+class ContractError(CandlecastError):
+    """Sessions of a ticker break a rule, so they may not be stored.
 
     Attributes:
-        known: names that may have been meant.
+        ticker: whose sessions they are.
+        rule: the rule that they break.
+        rows: those that break it, a pandas frame; the message shows the first three.
     """
 
-    known: Collection[str] = ()
-
-    @property
-    def advice(self) -> str:  # type: ignore[override] # a constant of the other kinds
-        """The nearest known name, if any."""
-        others = {name.upper(): name for name in self.known if name != self.ticker}
-        near = get_close_matches(self.ticker.upper(), others, n=1)
-        return f"Did you mean {others[near[0]]}?" if near else "Look it up there and correct it."
-
-
-class NoSessionsError(AnswerError):
-    """The range holds no session that is over. Final: it is not asked for again."""
-
-    advice = "Ask for a range that holds a session that is over."
-
-
-class RateLimitedError(AnswerError):
-    """The source had too many requests (HTTP 429), also at the last try."""
-
-    patience = 1
-    advice = "Wait an hour, then run again, for fewer tickers at a time."
-
-
-class SourceUnavailableError(AnswerError):
-    """No usable answer after the last try: time-out, reset, HTTP 5xx, HTML or half an answer."""
-
-    patience = 3
-    advice = "Check the network and the source's state, then run again."
-
-
-class UnexpectedAnswerError(AnswerError):
-    """The answer has another form than expected. Final: it is not asked for again."""
-
-    refuses = True
-    patience = 3
-    advice = "Its answers changed, or the client that reads them did: look for a newer release."
-
-
-class TooLittleHistoryError(CandlecastError):
-    """The sessions are too few to window, split and validate."""
-
-    def __init__(
-        self,
-        sessions: int,
-        needed: int,
-        window: int,
-        purge: int,
-        folds: int,
-        test_fraction: float,
-        min_training_sessions: int,
-    ):
-        self.sessions, self.needed = sessions, needed
+    def __init__(self, ticker: str, rule: str, rows: Any, of: int, remedy: str):
+        self.ticker, self.rule, self.rows = ticker, rule, rows
+        shown = rows.drop(columns=["ticker", "source", "ingested_at"], errors="ignore").head(3)
         super().__init__(
-            f"There are {sessions} session dates in all and {needed} are needed: {window} before "
-            f"the first window, {test_fraction:.0%} of the rest for the test, a purge of {purge}, "
-            f"and {folds} walk-forward folds, the first of which trains on at least "
-            f"{min_training_sessions}. Nothing is stored. Ask for a longer range, or lower window, "
-            "purge, folds or min_training_sessions."
+            f"{ticker}: {len(rows)} of {of} rows of prices break the rule '{rule}', so they are "
+            f"not stored. To fix this, {remedy}. The first:\n{shown.to_string(index=False)}"
         )
 
 
-class MissingTickersError(CandlecastError):
-    """Tickers that were asked for did not arrive; those that did are stored.
+class IngestError(CandlecastError):
+    """Requested tickers are missing.
 
     Attributes:
-        failed: why, by ticker.
+        failed: the missing tickers, each with the reason.
+        of: how many tickers were requested.
+        stored: how many of them are stored.
     """
 
-    def __init__(self, failed: Mapping[str, Exception], of: int):
-        self.failed = dict(failed)
-        arrived = of - len(failed)
-        reasons: dict[str, list[str]] = {}
-        for ticker, why in failed.items():
-            reasons.setdefault(str(why), []).append(ticker)
-        kept = f"What arrived ({arrived}) is stored" if arrived else "Nothing new is stored"
+    def __init__(self, failed: Mapping[str, str], of: int, stored: int):
+        self.failed, self.of, self.stored = dict(failed), of, stored
+        tickers: dict[str, list[str]] = {}
+        for ticker, reason in failed.items():
+            tickers.setdefault(reason.replace("\n", "\n    "), []).append(ticker)
         super().__init__(
-            f"{len(failed)} of {of} tickers did not arrive. {kept}, and what earlier runs stored "
-            "stays. To go on, run again (these alone: --tags ingest --params "
-            f'"tickers={" ".join(failed)}"), leave them out of tickers, or set '
+            f"{len(failed)} of {of} tickers are missing; this run stores {stored or 'none'}. What "
+            "earlier runs stored is unchanged. To fix this, run again (only these: --tags ingest "
+            f'--params "tickers={" ".join(failed)}"), remove them from tickers, or set '
             "allow_missing_tickers=true."
-            + "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
+            + "".join(f"\n  {', '.join(names)}: {why}" for why, names in tickers.items())
         )
 
 
-class RefusedError(CandlecastError):
-    """What came for one or more tickers breaks a contract; nothing of the run is stored.
+class NotEnoughDataError(CandlecastError):
+    """There are too few sessions or windows for what was requested.
 
     Attributes:
-        refused: the errors, one a ticker.
+        found: how many there are.
+        needed: how many are needed.
     """
 
-    def __init__(self, refused: Sequence[Exception], of: int):
-        self.refused = list(refused)
+    def __init__(self, message: str, found: int = 0, needed: int = 1):
+        super().__init__(message)
+        self.found, self.needed = found, needed
+
+
+class LeakageError(CandlecastError):
+    """Train and test are not separate; what is trained on them is worth nothing.
+
+    Attributes:
+        broken: what the audit found, in words.
+    """
+
+    def __init__(self, broken: list[str]):
+        self.broken = broken
         super().__init__(
-            f"The answers for {len(refused)} of {of} tickers are refused; nothing of this run is "
-            "stored. To go on, leave these tickers out, or set allow_missing_tickers=true to store "
-            "the others."
-            + "".join("\n  " + str(error).replace("\n", "\n    ") for error in refused)
+            f"The leakage audit failed, so nothing is trained: {'; '.join(broken)}. The code of "
+            "the windows or of the split is wrong, or something else wrote the tables: run again "
+            "from the start (kedro run)."
         )

@@ -1,11 +1,10 @@
 """Faults of the source through the ingest nodes: the real client, a loopback Yahoo, Delta tables.
 
-yfinance 1.7 repeats a request answered with 400 or more once: such a try is two requests.
+yfinance 1.7 repeats a request answered with 400 or more once: such an attempt is two requests.
 """
 
 import io
 import logging
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,18 +20,14 @@ from kedro.runner import SequentialRunner
 from pyspark.sql import SparkSession
 
 from candlecast.errors import (
-    MissingTickersError,
-    NoSessionsError,
-    RateLimitedError,
-    RefusedError,
-    SourceUnavailableError,
-    TooLittleHistoryError,
-    UnexpectedAnswerError,
-    UnknownTickerError,
+    IngestError,
+    NotEnoughDataError,
+    Reason,
+    SourceError,
 )
 from candlecast.parameters import ParameterError, check_parameters
 from candlecast.pipelines.data_engineering import create_pipeline, nodes
-from candlecast.sources.checks import COLUMNS, ContractError
+from candlecast.sources.checks import COLUMNS
 from conftest import ROOT
 from yahoo_server import (
     CRYPTO,
@@ -229,26 +224,24 @@ def test_fault_01_unknown_ticker_is_named_with_its_near_match_and_the_others_are
     server: YahooServer, fresh: Project
 ) -> None:
     server.script("IBM", GOOD)
-    with pytest.raises(MissingTickersError) as caught:
+    with pytest.raises(IngestError) as caught:
         fresh.ingest("APPL", "IBM", "IBN")
-    near = {"APPL": "AAPL", "IBN": "IBM"}
-    assert {ticker: type(error) for ticker, error in caught.value.failed.items()} == (
-        dict.fromkeys(near, UnknownTickerError)
-    )
-    assert '--tags ingest --params "tickers=APPL IBN"' in str(caught.value)
-    for ticker, error in caught.value.failed.items():
-        assert [word for word in (ticker, "404", near[ticker]) if word not in str(error)] == []
-        assert str(error) in str(caught.value)
+    error = caught.value
+    assert (list(error.failed), error.of, error.stored) == (["APPL", "IBN"], 3, 1)
+    assert "unknown ticker (HTTP 404; 1 attempt). Did you mean AAPL?" in error.failed["APPL"]
+    assert "unknown ticker (HTTP 404; 1 attempt). Did you mean IBM?" in error.failed["IBN"]
+    assert '--tags ingest --params "tickers=APPL IBN"' in str(error)
+    assert all(reason in str(error) for reason in error.failed.values())
     assert server.requests == {"APPL": 2, "IBM": 1, "IBN": 2}
     assert fresh.closes("IBM") == closes()
-    assert fresh.quality("APPL") == {"missing": (0, str(caught.value.failed["APPL"]))}
+    assert fresh.quality("APPL") == {"missing": (0, error.failed["APPL"])}
 
 
 @pytest.mark.parametrize(
     ("start", "end", "words"),
     [
         ("2022-02-01", "2022-01-01", ["2022-02-01", "2022-01-01"]),
-        ("2022-01-01", "2022-01-01", ["start", "end", "'2022-01-01'"]),
+        ("2022-01-01", "2022-01-01", ["start is '2022-01-01'", "end is '2022-01-01'"]),
         ("2022-13-01", "soon", ["'2022-13-01'", "'soon'"]),
     ],
     ids=["reversed", "equal", "unparsable"],
@@ -274,11 +267,10 @@ def test_fault_04_weekend_is_an_error_that_changes_nothing(
     server: YahooServer, stored: Project
 ) -> None:
     server.script("AAPL", GOOD)
-    with pytest.raises(MissingTickersError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("AAPL", start="2022-01-08", end="2022-01-09")
-    error = caught.value.failed["AAPL"]
-    assert isinstance(error, NoSessionsError)
-    assert (error.start, error.end) == (date(2022, 1, 8), date(2022, 1, 9))
+    assert "2022-01-08 to 2022-01-09: no sessions" in caught.value.failed["AAPL"]
+    assert caught.value.stored == 0
     assert stored.versions() == {"prices": 0, "quality": 0}
     assert server.requests["AAPL"] == 1
 
@@ -299,13 +291,13 @@ def test_fault_06_different_rows_of_a_date_are_refused_and_shown(
 ) -> None:
     server.script("AAPL", prices([*FORTNIGHT, ("2022-01-06", 10.75, 13.0, 10.5, 12.75, 400)]))
     server.script("IBM", GOOD)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("AAPL", "IBM")
-    [error] = caught.value.refused
-    assert isinstance(error, ContractError)
-    assert (error.ticker, error.rule, len(error.rows)) == ("AAPL", "one row per session", 2)
+    assert list(caught.value.failed) == ["AAPL"]
+    assert "2 of 9 rows of prices break the rule 'one row per session'" in str(caught.value)
     assert "12.50" in str(caught.value)
     assert "12.75" in str(caught.value)
+    assert caught.value.stored == 0
     assert server.requests == {"AAPL": 1, "IBM": 1}
     assert stored.versions() == {"prices": 0, "quality": 0}
 
@@ -323,12 +315,10 @@ def test_fault_08_impossible_price_is_refused_before_any_write(
 ) -> None:
     server.script("MSFT", GOOD)
     server.script("AAPL", changed(3, *BAD_ROWS[rule]))
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("MSFT", "AAPL", "IBM")
-    [error] = caught.value.refused
-    assert isinstance(error, ContractError)
-    assert (error.ticker, error.rule, len(error.rows)) == ("AAPL", rule, 1)
-    assert "2022-01-06" in str(caught.value)
+    assert f"1 of 8 rows of prices break the rule '{rule}'" in caught.value.failed["AAPL"]
+    assert "2022-01-06" in caught.value.failed["AAPL"]
     assert stored.versions() == {"prices": 0, "quality": 0}
 
 
@@ -344,7 +334,7 @@ def test_fault_08_with_missing_tickers_allowed_the_others_are_stored(
     assert stored.versions() == {"prices": 1, "quality": 1}
 
 
-def test_fault_09_renamed_column_is_refused_and_asking_stops_after_three(
+def test_fault_09_renamed_column_is_refused_and_fetching_stops_after_three(
     server: YahooServer, stored: Project
 ) -> None:
     def rename(result: dict[str, Any]) -> None:
@@ -352,11 +342,11 @@ def test_fault_09_renamed_column_is_refused_and_asking_stops_after_three(
         quote["begin"] = quote.pop("open")
 
     server.default = prices(FORTNIGHT, edit=rename)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("AAPL", "IBM", "MSFT", "GOOG", "BTC-USD")
-    assert {type(error) for error in caught.value.refused} == {UnexpectedAnswerError}
-    for named in ("open, high, low, close, adjclose, volume", " high, low", "yfinance 1."):
-        assert named in str(caught.value)
+    assert "expected open, high, low, close, adjclose, volume," in caught.value.failed["AAPL"]
+    assert "got high, low, close, volume, begin," in caught.value.failed["AAPL"]
+    assert "(yfinance 1." in caught.value.failed["AAPL"]
     assert server.requests == {"AAPL": 1, "IBM": 1, "MSFT": 1}
     assert stored.versions() == {"prices": 0, "quality": 0}
 
@@ -368,9 +358,9 @@ def test_fault_12_two_of_three_arrive_and_the_third_keeps_its_rows(
     server.script("AAPL", later)
     server.script("MSFT", later)
     server.script("IBM", RESET)
-    with pytest.raises(MissingTickersError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("AAPL", "IBM", "MSFT")
-    assert list(caught.value.failed) == ["IBM"]
+    assert (list(caught.value.failed), caught.value.stored) == (["IBM"], 2)
     assert stored.closes("AAPL")["2022-01-12"] == 12.5
     assert stored.closes("MSFT")["2022-01-12"] == 12.5
     assert stored.closes("IBM") == closes()
@@ -384,10 +374,8 @@ def test_fault_12_half_a_range_is_not_stored_and_the_run_ends_failed(
     traded = datetime(2022, 5, 31, 16, tzinfo=UTC)
     server.script("AAPL", prices(quarter, traded=traded))
     server.script("IBM", prices(quarter[:20], traded=traded))
-    with pytest.raises(MissingTickersError, match=quarter[19][0]) as caught:
+    with pytest.raises(IngestError, match=r"IBM: .*unavailable \(part of the range: it ends"):
         stored.ingest("AAPL", "IBM", end="2022-03-31")
-    assert list(caught.value.failed) == ["IBM"]
-    assert isinstance(caught.value.failed["IBM"], SourceUnavailableError)
     assert len(stored.closes("AAPL")) == len(quarter)
     assert stored.closes("IBM") == closes()
     assert list(stored.quality("IBM")) == ["missing"]
@@ -400,14 +388,15 @@ def test_fault_13_too_many_requests_stop_all_tickers_and_a_rerun_continues(
 ) -> None:
     server.default = GOOD
     server.script("IBM", TOO_MANY)
-    with pytest.raises(MissingTickersError) as caught:
+    with pytest.raises(IngestError) as caught:
         fresh.ingest("AAPL", "IBM", "MSFT", "GOOG")
     assert server.requests == {"AAPL": 1, "IBM": 8}
     failed = caught.value.failed
-    assert list(failed) == ["IBM", "MSFT", "GOOG"]
-    assert '--tags ingest --params "tickers=IBM MSFT GOOG"' in str(caught.value)
-    assert isinstance(failed["IBM"], RateLimitedError)
-    assert ["IBM" in str(failed[ticker]) for ticker in ("MSFT", "GOOG")] == [True] * 2
+    assert (list(failed), caught.value.stored) == (["IBM", "MSFT", "GOOG"], 1)
+    assert "rate limited (HTTP 429; 4 attempts)" in failed["IBM"]
+    assert failed["MSFT"] == failed["GOOG"] == "skipped after IBM failed"
+    assert '--params "tickers=IBM MSFT GOOG"' in str(caught.value)
+    assert "\n  MSFT, GOOG: skipped" in str(caught.value)
     assert fresh.closes("AAPL") == closes()
 
     server.script("IBM", GOOD)
@@ -417,21 +406,16 @@ def test_fault_13_too_many_requests_stop_all_tickers_and_a_rerun_continues(
     )
 
 
-def test_fault_14_outage_is_asked_about_three_tickers_and_no_more(
+def test_fault_14_outage_is_noticed_by_three_tickers_and_no_more(
     server: YahooServer, stored: Project
 ) -> None:
     server.default = RESET
-    with pytest.raises(MissingTickersError) as caught:
+    with pytest.raises(IngestError) as caught:
         stored.ingest("AAPL", "IBM", "MSFT", "GOOG", "BTC-USD")
     assert server.requests == {"AAPL": 4, "IBM": 4, "MSFT": 4}
-    failed = caught.value.failed
-    for ticker in server.requests:
-        error = failed[ticker]
-        assert isinstance(error, SourceUnavailableError)
-        assert error.attempts == 4
-        assert "ConnectionError" in error.cause
-    for ticker in ("GOOG", "BTC-USD"):
-        assert "AAPL, IBM, MSFT" in str(failed[ticker])
+    assert "unavailable (ConnectionError: " in caught.value.failed["AAPL"]
+    assert "; 4 attempts)" in caught.value.failed["AAPL"]
+    assert caught.value.failed["BTC-USD"] == "skipped after AAPL, IBM, MSFT failed"
     assert "delisted" not in str(caught.value)
     assert stored.versions() == {"prices": 0, "quality": 0}
 
@@ -440,9 +424,9 @@ def test_fault_20_too_little_history_is_refused_before_anything_is_stored(
     server: YahooServer, fresh: Project
 ) -> None:
     server.script("AAPL", GOOD)
-    with pytest.raises(TooLittleHistoryError) as caught:
+    with pytest.raises(NotEnoughDataError) as caught:
         fresh.ingest("AAPL", window=14, purge=14, folds=5, min_training_sessions=20)
-    assert (caught.value.sessions, caught.value.needed) == (8, 281)
+    assert (caught.value.found, caught.value.needed) == (8, 281)
     assert fresh.versions() == {}
 
 
@@ -450,7 +434,7 @@ def test_files_of_earlier_runs_never_reach_the_prices(server: YahooServer, fresh
     server.script("AAPL", GOOD)
     server.script("^GSPC", GOOD)
     server.script("IBM", changed(3, *BAD_ROWS["prices are positive"]), prices(FORTNIGHT[:6]))
-    with pytest.raises(RefusedError):
+    with pytest.raises(IngestError):
         fresh.ingest("AAPL", "^GSPC", "IBM")
     left = {file.name for file in (fresh.root / "fetched/none").iterdir()}
     assert left == {"AAPL.parquet", "%5EGSPC.parquet"}
@@ -461,10 +445,10 @@ def test_files_of_earlier_runs_never_reach_the_prices(server: YahooServer, fresh
     assert fresh.closes("^GSPC") == closes(FORTNIGHT[2:])
 
 
-def sessions(ticker: str, *_: object) -> pd.DataFrame:
+def sessions(ticker: str, *_: object, reason: Reason = "unavailable") -> pd.DataFrame:
     """A source that has eight sessions of every ticker whose name is of capitals."""
     if ticker.islower():
-        raise SourceUnavailableError("a source", ticker, None, None, 4, "no route")
+        raise SourceError("a source", ticker, None, None, 4, reason, "no route")
     frame = pd.DataFrame(FORTNIGHT, columns=["session", "open", "high", "low", "close", "volume"])
     frame = frame.assign(
         ticker=ticker,
@@ -479,11 +463,9 @@ def sessions(ticker: str, *_: object) -> pd.DataFrame:
 
 
 def fetched(
-    source: Callable[..., pd.DataFrame], tickers: list[str], **other: Any
+    source: Callable[..., pd.DataFrame], tickers: list[str]
 ) -> tuple[list[str], nodes.FetchResult]:
-    limits = {"max_missing_share": 0.05, "allow_missing_tickers": True, "test_fraction": 0.2}
-    named = {**limits, **TINY, **other}
-    answers = list(nodes.fetch_prices(source, tickers, **named))
+    answers = list(nodes.fetch_prices(source, tickers, None, None, 0.05))
     return [name for files, _ in answers for name in files], answers[-1][1]
 
 
@@ -491,17 +473,76 @@ def test_ticker_that_arrives_ends_a_row_of_failures() -> None:
     files, fetch_result = fetched(sessions, ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"])
     assert files == ["C", "F"]
     assert list(fetch_result.failed) == ["a", "b", "d", "e", "g", "h", "i", "J"]
-    assert "g, h, i" in str(fetch_result.failed["J"])
+    assert fetch_result.failed["J"] == "skipped after g, h, i failed"
+    assert fetch_result.refused == []
 
 
-def test_ticker_without_sessions_is_no_outage() -> None:
+@pytest.mark.parametrize(
+    ("reason", "requested"),
+    [
+        ("unknown ticker", ["a", "b", "c", "d", "E"]),
+        ("no sessions", ["a", "b", "c", "d", "E"]),
+        ("rate limited", ["a"]),
+        ("unavailable", ["a", "b", "c"]),
+        ("unexpected answer", ["a", "b", "c"]),
+    ],
+)
+def test_the_reason_decides_how_many_tickers_are_requested(
+    reason: Reason, requested: list[str]
+) -> None:
+    seen = []
+
     def source(ticker: str, *_: object) -> pd.DataFrame:
-        if ticker.islower():
-            raise NoSessionsError("a source", ticker, None, None, 1, "no sessions")
-        return sessions(ticker)
+        seen.append(ticker)
+        return sessions(ticker, reason=reason)
 
-    files, _ = fetched(source, ["a", "b", "c", "d", "E"])
-    assert files == ["E"]
+    files, result = fetched(source, ["a", "b", "c", "d", "E"])
+    assert seen == requested
+    assert files == [name for name in requested if name == "E"]
+    assert [*result.findings, *result.failed] == [*files, *(n for n in "abcdE" if n not in files)]
+    assert result.refused == (requested if reason == "unexpected answer" else [])
+
+
+def result(arrived: str, failed: str, refused: str = "", dates: int = 9) -> nodes.FetchResult:
+    """What became of tickers named by letters."""
+    days = pd.date_range("2022-01-03", periods=dates)
+    return nodes.FetchResult(
+        {ticker: [] for ticker in arrived}, dict.fromkeys(failed, "no"), list(refused), days
+    )
+
+
+def test_fault_20_too_little_history_is_an_error_unless_the_run_ends_anyway() -> None:
+    with pytest.raises(NotEnoughDataError) as caught:
+        nodes.accept_tickers(result("AB", ""), 10, allow_missing_tickers=False)
+    assert (caught.value.found, caught.value.needed) == (9, 10)
+    with pytest.raises(NotEnoughDataError):
+        nodes.accept_tickers(result("AB", "c"), 10, allow_missing_tickers=True)
+    assert nodes.accept_tickers(result("AB", ""), 9, allow_missing_tickers=False) == ["A", "B"]
+    # What arrived is stored; require_all_tickers names the missing one.
+    assert nodes.accept_tickers(result("A", "c"), 10, allow_missing_tickers=False) == ["A"]
+
+
+def test_refused_answer_stops_everything_unless_tickers_may_be_missing() -> None:
+    with pytest.raises(IngestError) as caught:
+        nodes.accept_tickers(result("A", "bc", refused="b"), 1, allow_missing_tickers=False)
+    assert (list(caught.value.failed), caught.value.of, caught.value.stored) == (["b", "c"], 3, 0)
+    accepted = nodes.accept_tickers(result("A", "bc", refused="b"), 1, allow_missing_tickers=True)
+    assert accepted == ["A"]
+    with pytest.raises(IngestError):
+        nodes.accept_tickers(result("", "c"), 1, allow_missing_tickers=True)
+
+
+def test_all_requested_tickers_are_required_unless_they_may_be_missing(
+    spark: SparkSession,
+) -> None:
+    rows = {"ticker": ["A", "b", "z"], "rule": ["stored", "missing", "missing"], "detail": "no"}
+    quality = pd.DataFrame(rows)
+    prices = spark.range(0)
+    with pytest.raises(IngestError) as caught:
+        nodes.require_all_tickers(prices, quality, ["A", "b"], allow_missing_tickers=False)
+    assert (caught.value.failed, caught.value.of, caught.value.stored) == ({"b": "no"}, 2, 1)
+    nodes.require_all_tickers(prices, quality, ["A", "b"], allow_missing_tickers=True)
+    nodes.require_all_tickers(prices, quality, ["A"], allow_missing_tickers=False)
 
 
 def test_terminal_shows_a_bar_and_the_lines_after_it(
@@ -523,7 +564,7 @@ def test_terminal_shows_a_bar_and_the_lines_after_it(
     ]
 
 
-def test_sessions_leave_out_tickers_that_quality_calls_missing(spark: SparkSession) -> None:
+def test_selection_leaves_out_tickers_that_quality_lists_as_missing(spark: SparkSession) -> None:
     rows = [
         (ticker, f"2022-01-{day:02d}", 10.0, 10.0 + day)
         for ticker in ("AAPL", "IBM", "MSFT")
@@ -535,21 +576,23 @@ def test_sessions_leave_out_tickers_that_quality_calls_missing(spark: SparkSessi
     chosen = nodes.select_prices(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
     found = [(row["ticker"], f"{row['session']}") for row in chosen.orderBy("session").collect()]
     assert found == [("AAPL", "2022-01-04"), ("AAPL", "2022-01-05")]
+    with pytest.raises(NotEnoughDataError, match="MSFT"):
+        nodes.select_prices(table, quality, ["AAPL", "MSFT"], None, None)
 
 
 def test_fault_03_end_in_the_future_is_capped_and_recorded(
     odd_run: tuple[Project, list[str]],
 ) -> None:
     project, lines = odd_run
-    found, asked = project.quality("AAPL")["asked"]
-    assert found == 8
-    for day in ("2022-01-03", "2099-12-31", "2022-01-12"):
-        assert day in asked
-    # This source's sessions end years before today: those it lacks since then are counted.
-    absent, _ = project.quality("AAPL")["sessions absent"]
-    assert absent > 1000
-    assert lines[0].split()[:2] == ["AAPL", "8"]
-    assert re.search(f"2022-01-03.*2022-01-12.*{absent}.*{asked}", lines[0])
+    requested = "2022-01-03 to 2099-12-31, capped at 2022-01-12, the last session that has closed"
+    assert project.quality("AAPL")["requested"] == (8, requested)
+    # This source's sessions end years before today: those missing since then are counted.
+    missing, _ = project.quality("AAPL")["missing sessions"]
+    assert missing > 1000
+    assert lines[0] == (
+        "  AAPL            8 sessions, 2022-01-03 to 2022-01-12, "
+        f"{missing} missing; requested: {requested}"
+    )
 
 
 def test_fault_06_equal_rows_of_a_date_are_collapsed_and_counted(
@@ -557,7 +600,7 @@ def test_fault_06_equal_rows_of_a_date_are_collapsed_and_counted(
 ) -> None:
     project, _ = odd_run
     assert project.closes("AAPL") == closes()
-    assert project.quality("AAPL")["duplicate sessions"][0] == 1
+    assert project.quality("AAPL")["duplicate sessions"] == (1, "same values, collapsed")
 
 
 def test_fault_11_sessions_of_three_time_zones_are_stored_as_the_exchange_s_dates(
@@ -574,11 +617,10 @@ def test_fault_12_shorter_answer_keeps_the_longer_stored_history_and_says_so(
 ) -> None:
     project, lines = second_run
     assert project.closes("AAPL") == closes()
-    kept, words = project.quality("AAPL")["history kept"]
-    assert kept == 3
-    assert re.findall(r"\d+", words) == ["0", "0", "3"]  # new, outside the range, inside it
-    assert any("AAPL" in line and words in line for line in lines)
-    assert project.closes("GOOG") == closes()  # not asked for
+    words = "0 new; kept 0 outside the range and 3 inside it that the answer lacks"
+    assert project.quality("AAPL")["history kept"] == (3, words)
+    assert f"  AAPL       history kept: {words}" in lines
+    assert project.closes("GOOG") == closes()  # not requested
 
 
 def test_fault_15_split_between_two_runs_replaces_the_history_whole_in_one_commit(
@@ -586,10 +628,12 @@ def test_fault_15_split_between_two_runs_replaces_the_history_whole_in_one_commi
 ) -> None:
     project, lines = second_run
     assert project.closes("IBM") == closes(HALVED[2:])
-    dropped, words = project.quality("IBM")["history replaced"]
-    assert dropped == 2
-    assert re.findall(r"[\d.]+", words) == ["6", "6", "0.5", "2"]  # moved, of, factor, dropped
-    assert any("IBM" in line and words in line for line in lines)
+    words = (
+        "6 of 6 sessions changed by a factor of 0.5 (a split?); replaced whole, "
+        "2 stored sessions are dropped"
+    )
+    assert project.quality("IBM")["history replaced"] == (2, words)
+    assert f"  IBM        history replaced: {words}" in lines
     assert project.closes("IBM", version=0) == closes()
 
 
@@ -598,7 +642,7 @@ def test_fault_16_changed_row_is_updated_and_counted_and_the_old_version_stays(
 ) -> None:
     project, _ = second_run
     assert project.closes("MSFT") == {**closes(), "2022-01-06": 12.51}
-    assert project.quality("MSFT")["history moved"][0] == 1
+    assert project.quality("MSFT")["prices changed"][0] == 1
     assert project.closes("MSFT", version=0) == closes()
     old, new = (
         project.table("prices", version).set_index(["ticker", "session"])["ingested_at"]["MSFT"]

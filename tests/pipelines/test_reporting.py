@@ -73,7 +73,7 @@ def losses(sessions: int = 30) -> pd.DataFrame:
 
 
 def quality(tickers: list[str]) -> pd.DataFrame:
-    rules = {"asked": 10, "stored": 10, "no open or close": 2, "sessions absent": 1}
+    rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
     return pd.DataFrame(
         [
             {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}

@@ -1,63 +1,59 @@
 """The split of windows by session date, with a purge between train and test."""
 
 import math
-from collections.abc import Sequence
 from itertools import count
-from typing import TypeVar
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from candlecast.errors import CandlecastError
-
-T = TypeVar("T")
+from candlecast.errors import NotEnoughDataError
 
 
-def first_test_position(dates: Sequence[T], test_fraction: float) -> int:
-    """Find where the test set begins among the sorted session dates.
+def first_test_position(dates: int, test_fraction: float) -> int:
+    """Return how many of the session dates lie before the test set.
 
-    The last ``ceil(test_fraction * dates)`` are tested on.
+    The last ``ceil(test_fraction * dates)`` are for the test.
 
-    >>> first_test_position(range(10), 0.25)
+    >>> first_test_position(10, 0.25)
     7
     """
-    return len(dates) - math.ceil(test_fraction * len(dates))
+    return dates - math.ceil(test_fraction * dates)
 
 
-def split_windows(
+def split_by_date(
     windows: DataFrame, test_fraction: float, purge: int
 ) -> tuple[DataFrame, DataFrame]:
     """Split windows by session date, across all tickers at once.
 
     >>> days = [("A", day) for day in range(1, 6)]
     >>> windows = spark.createDataFrame(days, "ticker string, session int")
-    >>> train, test = split_windows(windows, test_fraction=0.4, purge=1)
+    >>> train, test = split_by_date(windows, test_fraction=0.4, purge=1)
     >>> [sorted(row.session for row in part.collect()) for part in (train, test)]
     [[1, 2], [4, 5]]
 
     Args:
         windows: one row per ticker and session.
-        test_fraction: share of the distinct session dates that are tested on, the last ones.
+        test_fraction: share of the distinct session dates that are for the test, the last ones.
         purge: rows of each ticker that are left out before the first test date, so that at least as
-            many of its own sessions lie between anything trained on and anything scored, whatever
-            calendar the other tickers keep.
+            many of its own sessions lie between training and test, whatever calendar the other
+            tickers keep.
 
     Returns:
         ``(train, test)``, both with the columns and the grain of `windows`. A ticker that has no
         session before the first test date is in the test set only.
 
     Raises:
-        CandlecastError: there are no windows.
+        NotEnoughDataError: there are no windows.
     """
     dates = sorted(row["session"] for row in windows.select("session").distinct().collect())
     if not dates:
-        raise CandlecastError(
+        raise NotEnoughDataError(
             "There are no windows to split: no ticker has enough sessions in a row, with an open "
-            "and a close, to fill one. Ask for an earlier start or other tickers, or lower window."
+            "and a close, to fill one. Request an earlier start or other tickers, or lower window."
         )
-    first_test = F.lit(dates[first_test_position(dates, test_fraction)])
+    first_test = F.lit(dates[first_test_position(len(dates), test_fraction)])
     latest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
     train = (
         windows.where(F.col("session") < first_test)
@@ -68,47 +64,49 @@ def split_windows(
     return train, windows.where(F.col("session") >= first_test)
 
 
-def purge_before(frame: pd.DataFrame, first_scored: object, purge: int) -> pd.DataFrame:
-    """Keep the rows that may be trained on when `first_scored` is the first session scored.
+def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame:
+    """Keep the rows that may be trained on when predictions begin with the session `first`.
 
-    The rule of `split_windows`, in pandas: of each ticker, all rows before that session but the
+    The rule of `split_by_date`, in pandas: of each ticker, all rows before that session but the
     last `purge`.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": [1, 2, 3, 4, 5]})
-    >>> purge_before(days, first_scored=4, purge=1)["session"].tolist()
+    >>> purge_before(days, first=4, purge=1)["session"].tolist()
     [1, 2]
 
     Args:
         frame: windows, one row per ticker and session, in any order.
-        first_scored: a session, of the type of ``frame["session"]``.
+        first: a session, of the type of ``frame["session"]``.
         purge: rows of each ticker.
 
     Returns:
         The rows of `frame` that are kept, in its order.
     """
-    before = frame[frame["session"] < first_scored]
+    before = frame[frame["session"] < first]
     age = before.groupby("ticker")["session"].rank(method="first", ascending=False)
     return before[age > purge]
 
 
-def sessions_needed(
+def count_needed_sessions(
     window: int, purge: int, folds: int, test_fraction: float, min_training_sessions: int
 ) -> int:
     """Count the sessions from which every walk-forward fold has enough to learn from.
 
-    It is exact where the tickers keep one calendar and miss no price: with one session less the
-    first fold trains on less than `min_training_sessions`, with more sessions it never does. The
+    It is exact where the tickers keep one calendar and miss no price: with one session fewer the
+    first fold trains on fewer than `min_training_sessions`, with more sessions it never does. The
     dates before a fold are ``dates - folds * (dates // (folds + 1))`` at least, as scikit-learn's
     ``TimeSeriesSplit`` makes them.
 
-    >>> sessions_needed(window=14, purge=14, folds=5, test_fraction=0.2, min_training_sessions=20)
+    >>> count_needed_sessions(
+    ...     window=14, purge=14, folds=5, test_fraction=0.2, min_training_sessions=20
+    ... )
     281
 
     Args:
         window: candle bodies before a session.
-        purge: sessions between training and anything scored.
+        purge: sessions between training and any prediction.
         folds: walk-forward folds inside the training period.
-        test_fraction: share of the window dates that are tested on.
+        test_fraction: share of the window dates that are for the test.
         min_training_sessions: sessions that the first fold trains on, after its purge.
 
     Returns:
@@ -117,8 +115,5 @@ def sessions_needed(
     training = max((folds + 1) * (purge + min_training_sessions - 1) + 1, folds + 1)
     before_test = training + purge
     fewest = max(1, math.floor(before_test / (1 - test_fraction)) - 1)
-    return window + next(
-        dates
-        for dates in count(fewest)
-        if first_test_position(range(dates), test_fraction) >= before_test
-    )
+    enough = (n for n in count(fewest) if first_test_position(n, test_fraction) >= before_test)
+    return window + next(enough)

@@ -1,7 +1,20 @@
-"""Candle bodies, labels, windows and the split by date, in native Spark.
+"""Candle bodies, labels and windows, in native Spark.
 
-The window arithmetic of the project exists here once: whatever needs windows calls
-`add_windows`, or `newest_windows` for the session that is still to come.
+A table of windows has one row per ticker and session:
+
+- ``ticker``, ``session``: as in the prices.
+- ``lag_01`` … ``lag_NN``: the candle bodies of the `window` sessions before, newest first, float32.
+  They are what is known before the session opens; all other columns are known once it has closed.
+- ``up``: the label, 1 when close > open, else 0; so an equal close is not up.
+- ``body``: the candle body of the session itself, float64, in the unit of `candle_body`.
+- ``return_``: close / open - 1, float64, whatever the body.
+
+A window never crosses a ticker and runs over the sessions there are. A session without an open or a
+close voids every window that touches it: those rows are not there, and neither are the first
+`window` sessions of a ticker.
+
+The window arithmetic of the project exists here once: `make_windows` for sessions that have closed,
+`newest_windows` for the next one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +28,7 @@ Body = Literal["return", "delta"]
 
 
 def lag_columns(window: int) -> list[str]:
-    """Name the features, newest body first.
+    """Return the names of the lags, newest first.
 
     >>> lag_columns(3)
     ['lag_01', 'lag_02', 'lag_03']
@@ -25,7 +38,7 @@ def lag_columns(window: int) -> list[str]:
 
 
 def candle_body(body: Body) -> Column:
-    """Give the body of a candle as a column of ``open`` and ``close``.
+    """Return the body of a candle as a column of ``open`` and ``close``.
 
     Args:
         body: ``return`` is ``close / open - 1`` (no unit), ``delta`` is ``close - open`` (in the
@@ -40,19 +53,15 @@ def candle_body(body: Body) -> Column:
     return F.when(~F.isnan(value), value)
 
 
-def add_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
-    """Turn sessions into windows: what was known before a session, and what became of it.
-
-    A window never crosses a ticker and runs over the sessions there are. A session without an open
-    or a close voids every window that touches it: those rows are not there, and neither are the
-    first `window` sessions of a ticker.
+def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
+    """Turn prices into windows: what was known before each session, and what became of it.
 
     >>> gains = [1.0, -1.0, 2.0, 0.0, 3.0]
     >>> prices = spark.createDataFrame(
     ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
     ...     "ticker string, session int, open double, close double",
     ... )
-    >>> windows = add_windows(prices, window=2, body="delta")
+    >>> windows = make_windows(prices, window=2, body="delta")
     >>> windows.select("session", "lag_01", "lag_02", "up", "body").show()
     +-------+------+------+---+----+
     |session|lag_01|lag_02| up|body|
@@ -64,16 +73,13 @@ def add_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
     <BLANKLINE>
 
     Args:
-        prices: one row per ticker and session, in any order, with ``open`` and ``close`` in the
-            quote's currency. Columns are taken by name; others are ignored.
+        prices: one row per ticker and session, in any order, with ``open`` and ``close``. Columns
+            are taken by name; others are ignored.
         window: candle bodies before the session.
-        body: what a body is, see `candle_body`.
+        body: see `candle_body`.
 
     Returns:
-        One row per ticker and session: ``ticker``, ``session``, ``lag_01`` … ``lag_NN`` (the bodies
-        of the `window` sessions before, newest first, float32), ``up`` (1 when close > open, else
-        0, so an equal close is not up), ``body`` (of the session itself, float64) and ``return_``
-        (close / open - 1, float64, whatever the feature).
+        Windows, see `candlecast.features.windows`.
     """
     names = lag_columns(window)
     rows = _candles(prices, body).select(
@@ -88,7 +94,7 @@ def add_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
 
 
 def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
-    """Give what is known of each ticker before its next session.
+    """Return what is known of each ticker before its next session.
 
     >>> gains = [1.0, -1.0, 2.0]
     >>> prices = spark.createDataFrame(
@@ -104,14 +110,14 @@ def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
     <BLANKLINE>
 
     Args:
-        prices: as for `add_windows`.
+        prices: as for `make_windows`.
         window: candle bodies before the next session.
-        body: what a body is, see `candle_body`.
+        body: see `candle_body`.
 
     Returns:
-        One row per ticker: ``ticker``, ``last_session`` (the last there is) and ``lag_01`` …
-        ``lag_NN``, the same as `add_windows` gives once the next session is there. A ticker whose
-        newest window is void, or not full, has no row.
+        One row per ticker: ``ticker``, ``last_session`` (the last there is) and the lags, the same
+        as `make_windows` returns once the next session is there. A ticker whose newest window is
+        void, or not full, has no row.
     """
     names = lag_columns(window)
     newest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
@@ -129,7 +135,7 @@ def _candles(prices: DataFrame, body: Body) -> DataFrame:
 
 
 def _lags(names: Sequence[str], ahead: int) -> list[Column]:
-    """Give the bodies before the session that lies `ahead` sessions after the row's own."""
+    """Return the bodies before the session that lies `ahead` sessions after the row's own."""
     by_session = Window.partitionBy("ticker").orderBy("session")
     return [
         F.lag("body", lag - ahead).over(by_session).cast("float").alias(name)

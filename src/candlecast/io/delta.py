@@ -15,6 +15,8 @@ import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from candlecast.frames import to_pandas
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
@@ -139,7 +141,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 return None
             version, self.commit = self._find(self.pin)
             frame = self._read(version)
-            return frame.toArrow().to_pandas(date_as_object=False) if self._as_pandas else frame
+            return to_pandas(frame) if self._as_pandas else frame
 
     def save(self, data: "DataFrame | pd.DataFrame | Change") -> None:
         """Write in one commit.

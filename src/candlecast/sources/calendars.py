@@ -20,9 +20,9 @@ CALENDARS = {
 
 
 def calendar_of(ticker: str) -> str | None:
-    """Name the exchange calendar of a Yahoo ticker, by its ending; None where it is not known.
+    """Return the exchange calendar of a Yahoo ticker, by its ending; None if it is not known.
 
-    Indices, currencies and futures (``^N225``, ``EURUSD=X``, ``GC=F``) do not tell their exchange.
+    Indices, currencies and futures (``^N225``, ``EURUSD=X``, ``GC=F``) do not name their exchange.
 
     >>> calendar_of("AAPL"), calendar_of("BTC-USD"), calendar_of("7203.T"), calendar_of("XYZ.QQ")
     ('XNYS', '24/7', 'XTKS', None)
@@ -33,9 +33,9 @@ def calendar_of(ticker: str) -> str | None:
 
 @lru_cache(maxsize=16)
 def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
-    """The days on which an exchange trades, and the first one that its calendar knows.
+    """Return the days on which an exchange trades, and the first one that its calendar knows.
 
-    Only the rule for days is wanted, so the calendar is made for a month: hours are the slow part.
+    Only the rule for days is needed, so the calendar is made for a month: hours are the slow part.
     """
     import exchange_calendars
 
@@ -46,25 +46,25 @@ def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
 def missing_sessions(
     ticker: str, sessions: "pd.Series[Any]", last: pd.Timestamp
 ) -> tuple[int, str]:
-    """Count the sessions that the exchange held from the first here to `last`, but are not here.
+    """Count the sessions that the exchange held, from the first one given to `last`, but that miss.
 
     Returns:
-        The count, and by which calendar; 0 and the reason when there is no calendar.
+        The count, and the calendar it is by; 0 and the reason when there is no calendar.
     """
     name = calendar_of(ticker)
     if name is None:
-        return 0, "not counted: no calendar known for this ticker's exchange"
+        return 0, "not counted: this ticker's calendar is not known"
     first = sessions.min()
     trading, earliest = (None, first) if name == "24/7" else _trading_days(name)
     days = pd.date_range(max(first, earliest), last).to_numpy().astype("datetime64[D]")
     held = days if trading is None else days[np.is_busday(days, busdaycal=trading)]
-    absent = held[~np.isin(held, sessions.to_numpy().astype("datetime64[D]"))]
-    known = f"calendar {name}"
-    return len(absent), f"{known}; the first: {absent[0]}" if len(absent) else known
+    missing = held[~np.isin(held, sessions.to_numpy().astype("datetime64[D]"))]
+    detail = f"calendar {name}"
+    return len(missing), f"{detail}; the first: {missing[0]}" if len(missing) else detail
 
 
 def next_session(ticker: str, last: dt.date) -> dt.date:
-    """Name the session that follows `last` by the calendar of the ticker's exchange.
+    """Return the session that follows `last` in the calendar of the ticker's exchange.
 
     >>> next_session("AAPL", dt.date(2012, 7, 3)), next_session("BTC-USD", dt.date(2012, 7, 3))
     (datetime.date(2012, 7, 5), datetime.date(2012, 7, 4))
@@ -74,16 +74,13 @@ def next_session(ticker: str, last: dt.date) -> dt.date:
         last: a day, a session or not.
 
     Returns:
-        The first day after it on which the exchange trades; the next weekday where no calendar is
+        The first day after it on which the exchange trades; the next weekday if no calendar is
         known for the ticker. A day on which the exchange closes unforeseen is not known here.
     """
     name = calendar_of(ticker)
-    after = np.datetime64(last, "D") + 1
     if name == "24/7":
-        return _day(after)
+        return last + dt.timedelta(days=1)
     trading = np.busdaycalendar() if name is None else _trading_days(name)[0]
-    return _day(np.busday_offset(after, 0, roll="forward", busdaycal=trading))
-
-
-def _day(day: np.datetime64) -> dt.date:
-    return dt.date.fromisoformat(str(day))
+    after = np.datetime64(last, "D") + 1
+    day = np.busday_offset(after, 0, roll="forward", busdaycal=trading)
+    return pd.Timestamp(day).date()

@@ -1,7 +1,7 @@
-"""What is asked of the sessions of one ticker before they are stored, and what is counted.
+"""The contract of prices: what a ticker's sessions must fulfil before they are stored.
 
-Nothing is filled, clipped or dropped silently: a row that is dropped is counted, a price that can't
-be is refused.
+Nothing is filled, clipped or dropped silently. A row that is dropped is counted, and an impossible
+price is refused.
 """
 
 import datetime as dt
@@ -12,40 +12,41 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from candlecast.errors import CandlecastError, SourceError
+from candlecast.errors import ContractError, SourceError, describe_range
 from candlecast.sources.calendars import missing_sessions
 
-Source = Callable[[str, pd.Timestamp | None, pd.Timestamp | None], pd.DataFrame]
-"""Where sessions come from: ticker, first and last session in (None: all there is), one row a
-session out, or a SourceError."""
+Source = Callable[[str, dt.date | None, dt.date | None], pd.DataFrame]
+"""Where sessions come from: from a ticker, the first and the last session (None: all there is) to
+one row per session with the columns of `COLUMNS`, or a SourceError."""
 
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = [
     *("ticker", "session", *PRICES, "adj_close", "volume", "dividends", "stock_splits"),
     *("source", "ingested_at"),
 ]
+"""The columns of prices, one row per ticker and session.
+
+The session is a date of the exchange, without a time or a zone. Prices and ``dividends`` are in the
+quote's currency, adjusted for splits; ``adj_close`` is the close adjusted for dividends as well;
+``volume`` counts shares; ``stock_splits`` is new shares per old one. NaN where the source has none.
+``source`` names where the row came from, ``ingested_at`` (UTC) is when.
+"""
 TOLERANCE = 1e-6
 """How far, relative to itself, a price may lie outside [low, high]: quotes are rounded floats."""
 
 
-class ContractError(CandlecastError):
-    """Sessions that may not be stored.
-
-    Names the ticker, the rule and how many rows break it, and shows the first.
-    """
-
-    def __init__(self, ticker: str, rule: str, rows: pd.DataFrame, of: int, remedy: str):
-        self.ticker, self.rule, self.rows = ticker, rule, rows
-        shown = rows.drop(columns=["ticker", "source", "ingested_at"]).head(3)
-        super().__init__(
-            f"{ticker}: {len(rows)} of {of} rows of prices break the rule '{rule}', so they are "
-            f"not stored. To go on, {remedy}. The first:\n{shown.to_string(index=False)}"
-        )
-
-
 @dataclass(frozen=True)
 class Finding:
-    """One row of the quality table: what a rule found in the sessions of a ticker."""
+    """What a rule found in the sessions of a ticker: one row of the table ``quality``.
+
+    Attributes:
+        ticker: whose sessions.
+        rule: its name, unique per ticker.
+        rows_in: rows before the rule.
+        rows_kept: rows after it. The table has their difference as ``rows_dropped``.
+        found: rows or sessions that the rule is about.
+        detail: what was done about them, or what they are.
+    """
 
     ticker: str
     rule: str
@@ -59,90 +60,99 @@ def check_sessions(
     ticker: str,
     sessions: pd.DataFrame,
     max_missing_share: float,
-    end: pd.Timestamp | None = None,
+    start: dt.date | None = None,
+    end: dt.date | None = None,
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Check the sessions of one ticker.
 
     Args:
-        ticker: as it was asked for.
-        sessions: one row per session, in any order, with the columns of `COLUMNS` and maybe others:
-            prices in the quote's currency, NaN where the source had none.
+        ticker: as it was requested.
+        sessions: one row per session, in any order, with the columns of `COLUMNS` and maybe others.
         max_missing_share: share of the rows that may lack an open or a close.
-        end: the last session asked for; absent sessions are counted up to it, or to the day before
+        start: the first requested session; None: the first there is.
+        end: the last requested session. Missing sessions are counted up to it, or to the day before
             the ingestion if that is earlier. None: up to the last session that came.
 
     Returns:
-        The rows to store, one a session and sorted by it, with the columns of `COLUMNS`; and the
-        findings, one a rule.
+        The rows to store, one per session and sorted by it, with the columns of `COLUMNS`; and one
+        finding per rule.
 
     Raises:
-        ContractError: a price that can't be, two values for one session, or too many missing.
+        ContractError: a column is missing, a price is impossible, a session has two different rows,
+            or too many prices are missing.
         SourceError: there are no rows.
-        CandlecastError: a column is missing.
     """
-    if absent_columns := [name for name in COLUMNS if name not in sessions]:
-        raise CandlecastError(
-            f"{ticker}: expected the columns {', '.join(COLUMNS)}; got "
-            f"{', '.join(map(str, sessions.columns))}. Missing: {', '.join(absent_columns)}. To go "
-            "on, give the source these columns."
-        )
+    if columns := [name for name in COLUMNS if name not in sessions]:
+        remedy = f"let the source return the missing columns: {', '.join(columns)}"
+        rule = f"the columns are {', '.join(COLUMNS)}"
+        raise ContractError(ticker, rule, sessions, len(sessions), remedy)
     if sessions.empty:
-        raise SourceError(f"{ticker}: the source answered without a session. Ask for other dates.")
+        raise SourceError("The source", ticker, start, end, 1, "no sessions", "an empty answer")
     ordered = once = sessions[COLUMNS].reset_index(drop=True)
     if not (ordered["session"].is_monotonic_increasing and ordered["session"].is_unique):
         ordered = ordered.sort_values(["session", "ingested_at"], ignore_index=True)
         once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
-    kept = len(once)
-
-    def refuse(rule: str, broken: "pd.Series[bool]", remedy: str) -> None:
-        if broken.any():
-            raise ContractError(ticker, rule, once[broken], kept, remedy)
-
-    def outside(name: str) -> "pd.Series[bool]":
-        price = once[name]
-        slack = TOLERANCE * price
-        return (price > once["high"] + slack) | (price < once["low"] - slack)
-
-    look = "look at the rows at the source; leave the ticker out, or move start or end past them"
-    refuse("a session is a date", _no_date(once["session"]), look)
-    refuse(
-        "one row per session",
-        once.duplicated("session", keep=False),
-        "ask the source which row is right, or leave the ticker out",
-    )
-    prices = once[PRICES].to_numpy(dtype=np.float64)
-    for rule, odd in (("positive", prices <= 0), ("finite", np.isinf(prices))):
-        rows: pd.Series[bool] = pd.Series(np.any(odd, axis=1), index=once.index, dtype=bool)
-        refuse(f"prices are {rule}", rows, look)
-    refuse("high >= low", once["high"] < once["low"], look)
-    refuse("close within [low, high]", outside("close"), look)
+    _refuse_impossible(ticker, once)
     missing = once[["open", "close"]].isna().any(axis=1)
     if missing.mean() > max_missing_share:
-        refuse(
-            f"at most {max_missing_share:.1%} without an open or a close (max_missing_share)",
-            missing,
-            "raise max_missing_share, or choose a range in which the source has prices",
-        )
-    stale = once["open"] == once["close"].shift()
-    last = once["session"].max()
-    if end is not None:
-        ingested = once["ingested_at"].max().tz_localize(None).normalize()
-        last = max(last, min(end, ingested - pd.Timedelta(days=1)))
-    absent, calendar = missing_sessions(ticker, once["session"], last)
-    span = f"{once['session'].min():%Y-%m-%d} to {once['session'].max():%Y-%m-%d}"
+        rule = f"at most {max_missing_share:.1%} without an open or a close (max_missing_share)"
+        remedy = "raise max_missing_share, or choose a range in which the source has prices"
+        raise ContractError(ticker, rule, once[missing], len(once), remedy)
+    findings = _findings(ticker, once, len(ordered), start, end)
+    return once.reset_index(drop=True), findings
 
-    def found(rule: str, rows: int, detail: str, rows_in: int = kept) -> Finding:
-        return Finding(ticker, rule, rows_in, kept, rows, detail)
 
-    doubles, voids = len(ordered) - kept, "kept; every window that touches it is void"
-    return once.reset_index(drop=True), [
-        found("stored", kept, span, rows_in=len(ordered)),
-        found("duplicate sessions", doubles, "same values, collapsed", rows_in=len(ordered)),
-        found("no open or close", int(missing.sum()), voids),
-        found("open outside [low, high]", int(outside("open").sum()), "kept"),
-        found("open equals previous close", int(stale.sum()), f"{stale.mean():.1%}, kept"),
-        found("sessions absent", absent, calendar),
+def _refuse_impossible(ticker: str, rows: pd.DataFrame) -> None:
+    """Raise a ContractError at the first rule that no session may break."""
+    prices = rows[PRICES].to_numpy(dtype=np.float64)
+    look = "look at the rows at the source; remove the ticker, or move start or end past them"
+    choose = "find out at the source which row is right, or remove the ticker"
+    rules = [
+        ("a session is a date", _no_date(rows["session"]), look),
+        ("one row per session", rows.duplicated("session", keep=False), choose),
+        ("prices are positive", np.any(prices <= 0, axis=1), look),
+        ("prices are finite", np.any(np.isinf(prices), axis=1), look),
+        ("high >= low", rows["high"] < rows["low"], look),
+        ("close within [low, high]", _outside(rows, "close"), look),
     ]
+    for rule, broken, remedy in rules:
+        if np.any(broken):
+            raise ContractError(ticker, rule, rows[np.asarray(broken)], len(rows), remedy)
+
+
+def _findings(
+    ticker: str, rows: pd.DataFrame, rows_in: int, start: dt.date | None, end: dt.date | None
+) -> list[Finding]:
+    """Count what is kept although it may surprise."""
+    first, newest = rows["session"].min(), rows["session"].max()
+    ingested, last = rows["ingested_at"].max().tz_localize(None).normalize(), newest
+    requested = describe_range(start, end)
+    if end is not None:
+        last = max(newest, min(pd.Timestamp(end), ingested - pd.Timedelta(days=1)))
+        if newest < pd.Timestamp(end) and ingested <= pd.Timestamp(end):
+            requested += f", capped at {newest:%Y-%m-%d}, the last session that has closed"
+    missing, calendar = missing_sessions(ticker, rows["session"], last)
+    stale, kept = rows["open"] == rows["close"].shift(), len(rows)
+    void = "kept; every window that touches it is void"
+
+    def found(rule: str, count: int, detail: str, rows_in: int = kept) -> Finding:
+        return Finding(ticker, rule, rows_in, kept, count, detail)
+
+    return [
+        found("requested", kept, requested),
+        found("stored", kept, f"{first:%Y-%m-%d} to {newest:%Y-%m-%d}", rows_in),
+        found("duplicate sessions", rows_in - kept, "same values, collapsed", rows_in),
+        found("no open or close", int(rows[["open", "close"]].isna().any(axis=1).sum()), void),
+        found("open outside [low, high]", int(_outside(rows, "open").sum()), "kept"),
+        found("open equals previous close", int(stale.sum()), f"{stale.mean():.1%}, kept"),
+        found("missing sessions", missing, calendar),
+    ]
+
+
+def _outside(rows: pd.DataFrame, name: str) -> "pd.Series[bool]":
+    price = rows[name]
+    slack = TOLERANCE * price
+    return (price > rows["high"] + slack) | (price < rows["low"] - slack)
 
 
 def _no_date(sessions: "pd.Series[Any]") -> "pd.Series[bool]":
@@ -151,8 +161,3 @@ def _no_date(sessions: "pd.Series[Any]") -> "pd.Series[bool]":
         return pd.Series(True, index=sessions.index)
     midnight: pd.Series[Any] = sessions.dt.normalize()
     return sessions.ne(midnight)  # also where it is missing: NaT equals nothing
-
-
-def as_date(value: str | None) -> pd.Timestamp | None:
-    """Read an ISO date as a session, midnight without a zone; None stays None."""
-    return None if value is None else pd.Timestamp(dt.date.fromisoformat(value))

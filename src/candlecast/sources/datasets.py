@@ -2,23 +2,30 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
-from candlecast.errors import NoSessionsError, UnknownTickerError
+from candlecast.errors import SourceError
 from candlecast.sources.checks import COLUMNS, Source
 
-if TYPE_CHECKING:
-    pass
 
-FIRST_SESSION = dt.date(1962, 1, 2)
-"""Before Yahoo's oldest prices: what is asked for when no start is given."""
+class SourceDataset(AbstractDataset[None, Source]):
+    """A source of prices: its kinds load a `Source`. A run never writes it."""
+
+    def save(self, data: None) -> None:
+        """Refuse.
+
+        Raises:
+            DatasetError: always.
+        """
+        raise DatasetError(f"{self} is read only.")
 
 
-class SampleSource(AbstractDataset[None, Source]):
+class SampleSource(SourceDataset):
     """The committed sample of real prices, in place of a market-data service; loads a `Source`.
 
     Args:
@@ -33,11 +40,13 @@ class SampleSource(AbstractDataset[None, Source]):
         self.metadata = metadata
 
     def load(self) -> Source:
-        """Read the file and return the source."""
+        """Read the file and return the source.
+
+        Raises:
+            DatasetError: there is no such file, or it lacks a column.
+        """
         if not Path(self._filepath).is_file():
-            raise DatasetError(
-                f"The sample {self._filepath} is not there. To go on, clone the project whole."
-            )
+            raise DatasetError(f"The sample {self._filepath} is missing. Clone the whole project.")
         table = pd.read_csv(self._filepath, dtype={"ticker": str})
         expected = [name for name in COLUMNS if name not in ("source", "ingested_at")]
         if not set(expected) <= set(table):
@@ -48,40 +57,30 @@ class SampleSource(AbstractDataset[None, Source]):
         table["session"] = pd.to_datetime(table["session"])
         table["source"] = "sample"
         table["ingested_at"] = pd.Timestamp(self._ingested_at).tz_convert("UTC")
-        known = sorted(table["ticker"].unique())
-
-        def sessions(
-            ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None
-        ) -> pd.DataFrame:
-            name = f"the sample {self._filepath.name}"
-            asked = (name, ticker, start and start.date(), end and end.date(), 1)
-            whole = table[table["ticker"] == ticker]
-            if whole.empty:
-                error = UnknownTickerError(*asked, "no such ticker")
-                error.known = known
-                raise error
-            first, last = whole["session"].min(), whole["session"].max()
-            rows = whole[whole["session"].between(start or first, end or last)]
-            if rows.empty:
-                raise NoSessionsError(
-                    *asked,
-                    f"no sessions between {asked[2] or 'the first'} and {asked[3] or 'the last'} "
-                    f"(it has those of {first:%Y-%m-%d} to {last:%Y-%m-%d})",
-                )
-            return rows.reset_index(drop=True)
-
-        return sessions
-
-    def save(self, data: None) -> None:
-        """The sample is never written by a run."""
-        raise DatasetError("The sample is read only; scripts/make_sample.py makes it.")
+        return partial(_select, table, f"The sample {self._filepath.name}")
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "ingested_at": self._ingested_at}
 
 
-class YahooSource(AbstractDataset[None, Source]):
-    """Yahoo's daily prices; loads a `Source` that asks when it is called.
+def _select(
+    table: pd.DataFrame, name: str, ticker: str, start: dt.date | None, end: dt.date | None
+) -> pd.DataFrame:
+    """Select a ticker's sessions of a range: a `Source`, once table and name are given."""
+    failure = partial(SourceError, name, ticker, start, end, 1)
+    whole = table[table["ticker"] == ticker]
+    if whole.empty:
+        known = table["ticker"].unique()
+        raise failure("unknown ticker", "it has no such ticker", known=known)
+    first, last = whole["session"].min(), whole["session"].max()
+    rows = whole[whole["session"].between(pd.Timestamp(start or first), pd.Timestamp(end or last))]
+    if rows.empty:
+        raise failure("no sessions", f"it has {first:%Y-%m-%d} to {last:%Y-%m-%d}")
+    return rows.reset_index(drop=True)
+
+
+class YahooSource(SourceDataset):
+    """Yahoo's daily prices; loads a `Source` that makes its requests when it is called.
 
     Args:
         filepath: the folder for the client's own caches.
@@ -99,22 +98,7 @@ class YahooSource(AbstractDataset[None, Source]):
         """Return the source."""
         from candlecast.sources.yahoo import fetch_sessions
 
-        def sessions(
-            ticker: str, start: pd.Timestamp | None, end: pd.Timestamp | None
-        ) -> pd.DataFrame:
-            first = start.date() if start is not None else FIRST_SESSION
-            last = end.date() if end is not None else dt.datetime.now(dt.UTC).date()
-            try:
-                return fetch_sessions(ticker, first, last, cache_dir=Path(self._filepath))
-            except UnknownTickerError as error:
-                error.known = self._known
-                raise
-
-        return sessions
-
-    def save(self, data: None) -> None:
-        """Yahoo is read only."""
-        raise DatasetError("Yahoo is read only.")
+        return partial(fetch_sessions, cache_dir=Path(self._filepath), known=self._known)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -1,6 +1,10 @@
-"""Bring newly fetched sessions and the stored ones together, ticker by ticker."""
+"""Bring newly fetched prices and the stored ones together, ticker by ticker.
 
-from collections.abc import Sequence
+Both have one row per ticker and session with `candlecast.sources.checks.COLUMNS`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -8,72 +12,94 @@ from pyspark.sql import functions as F
 
 from candlecast.sources.checks import COLUMNS, PRICES, Finding
 
-MOVED = 1e-6
-"""A price has moved when it differs by more than this, relative to the stored one."""
+logger = logging.getLogger(__name__)
+
+CHANGED = 1e-6
+"""A price has changed when it differs by more than this, relative to the stored one."""
 RESCALED = 0.005
-"""A history is on another scale when its typical price moved by more than this, relative to one."""
+"""A history has another scale when its typical price changed by more than this, relative to one."""
 
 REPLACED = "history replaced"
-"""The rule of a finding that says that a ticker's stored history does not go with the new one."""
+"""The rule of a finding that says that a ticker's stored history does not fit the new one."""
 
 _VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
 
 
-def compare_history(
-    fetched: DataFrame, stored: DataFrame, start: str | None, end: str | None
+def compare_prices(
+    fetched: DataFrame,
+    stored_prices: DataFrame | None,
+    tickers: Sequence[str],
+    start: str | None,
+    end: str | None,
 ) -> list[Finding]:
-    """Compare fetched sessions with the stored ones of the same tickers.
+    """Compare fetched and stored prices, and log what was found.
 
-    The stored history of a ticker is to be replaced whole when it does not go with the new one: it
-    came from another source, or more than half of the sessions that both have moved, by a common
-    factor (a split between two fetches rescales all prices before it).
+    The stored history of a ticker is to be replaced whole when it does not fit the new one: it came
+    from another source, or more than half of the sessions that both have changed by a common factor
+    (a split between two fetches rescales all prices before it).
 
     Args:
-        fetched: one row per ticker and session, the columns of `candlecast.sources.checks.COLUMNS`.
-        stored: the same of the same tickers, from earlier runs.
-        start: the first session that was requested; None is the first there is.
-        end: the last one that was requested; None is the last there is.
+        fetched: prices of this run.
+        stored_prices: prices from earlier runs; None if there are none.
+        tickers: those that were fetched.
+        start: the first requested session; None: the first there is.
+        end: the last requested session; None: the last there is.
 
     Returns:
-        The findings, of tickers that were stored, sorted by ticker: ``history replaced`` (`found`
+        The findings of tickers that were stored, sorted by ticker: ``history replaced`` (`found`
         counts stored sessions that are dropped) or ``history kept`` (`found` counts stored sessions
-        that are kept though the answer lacks them inside the requested range), and ``history
-        moved`` (`found` counts sessions with another price).
+        that are kept though the answer lacks them inside the requested range), and ``prices
+        changed`` (`found` counts sessions with another price).
     """
-    facts = _facts(_joined(fetched, stored), start, end).orderBy("ticker").collect()
-    return [finding for row in facts for finding in _findings(row.asDict())]
+    if stored_prices is None:
+        return []
+    facts = _facts(_joined(fetched, stored_prices, tickers), start, end).orderBy("ticker").collect()
+    findings = [finding for row in facts for finding in _findings(row.asDict())]
+    for finding in findings:
+        if finding.found:
+            logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
+    return findings
 
 
-def merge_history(fetched: DataFrame, stored: DataFrame, replaced: Sequence[str]) -> DataFrame:
+def merge_prices(
+    fetched: DataFrame, tickers: Sequence[str], price_changes: Sequence[Finding]
+) -> Callable[[DataFrame | None], DataFrame]:
     """Let fetched sessions replace stored ones, and keep stored ones that were not fetched.
 
     Nothing is lost: the older version of the table stays readable.
 
     Args:
-        fetched: one row per ticker and session, the columns of `candlecast.sources.checks.COLUMNS`.
-        stored: the same of the same tickers, from earlier runs.
-        replaced: the tickers whose stored sessions that were not fetched are dropped.
+        fetched: prices of this run.
+        tickers: those that were fetched.
+        price_changes: what `compare_prices` returned.
 
     Returns:
-        One row per ticker and session; one whose prices did not move keeps its ``ingested_at``.
+        A function of the stored prices (None if there are none), because another job may store some
+        until these are saved. It returns the prices of `tickers` to store. A session whose prices
+        did not change keeps its ``ingested_at``.
     """
-    joined = _joined(fetched, stored)
-    kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(list(replaced)))
-    values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
-    first_seen = F.when(F.col("is_old") & ~F.col("moved"), F.col("old.ingested_at"))
-    merged = kept.select(
-        "ticker", "session", values.alias("values"), first_seen.alias("first_seen")
-    ).select(
-        "ticker",
-        "session",
-        *(F.col(f"values.{name}").alias(name) for name in _VALUES if name != "ingested_at"),
-        F.coalesce("first_seen", "values.ingested_at").alias("ingested_at"),
-    )
-    return merged.select(COLUMNS)
+    replaced = [finding.ticker for finding in price_changes if finding.rule == REPLACED]
+
+    def merge(stored: DataFrame | None) -> DataFrame:
+        if stored is None:
+            return fetched
+        joined = _joined(fetched, stored, tickers)
+        kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
+        values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
+        first_seen = F.when(F.col("is_old") & ~F.col("changed"), F.col("old.ingested_at"))
+        return (
+            kept.withColumns({"values": values, "first_seen": first_seen})
+            .select("ticker", "session", "values.*", "first_seen")
+            .withColumn("ingested_at", F.coalesce("first_seen", "ingested_at"))
+            .select(COLUMNS)
+        )
+
+    return merge
 
 
-def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:
+def _joined(fetched: DataFrame, stored: DataFrame, tickers: Sequence[str]) -> DataFrame:
     """Put the new and the old values of a ticker's session into one row."""
+    stored = stored.where(F.col("ticker").isin(list(tickers)))
     both = fetched.alias("new").join(stored.alias("old"), ["ticker", "session"], "full_outer")
     is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()
     return both.select(
@@ -81,35 +107,35 @@ def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:
         "session",
         is_new.alias("is_new"),
         is_old.alias("is_old"),
-        (is_new & is_old & _moved()).alias("moved"),
+        (is_new & is_old & _changed()).alias("changed"),
         F.struct(*(F.col(f"new.{name}") for name in _VALUES)).alias("new"),
         F.struct(*(F.col(f"old.{name}") for name in _VALUES)).alias("old"),
     )
 
 
-def _moved() -> Column:
-    """Whether a price of the two rows differs, or is there in one of them only."""
+def _changed() -> Column:
+    """Whether a price of the two rows differs, or is missing in only one of them."""
     condition = F.lit(False)
     for name in PRICES:
         new, old = F.col(f"new.{name}"), F.col(f"old.{name}")
-        differs = F.abs(new - old) > F.abs(old) * MOVED
+        differs = F.abs(new - old) > F.abs(old) * CHANGED
         condition = condition | F.coalesce(differs, new.isNull() != old.isNull())
     return condition
 
 
 def _facts(joined: DataFrame, start: str | None, end: str | None) -> DataFrame:
-    """Count, one row per ticker, what there is on the two sides."""
+    """Count what the two sides have, one row per ticker."""
     first, last = start or "0001-01-01", end or "9999-12-31"
-    asked_for = F.col("session").between(F.lit(first).cast("date"), F.lit(last).cast("date"))
+    requested = F.col("session").between(F.lit(first).cast("date"), F.lit(last).cast("date"))
     conditions = {
         "fetched": F.col("is_new"),
         "both": F.col("is_new") & F.col("is_old"),
-        "moved": F.col("moved"),
+        "changed": F.col("changed"),
         "only_stored": ~F.col("is_new"),
-        "lacking": ~F.col("is_new") & asked_for,
+        "lacking": ~F.col("is_new") & requested,
     }
     return joined.groupBy("ticker").agg(
-        *(F.count(F.when(condition, 1)).alias(name) for name, condition in conditions.items()),
+        *(F.count_if(condition).alias(name) for name, condition in conditions.items()),
         F.median(F.col("new.close") / F.col("old.close")).alias("factor"),
         F.max("new.source").alias("source"),
         F.collect_set("old.source").alias("sources"),
@@ -117,30 +143,30 @@ def _facts(joined: DataFrame, start: str | None, end: str | None) -> DataFrame:
 
 
 def _why_replaced(facts: dict[str, Any]) -> str:
-    """Why the stored history of a ticker does not go with the new one; empty when it does."""
+    """Why the stored history of a ticker does not fit the new one; empty when it does."""
     if others := sorted(set(facts["sources"]) - {facts["source"]}):
         return f"the stored history came from {', '.join(others)}"
-    moved, both, factor = facts["moved"], facts["both"], facts["factor"]
-    if moved > both / 2 and factor is not None and abs(factor - 1) > RESCALED:
-        return f"{moved} of {both} sessions moved by a factor of {factor:.4g} (a split?)"
+    changed, both, factor = facts["changed"], facts["both"], facts["factor"]
+    if changed > both / 2 and factor is not None and abs(factor - 1) > RESCALED:
+        return f"{changed} of {both} sessions changed by a factor of {factor:.4g} (a split?)"
     return ""
 
 
 def _findings(facts: dict[str, Any]) -> list[Finding]:
     if not facts["sources"]:
         return []
-    ticker, only_stored, moved = facts["ticker"], facts["only_stored"], facts["moved"]
+    ticker, only_stored, lacking = facts["ticker"], facts["only_stored"], facts["lacking"]
     rows = facts["fetched"] + only_stored
     if why := _why_replaced(facts):
         detail = f"{why}; replaced whole, {only_stored} stored sessions are dropped"
         return [Finding(ticker, REPLACED, rows, facts["fetched"], only_stored, detail)]
-    lacking, outside = facts["lacking"], only_stored - facts["lacking"]
-    kept = f"{facts['fetched'] - facts['both']} new; kept {outside} outside the range asked for"
+    kept = f"{facts['fetched'] - facts['both']} new; kept {only_stored - lacking} outside the range"
     if lacking:
         kept += f" and {lacking} inside it that the answer lacks"
     if not facts["both"]:
-        kept += "; none in common, so that the scale of the two could not be compared"
+        kept += "; none in common, so their scales could not be compared"
+    changed = "another price than stored, updated"
     return [
         Finding(ticker, "history kept", rows, rows, lacking, kept),
-        Finding(ticker, "history moved", rows, rows, moved, "another price than stored, updated"),
+        Finding(ticker, "prices changed", rows, rows, facts["changed"], changed),
     ]

@@ -1,8 +1,9 @@
 """Functions of the data_engineering pipeline."""
 
+import datetime as dt
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
@@ -13,33 +14,34 @@ from rich.console import Console
 from rich.progress import track
 
 from candlecast.errors import (
-    CandlecastError,
-    MissingTickersError,
-    RefusedError,
+    ContractError,
+    IngestError,
+    NotEnoughDataError,
+    Reason,
     SourceError,
-    TooLittleHistoryError,
-    UnknownTickerError,
 )
-from candlecast.features.split import sessions_needed, split_windows
-from candlecast.features.windows import Body, add_windows
-from candlecast.sources.checks import Finding, Source, as_date, check_sessions
-from candlecast.sources.merging import REPLACED, compare_history, merge_history
+from candlecast.sources.checks import Finding, Source, check_sessions
 
 logger = logging.getLogger(__name__)
+
+STOP_AFTER: dict[Reason, int] = {"rate limited": 1, "unavailable": 3, "unexpected answer": 3}
+"""After how many failures in a row no further ticker is requested, by the last one's reason."""
 
 
 @dataclass
 class FetchResult:
-    """What became of the tickers asked for, so far.
+    """What became of the requested tickers.
 
     Attributes:
-        findings: of each ticker that arrived and passed its checks, by ticker.
-        failed: why, of each ticker that did not, by ticker.
+        findings: what the checks found, by ticker that arrived.
+        failed: the reason, by ticker that is missing.
+        refused: the tickers of `failed` whose answer broke a contract or was unexpected.
         dates: the distinct session dates that arrived, sorted.
     """
 
     findings: dict[str, list[Finding]] = field(default_factory=dict)
-    failed: dict[str, CandlecastError] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
     dates: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([]))
 
 
@@ -49,170 +51,128 @@ def fetch_prices(
     start: str | None,
     end: str | None,
     max_missing_share: float,
-    allow_missing_tickers: bool,
-    window: int,
-    purge: int,
-    folds: int,
-    test_fraction: float,
-    min_training_sessions: int,
 ) -> Iterator[tuple[dict[str, pd.DataFrame], FetchResult]]:
     """Fetch and check one ticker after the other, so that only one is in memory.
 
-    A bar shows the progress on a terminal, else one line per ticker. No further ticker is asked for
-    when the source has had too many requests, or did not answer for three tickers in a row.
+    The other tickers are skipped when the source keeps failing, see `STOP_AFTER`. On a terminal
+    there is a progress bar, and a line per ticker after it; otherwise each line comes at once.
 
     Yields:
-        For each ticker that passed: its sessions (see `candlecast.sources.checks.check_sessions`;
-        the session a date) under a file name of its own, and what has arrived so far.
-
-    Raises:
-        RefusedError: an answer breaks a contract, and missing tickers are not allowed.
-        MissingTickersError: no ticker arrived.
-        TooLittleHistoryError: the sessions are too few to window, split and validate.
+        For each ticker that arrived, a file name and its prices (the columns of
+        `candlecast.sources.checks.COLUMNS`); in the end no file. Beside it, the result so far:
+        always the same object, which is complete in the end.
     """
-    fetch_result, in_a_row, stopped = FetchResult(), list[str](), ""
-    bar = sys.stderr.isatty()
+    first, last = (dt.date.fromisoformat(day) if day else None for day in (start, end))
+    result, failures, bar = FetchResult(), list[SourceError](), sys.stderr.isatty()
     for ticker in track(tickers, "Fetching", console=Console(stderr=True), disable=not bar):
+        if failures and len(failures) >= STOP_AFTER[failures[-1].reason]:
+            break
         try:
-            if stopped:
-                raise SourceError(stopped)
-            sessions = source(ticker, as_date(start), as_date(end))
-            checked, findings = check_sessions(ticker, sessions, max_missing_share, as_date(end))
-        except CandlecastError as error:
-            if isinstance(error, UnknownTickerError):
-                error.known = {*error.known, *tickers}
-            fetch_result.failed[ticker] = error.with_traceback(None)  # which would keep its frames
-            in_a_row = [*in_a_row, ticker] if error.patience else []
-            if error.patience and len(in_a_row) >= error.patience:
-                stopped = f"not asked for, since {', '.join(in_a_row)} failed"
+            sessions = source(ticker, first, last)
+            prices, findings = check_sessions(ticker, sessions, max_missing_share, first, last)
+        except (SourceError, ContractError) as error:
+            result.failed[ticker] = str(error)
+            if isinstance(error, ContractError) or error.reason == "unexpected answer":
+                result.refused.append(ticker)
+            if isinstance(error, SourceError) and error.reason in STOP_AFTER:
+                failures.append(error)
+            else:
+                failures.clear()
         else:
-            in_a_row = []
-            fetch_result.findings[ticker] = [_asked(ticker, checked, start, end), *findings]
-            fetch_result.dates = fetch_result.dates.union(pd.DatetimeIndex(checked["session"]))
-            yield {quote(ticker, safe=""): _for_spark(checked)}, fetch_result
+            failures.clear()
+            result.findings[ticker] = findings
+            result.dates = result.dates.union(pd.DatetimeIndex(prices["session"]))
+            yield {quote(ticker, safe=""): _for_spark(prices)}, result
         if not bar:
-            _tell(fetch_result, [ticker])
-    if bar:
-        _tell(fetch_result, tickers)
-    refused = [error for error in fetch_result.failed.values() if error.refuses]
-    if refused and not allow_missing_tickers:
-        raise RefusedError(refused, of=len(tickers))
-    if not fetch_result.findings:
-        raise MissingTickersError(fetch_result.failed, of=len(tickers))
-    if fetch_result.failed and not allow_missing_tickers:
-        return  # what came is stored, then tabulate_quality ends the run
-    needed = sessions_needed(window, purge, folds, test_fraction, min_training_sessions)
-    if len(fetch_result.dates) < needed:
-        raise TooLittleHistoryError(
-            len(fetch_result.dates),
-            needed,
-            window,
-            purge,
-            folds,
-            test_fraction,
-            min_training_sessions,
-        )
+            _log_ticker(ticker, result)
+    skipped = tickers[len(result.findings) + len(result.failed) :]
+    names = ", ".join(error.ticker for error in failures)
+    result.failed |= dict.fromkeys(skipped, f"skipped after {names} failed")
+    for ticker in tickers if bar else skipped:
+        _log_ticker(ticker, result)
+    yield {}, result
 
 
-def _asked(ticker: str, checked: pd.DataFrame, start: str | None, end: str | None) -> Finding:
-    """What was asked for, and where the answer ends if the end lies in the future."""
-    last, today = (f"{checked[name].max():%Y-%m-%d}" for name in ("session", "ingested_at"))
-    detail = f"{start or 'the first'} to {end or 'the last'}"
-    if end and last < end and today <= end:
-        detail += f", capped at {last}, the last session that has closed"
-    return Finding(ticker, "asked", len(checked), len(checked), len(checked), detail)
+def _for_spark(prices: pd.DataFrame) -> pd.DataFrame:
+    """Convert to types that Spark reads: sessions as dates, times in microseconds."""
+    days = prices["session"].astype("datetime64[s]").astype("date32[pyarrow]")
+    return prices.assign(session=days, ingested_at=prices["ingested_at"].dt.as_unit("us"))
 
 
-def _for_spark(checked: pd.DataFrame) -> pd.DataFrame:
-    """The same rows in types that Spark reads: sessions as dates, times in microseconds."""
-    days = checked["session"].astype("datetime64[s]").astype("date32[pyarrow]")
-    return checked.assign(session=days, ingested_at=checked["ingested_at"].dt.as_unit("us"))
+def _log_ticker(ticker: str, result: FetchResult) -> None:
+    if ticker in result.failed:
+        [reason, *_] = result.failed[ticker].splitlines()
+        logger.warning("  %-10s missing: %s", ticker, reason)
+        return
+    rules = {finding.rule: finding for finding in result.findings[ticker]}
+    logger.info(
+        "  %-10s %6d sessions, %s, %d missing; requested: %s",
+        ticker,
+        rules["stored"].found,
+        rules["stored"].detail,
+        rules["missing sessions"].found,
+        rules["requested"].detail,
+    )
 
 
-def _tell(fetch_result: FetchResult, tickers: Iterable[str]) -> None:
-    """Log one line per ticker: what was asked, what came, what is missing."""
-    for ticker in tickers:
-        if ticker in fetch_result.failed:
-            [why, *_] = str(fetch_result.failed[ticker]).splitlines()
-            logger.warning("  %-10s missing: %s", ticker, why)
-            continue
-        rules = {finding.rule: finding for finding in fetch_result.findings[ticker]}
-        logger.info(
-            "  %-10s %6d sessions, %s, %d absent; asked for %s",
-            ticker,
-            rules["stored"].found,
-            rules["stored"].detail,
-            rules["sessions absent"].found,
-            rules["asked"].detail,
-        )
-
-
-def compare_prices(
-    fetched: DataFrame,
-    stored_prices: DataFrame | None,
-    fetch_result: FetchResult,
-    start: str | None,
-    end: str | None,
-) -> list[Finding]:
-    """Compare fetched and stored prices; see `candlecast.sources.merging.compare_history`."""
-    if stored_prices is None:
-        return []
-    findings = compare_history(fetched, _arrived(stored_prices, fetch_result), start, end)
-    for finding in findings:
-        if finding.found:
-            logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
-    return findings
-
-
-def merge_prices(
-    fetched: DataFrame, fetch_result: FetchResult, history: list[Finding]
-) -> Callable[[DataFrame | None], DataFrame]:
-    """Merge fetched and stored prices; see `candlecast.sources.merging.merge_history`.
+def accept_tickers(
+    fetch_result: FetchResult, needed_sessions: int, allow_missing_tickers: bool
+) -> list[str]:
+    """Decide which of the fetched tickers are stored, before Spark starts.
 
     Returns:
-        A function of the stored prices, since another job may store some until these are saved. It
-        returns the sessions to store of the tickers that arrived in this run, one row per ticker
-        and session.
-    """
-    replaced = [finding.ticker for finding in history if finding.rule == REPLACED]
-
-    def merge(stored: DataFrame | None) -> DataFrame:
-        if stored is None:
-            return fetched
-        return merge_history(fetched, _arrived(stored, fetch_result), replaced)
-
-    return merge
-
-
-def _arrived(prices: DataFrame, fetch_result: FetchResult) -> DataFrame:
-    return prices.where(F.col("ticker").isin(list(fetch_result.findings)))
-
-
-def tabulate_quality(
-    fetch_result: FetchResult, history: list[Finding], allow_missing_tickers: bool
-) -> Iterator[pd.DataFrame]:
-    """Tabulate what was found in the prices; then end the run if a ticker is missing.
-
-    Yields:
-        One row per ticker and rule: ``rows_in``, ``rows_kept``, ``rows_dropped``, ``found`` (rows
-        or sessions that the rule is about) and ``detail``. A ticker that did not arrive has the one
-        rule ``missing``.
+        The tickers that arrived. If others are missing though they may not be, these are stored
+        all the same, and `require_all_tickers` ends the run.
 
     Raises:
-        MissingTickersError: a ticker did not arrive, and missing ones are not allowed. Prices and
-            quality are stored by then.
+        IngestError: no ticker arrived; or an answer was refused, and no ticker may be missing.
+        NotEnoughDataError: there are too few sessions to window, split and validate.
+    """
+    arrived, failed = list(fetch_result.findings), fetch_result.failed
+    if not arrived or (fetch_result.refused and not allow_missing_tickers):
+        raise IngestError(failed, of=len(arrived) + len(failed), stored=0)
+    found = len(fetch_result.dates)
+    if found < needed_sessions and (allow_missing_tickers or not failed):
+        raise NotEnoughDataError(
+            f"There are {found} session dates in all, and {needed_sessions} are needed for the "
+            "windows, the purges, the test set and the walk-forward folds. Nothing is stored. To "
+            "fix this, request a longer range, or lower window, purge, folds or "
+            "min_training_sessions.",
+            found,
+            needed_sessions,
+        )
+    return arrived
+
+
+def tabulate_quality(fetch_result: FetchResult, price_changes: list[Finding]) -> pd.DataFrame:
+    """Tabulate what was found in the prices.
+
+    Returns:
+        One row per ticker and rule: the attributes of `candlecast.sources.checks.Finding`, and
+        ``rows_dropped``. A ticker that did not arrive has the one rule ``missing``, with the
+        reason.
     """
     arrived = [finding for findings in fetch_result.findings.values() for finding in findings]
     missing = [
-        Finding(ticker, "missing", 0, 0, 0, str(error))
-        for ticker, error in fetch_result.failed.items()
+        Finding(ticker, "missing", 0, 0, 0, reason)
+        for ticker, reason in fetch_result.failed.items()
     ]
-    table = pd.DataFrame([asdict(finding) for finding in [*arrived, *history, *missing]])
-    yield table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
-    if fetch_result.failed and not allow_missing_tickers:
-        raise MissingTickersError(
-            fetch_result.failed, of=len(fetch_result.failed) + len(fetch_result.findings)
-        )
+    table = pd.DataFrame([asdict(finding) for finding in [*arrived, *price_changes, *missing]])
+    return table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
+
+
+def require_all_tickers(
+    prices: DataFrame, quality: pd.DataFrame, tickers: list[str], allow_missing_tickers: bool
+) -> None:
+    """End the run if a requested ticker is missing, once `prices` and `quality` are stored.
+
+    Raises:
+        IngestError: a ticker did not arrive, and none may be missing.
+    """
+    rows = quality[quality["ticker"].isin(tickers) & (quality["rule"] == "missing")]
+    failed = dict(zip(rows["ticker"], rows["detail"], strict=True))
+    if failed and not allow_missing_tickers:
+        raise IngestError(failed, of=len(tickers), stored=len(tickers) - len(failed))
 
 
 def select_prices(
@@ -222,35 +182,22 @@ def select_prices(
     start: str | None,
     end: str | None,
 ) -> DataFrame:
-    """Select the range asked for, of the tickers that arrived: one row per ticker and session.
+    """Select the requested range of the tickers that arrived: one row per ticker and session.
 
-    A ticker that `quality` calls missing takes no part, also when earlier runs stored sessions of
+    A ticker that `quality` lists as missing is left out, even if earlier runs stored sessions of
     it.
 
     Raises:
-        CandlecastError: a ticker was never asked for.
+        NotEnoughDataError: a ticker was never fetched.
     """
     if never := sorted(set(tickers) - set(quality["ticker"])):
-        raise CandlecastError(
-            f"Never fetched: {', '.join(never)}. To go on, fetch first: kedro run --tags ingest"
+        raise NotEnoughDataError(
+            f"Never fetched: {', '.join(never)}. To fix this, fetch them: kedro run --tags ingest"
         )
-    missing = set(quality.loc[quality["rule"] == "missing", "ticker"])
-    arrived = [ticker for ticker in tickers if ticker not in missing]
-    sessions = prices.where(F.col("ticker").isin(arrived))
+    missing = quality.loc[quality["rule"] == "missing", "ticker"]
+    selected = prices.where(F.col("ticker").isin(sorted(set(tickers) - set(missing))))
     if start:
-        sessions = sessions.where(F.col("session") >= F.lit(start).cast("date"))
+        selected = selected.where(F.col("session") >= F.lit(start).cast("date"))
     if end:
-        sessions = sessions.where(F.col("session") <= F.lit(end).cast("date"))
-    return sessions
-
-
-def make_windows(sessions: DataFrame, window: int, body: Body) -> DataFrame:
-    """Make windows of the sessions; see `candlecast.features.windows.add_windows`."""
-    return add_windows(sessions, window, body)
-
-
-def split_by_date(
-    windows: DataFrame, test_fraction: float, purge: int
-) -> tuple[DataFrame, DataFrame]:
-    """Train and test, apart by date and purge; see `candlecast.features.split.split_windows`."""
-    return split_windows(windows, test_fraction, purge)
+        selected = selected.where(F.col("session") <= F.lit(end).cast("date"))
+    return selected

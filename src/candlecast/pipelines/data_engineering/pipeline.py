@@ -3,19 +3,23 @@
 from kedro.pipeline import Pipeline, node
 
 from candlecast.features.audit import audit_leakage
+from candlecast.features.split import count_needed_sessions, split_by_date
+from candlecast.features.windows import make_windows
 from candlecast.pipelines.data_engineering.nodes import (
-    compare_prices,
+    accept_tickers,
     fetch_prices,
-    make_windows,
-    merge_prices,
+    require_all_tickers,
     select_prices,
-    split_by_date,
     tabulate_quality,
 )
+from candlecast.sources.merging import compare_prices, merge_prices
 
 
 def create_pipeline() -> Pipeline:
-    """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``)."""
+    """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``).
+
+    The tag ``prices`` marks what a forecast needs as well: all nodes up to `selected_prices`.
+    """
     ingest = [
         node(
             fetch_prices,
@@ -25,72 +29,117 @@ def create_pipeline() -> Pipeline:
                 "start": "params:start",
                 "end": "params:end",
                 "max_missing_share": "params:max_missing_share",
-                "allow_missing_tickers": "params:allow_missing_tickers",
+            },
+            ["fetched@pandas", "fetch_result"],
+            name="fetch_prices",
+        ),
+        node(
+            count_needed_sessions,
+            {
                 "window": "params:window",
                 "purge": "params:purge",
                 "folds": "params:folds",
                 "test_fraction": "params:test_fraction",
                 "min_training_sessions": "params:min_training_sessions",
             },
-            ["fetched@pandas", "fetch_result"],
-            name="fetch_prices",
+            "needed_sessions",
+            name="count_needed_sessions",
+        ),
+        node(
+            accept_tickers,
+            {
+                "fetch_result": "fetch_result",
+                "needed_sessions": "needed_sessions",
+                "allow_missing_tickers": "params:allow_missing_tickers",
+            },
+            "accepted_tickers",
+            name="accept_tickers",
         ),
         node(
             compare_prices,
             {
                 "fetched": "fetched@spark",
                 "stored_prices": "stored_prices",
-                "fetch_result": "fetch_result",
+                "tickers": "accepted_tickers",
                 "start": "params:start",
                 "end": "params:end",
             },
-            "history",
+            "price_changes",
             name="compare_prices",
         ),
         node(
             merge_prices,
-            ["fetched@spark", "fetch_result", "history"],
+            {
+                "fetched": "fetched@spark",
+                "tickers": "accepted_tickers",
+                "price_changes": "price_changes",
+            },
             "prices",
             name="merge_prices",
         ),
         node(
             tabulate_quality,
-            ["fetch_result", "history", "params:allow_missing_tickers"],
+            ["fetch_result", "price_changes"],
             "quality",
             name="tabulate_quality",
         ),
+        node(
+            require_all_tickers,
+            {
+                "prices": "prices",
+                "quality": "quality",
+                "tickers": "params:tickers",
+                "allow_missing_tickers": "params:allow_missing_tickers",
+            },
+            None,
+            name="require_all_tickers",
+        ),
     ]
+    select = node(
+        select_prices,
+        {
+            "prices": "prices",
+            "quality": "quality",
+            "tickers": "params:tickers",
+            "start": "params:start",
+            "end": "params:end",
+        },
+        "selected_prices",
+        name="select_prices",
+    )
     preprocess = [
         node(
-            select_prices,
-            ["prices", "quality", "params:tickers", "params:start", "params:end"],
-            "sessions",
-            name="select_prices",
-        ),
-        node(
             make_windows,
-            ["sessions", "params:window", "params:body"],
+            {"prices": "selected_prices", "window": "params:window", "body": "params:body"},
             "windows",
             name="make_windows",
         ),
         node(
             split_by_date,
-            ["windows", "params:test_fraction", "params:purge"],
+            {
+                "windows": "windows",
+                "test_fraction": "params:test_fraction",
+                "purge": "params:purge",
+            },
             ["train@spark", "test@spark"],
             name="split_by_date",
         ),
         node(
             audit_leakage,
-            [
-                "sessions",
-                "train@spark",
-                "test@spark",
-                "params:window",
-                "params:body",
-                "params:purge",
-            ],
+            {
+                "prices": "selected_prices",
+                "train": "train@spark",
+                "test": "test@spark",
+                "window": "params:window",
+                "body": "params:body",
+                "purge": "params:purge",
+            },
             "leakage_audit",
             name="audit_leakage",
         ),
     ]
-    return Pipeline(ingest, tags="ingest") + Pipeline(preprocess, tags="preprocess")
+    return (
+        Pipeline(ingest, tags=["ingest", "prices"])
+        + Pipeline([select], tags=["preprocess", "prices"])
+        + Pipeline(preprocess, tags="preprocess")
+    )

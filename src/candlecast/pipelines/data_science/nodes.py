@@ -1,7 +1,6 @@
 """Functions of the data_science pipeline.
 
-Frames of windows are as `candlecast.features.windows.add_windows` makes them, in any order of their
-rows.
+Frames of windows have the columns of `candlecast.features.windows`, in any order of their rows.
 """
 
 from typing import Any
@@ -18,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from candlecast.evaluation.drift import profile
 from candlecast.evaluation.metrics import log_losses
-from candlecast.features.windows import Body, add_windows
+from candlecast.features.windows import Body, make_windows
+from candlecast.frames import to_pandas
 from candlecast.models.forests import (
     Floats,
     features,
@@ -181,13 +181,12 @@ def predict_champion(
     if champion is None:
         none = pd.array([pd.NA] * len(rows), "Int32")
         return rows.assign(champion=np.nan, champion_version=none)
-    windows = add_windows(
+    windows = make_windows(
         prices.where(F.col("ticker").isin(sorted(test["ticker"].unique()))),
         champion.window,
         champion.body,
     ).where(F.col("session") > F.lit(champion.last_trained).cast("date"))
-    seen = windows.select("ticker", "session", *champion.features).toArrow()
-    scored = seen.to_pandas(date_as_object=False)
+    scored = to_pandas(windows.select("ticker", "session", *champion.features))
     scores = scored[["ticker", "session"]].assign(champion=probabilities(champion.model, scored))
     rows = rows.merge(scores, on=["ticker", "session"], how="left")
     return rows.assign(champion_version=pd.array([champion.version] * len(rows), "Int32"))

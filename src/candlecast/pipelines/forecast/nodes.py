@@ -21,7 +21,8 @@ from candlecast.errors import CandlecastError
 from candlecast.evaluation.drift import measure_drift
 from candlecast.evaluation.metrics import HARD_BASELINES, compute_metrics
 from candlecast.evaluation.significance import calibration, intervals
-from candlecast.features.windows import add_windows, candle_body, newest_windows
+from candlecast.features.windows import candle_body, make_windows, newest_windows
+from candlecast.frames import to_pandas
 from candlecast.models.prediction import predict_windows
 from candlecast.registry.entities import Champion
 from candlecast.reporting import figures
@@ -78,22 +79,21 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     }
 
 
-def predict_newest(sessions: DataFrame, champion: Champion) -> pd.DataFrame:
+def predict_newest(selected_prices: DataFrame, champion: Champion) -> pd.DataFrame:
     """Score the newest window of each ticker, as the champion sees it, where the prices are.
 
     Returns:
         One row per ticker: ``ticker``, ``last_session``, ``previous_day`` and ``probability``. A
         ticker whose newest window is void has none.
     """
-    windows = newest_windows(sessions, champion.window, champion.body)
+    windows = newest_windows(selected_prices, champion.window, champion.body)
     scored = predict_windows(champion.model, windows, champion.features).select(
         "ticker",
         "last_session",
         (F.col(champion.features[0]) > 0).cast("byte").alias("previous_day"),
         "probability",
     )
-    frame: pd.DataFrame = scored.toArrow().to_pandas(date_as_object=False)
-    return frame.sort_values("ticker", ignore_index=True)
+    return to_pandas(scored).sort_values("ticker", ignore_index=True)
 
 
 def make_forecasts(
@@ -200,24 +200,22 @@ def _outcomes(prices: DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
         )
         .dropna()
     )
-    frame: pd.DataFrame = rows.toArrow().to_pandas(date_as_object=False)
+    frame = to_pandas(rows)
     return frame.assign(up=(frame["delta"] > 0).astype("Int8"))
 
 
 def measure_input_drift(
-    sessions: DataFrame, champion: Champion, monitoring: dict[str, Any]
+    selected_prices: DataFrame, champion: Champion, monitoring: dict[str, Any]
 ) -> dict[str, Any]:
     """Compare the windows that the champion has not known with those that it was trained on.
 
     Returns:
         See `candlecast.evaluation.drift.measure_drift`.
     """
-    new = add_windows(sessions, champion.window, champion.body).where(
+    new = make_windows(selected_prices, champion.window, champion.body).where(
         F.col("session") > F.lit(champion.last_known).cast("date")
     )
-    frame: pd.DataFrame = (
-        new.select("session", "up", *champion.features).toArrow().to_pandas(date_as_object=False)
-    )
+    frame = to_pandas(new.select("session", "up", *champion.features))
     return measure_drift(
         champion.profile, frame, monitoring["max_psi"], monitoring["max_share_up_shift"]
     )

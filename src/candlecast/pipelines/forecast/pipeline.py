@@ -13,13 +13,10 @@ from candlecast.pipelines.forecast.nodes import (
     write_track_record,
 )
 
-SHARED = (*("fetch_prices", "compare_prices", "merge_prices", "tabulate_quality", "select_prices"),)
-"""Nodes of data_engineering: prices are fetched again, and checked as for training."""
-
 
 def create_pipeline() -> Pipeline:
     """Fetch prices, forecast each ticker's next session, fill in outcomes, judge the champion."""
-    prices = data_engineering.create_pipeline().only_nodes(*SHARED)
+    prices = data_engineering.create_pipeline().only_nodes_with_tags("prices")
     return prices + Pipeline(
         [
             node(
@@ -30,7 +27,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 predict_newest,
-                ["sessions", "champion"],
+                ["selected_prices", "champion"],
                 "newest_predictions",
                 name="predict_newest",
             ),
@@ -54,7 +51,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 measure_input_drift,
-                ["sessions", "champion", "params:monitoring"],
+                ["selected_prices", "champion", "params:monitoring"],
                 "drift",
                 name="measure_input_drift",
             ),

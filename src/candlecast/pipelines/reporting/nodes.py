@@ -206,7 +206,7 @@ def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
         rows_kept=("rows_kept", "min"),
         rows_dropped=("rows_dropped", "max"),
     )
-    rules = quality[~quality["rule"].isin(["asked", "requested", "stored"])]
+    rules = quality[~quality["rule"].isin(["requested", "stored"])]
     found = rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
     return rows.join(found).reset_index().to_dict("records")
 

@@ -1,11 +1,11 @@
-"""What becomes of stored sessions when new ones arrive: one merge, a ticker a case."""
+"""What becomes of stored sessions when new ones arrive: one merge, one case per ticker."""
 
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from candlecast.sources.checks import Finding
-from candlecast.sources.merging import REPLACED, compare_history, merge_history
+from candlecast.sources.merging import compare_prices, merge_prices
 
 SCHEMA = (
     "ticker string, session date, open double, high double, low double, close double, "
@@ -64,10 +64,10 @@ Merged = tuple[dict[str, dict[int, tuple[float | None, str]]], dict[tuple[str, s
 def merged(spark: SparkSession) -> Merged:
     """By ticker and day: the close, and which ingestion it came with; and the findings."""
     fetched, stored = table(spark, FETCHED[::-1], NEW), table(spark, STORED, OLD)
-    findings = compare_history(fetched, stored, start="2022-01-04", end=None)
-    replaced = [finding.ticker for finding in findings if finding.rule == REPLACED]
-    assert replaced == ["OTHER", "SPLIT"]
-    frame = merge_history(fetched, stored, replaced)
+    tickers = sorted({row[0] for row in FETCHED})
+    stored = stored.unionByName(table(spark, [("ELSE", 3, 10.0, "yahoo")], OLD))
+    findings = compare_prices(fetched, stored, tickers, start="2022-01-04", end=None)
+    frame = merge_prices(fetched, tickers, findings)(stored)
     rows: dict[str, dict[int, tuple[float | None, str]]] = {}
     for row in frame.orderBy("ticker", "session").collect():
         age = "old" if row["ingested_at"] == OLD.to_pydatetime() else "new"
@@ -89,12 +89,12 @@ def test_sessions_that_were_not_fetched_stay(merged: Merged) -> None:
         rows_in=4,
         rows_kept=4,
         found=1,
-        detail="1 new; kept 1 outside the range asked for and 1 inside it that the answer lacks",
+        detail="1 new; kept 1 outside the range and 1 inside it that the answer lacks",
     )
-    assert findings["KEPT", "history moved"].found == 0
+    assert findings["KEPT", "prices changed"].found == 0
 
 
-def test_fault_16_price_that_moved_is_updated_and_counted(merged: Merged) -> None:
+def test_fault_16_price_that_changed_is_updated_and_counted(merged: Merged) -> None:
     rows, findings = merged
     assert rows["MOVED"] == {
         3: (10.0, "old"),
@@ -102,13 +102,13 @@ def test_fault_16_price_that_moved_is_updated_and_counted(merged: Merged) -> Non
         5: (10.01, "new"),
         6: (10.0, "new"),
     }
-    assert findings["MOVED", "history moved"].found == 1
+    assert findings["MOVED", "prices changed"].found == 1
 
 
 def test_fault_16_one_small_change_in_a_short_answer_is_no_split(merged: Merged) -> None:
     rows, findings = merged
     assert rows["ONCE"] == {3: (10.0, "old"), 4: (10.0, "old"), 5: (10.02, "new")}
-    assert findings["ONCE", "history moved"].found == 1
+    assert findings["ONCE", "prices changed"].found == 1
 
 
 def test_fault_15_split_drops_stored_sessions_of_the_old_scale(merged: Merged) -> None:
@@ -120,7 +120,7 @@ def test_fault_15_split_drops_stored_sessions_of_the_old_scale(merged: Merged) -
         rows_in=4,
         rows_kept=2,
         found=2,
-        detail="2 of 2 sessions moved by a factor of 0.5 (a split?); replaced whole, 2 stored "
+        detail="2 of 2 sessions changed by a factor of 0.5 (a split?); replaced whole, 2 stored "
         "sessions are dropped",
     )
 
@@ -133,21 +133,33 @@ def test_history_of_another_source_is_replaced_whole(merged: Merged) -> None:
     )
 
 
-def test_histories_without_a_common_session_are_said_not_to_be_compared(merged: Merged) -> None:
+def test_histories_without_a_common_session_are_not_compared(merged: Merged) -> None:
     rows, findings = merged
     assert sorted(rows["APART"]) == [3, 4, 6]
     assert findings["APART", "history kept"].detail.endswith(
-        "none in common, so that the scale of the two could not be compared"
+        "none in common, so their scales could not be compared"
     )
 
 
 def test_missing_prices_on_both_sides_are_equal_and_on_one_side_are_not(merged: Merged) -> None:
     rows, findings = merged
     assert rows["VOID"] == {5: (None, "old"), 6: (None, "new")}
-    assert findings["VOID", "history moved"].found == 1
+    assert findings["VOID", "prices changed"].found == 1
 
 
 def test_ticker_that_was_not_stored_has_no_finding(merged: Merged) -> None:
     rows, findings = merged
     assert sorted(rows) == ["APART", "FRESH", "KEPT", "MOVED", "ONCE", "OTHER", "SPLIT", "VOID"]
     assert {ticker for ticker, _ in findings} == set(rows) - {"FRESH"}
+
+
+def test_tickers_of_other_runs_stay_out_of_it(merged: Merged) -> None:
+    rows, findings = merged
+    assert "ELSE" not in rows
+    assert "ELSE" not in {ticker for ticker, _ in findings}
+
+
+def test_first_run_stores_what_it_fetched(spark: SparkSession) -> None:
+    fetched = table(spark, FETCHED, NEW)
+    assert compare_prices(fetched, None, ["KEPT"], start=None, end=None) == []
+    assert merge_prices(fetched, ["KEPT"], [])(None) is fetched
