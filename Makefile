@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages
 READY := $(VENV)/.ready
 # A worker per core, each with a Spark of its own (2 GB): no more than four.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
@@ -20,7 +21,7 @@ test: $(READY) ## the tests but the slow ones, on every core (TEST="-k windows" 
 test-all: test ## those, then the slow ones: both kinds of Databricks sessions, the gate's rates, the benchmarks
 	$(BIN)/pytest $(PARALLEL) -m slow
 
-lint: $(READY) ## the linter, the format, the types, the imports, the workflows' security
+lint: $(PACKAGES) ## the linter, the format, the types, the imports, the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,13 +31,13 @@ lint: $(READY) ## the linter, the format, the types, the imports, the workflows'
 workflows: ## the linter of the GitHub workflows (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-viz: $(READY) ## the pipelines as a graph, in a browser
+viz: $(PACKAGES) ## the pipelines as a graph, in a browser
 	$(BIN)/kedro viz run
 
 bench: $(READY) ## speed against peers, in this same environment
 	$(BIN)/python benchmarks/bench.py
 
-package: $(READY) ## the wheel, in dist/
+package: $(PACKAGES) ## the wheel, in dist/
 	@sh scripts/wheel.sh $(BIN)/python
 	@ls dist/*.whl
 
@@ -48,13 +49,17 @@ lock: ## resolve pyproject.toml again into both lock files (needs uv)
 clean: ## remove the environment and what runs wrote; the sample stays
 	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
-# The environment: the locked packages, this project, a Java for Spark, Delta's two jars.
-$(READY): requirements.lock pyproject.toml scripts/system.sh
+# The environment: the locked packages and this project; what runs need beside them is a Java for
+# Spark and Delta's two jars.
+$(PACKAGES): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY): $(PACKAGES) scripts/system.sh
 	@sh scripts/system.sh java
 	$(BIN)/python -m candlecast.runtime.spark
 	@touch $@

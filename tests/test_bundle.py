@@ -24,7 +24,6 @@ import candlecast
 from candlecast import settings
 from candlecast.__main__ import read_options
 from candlecast.parameters import check_parameters
-from candlecast.pipeline_registry import register_pipelines
 from conftest import ROOT
 
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
@@ -308,8 +307,7 @@ def test_tasks_run_the_entry_point_of_this_package():
         assert callable(entry.load())
 
 
-def test_tags_and_pipelines_of_tasks_are_the_project_s():
-    pipelines = register_pipelines()
+def test_tags_and_pipelines_of_tasks_are_the_project_s(pipelines):
     chosen = []
     for name, task in WHEELS:
         options = read_options(run_command, argv(name, task)).params
