@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages
 READY := $(VENV)/.ready
 # One worker per core, at most four: each starts its own Spark (2 GB).
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
@@ -20,7 +21,7 @@ test: $(READY) ## run all but the slow tests, on every core (TEST="-k windows" a
 test-all: test ## run all tests, also the slow ones: Databricks sessions, gate calibration, benchmarks
 	$(BIN)/pytest $(PARALLEL) -m slow
 
-lint: $(READY) ## check style, format, types, imports and the workflows' security
+lint: $(PACKAGES) ## check style, format, types, imports and the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,13 +31,13 @@ lint: $(READY) ## check style, format, types, imports and the workflows' securit
 workflows: ## lint the GitHub workflows (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-viz: $(READY) ## show the pipelines as a graph in a browser
+viz: $(PACKAGES) ## show the pipelines as a graph in a browser
 	$(BIN)/kedro viz run
 
 bench: $(READY) ## measure speed against peers in this environment
 	$(BIN)/python benchmarks/bench.py
 
-package: $(READY) ## build the wheel in dist/
+package: $(PACKAGES) ## build the wheel in dist/
 	@sh scripts/wheel.sh $(BIN)/python
 	@ls dist/*.whl
 
@@ -48,13 +49,17 @@ lock: ## update both lock files from pyproject.toml (needs uv)
 clean: ## remove the environment and all output of runs; keep the sample
 	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
-# The environment: the locked packages, this project, Java for Spark, Delta's two jars.
-$(READY): requirements.lock pyproject.toml scripts/system.sh
+# The environment: the locked packages and this project; runs also need Java for Spark and Delta's
+# two jars.
+$(PACKAGES): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Choose another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY): $(PACKAGES) scripts/system.sh
 	@sh scripts/system.sh java
 	$(BIN)/python -m candlecast.runtime.spark
 	@touch $@

@@ -3,6 +3,7 @@
 Nothing is written into the checkout: every run has a data root of its own in a temporary folder.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -25,8 +26,10 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 from kedro.config import OmegaConfigLoader  # noqa: E402
+from kedro.framework import project as kedro_project  # noqa: E402
 from kedro.framework.session import KedroSession  # noqa: E402
 from kedro.framework.startup import bootstrap_project  # noqa: E402
+from kedro.pipeline import Pipeline  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
@@ -85,15 +88,19 @@ def run_session(
 ) -> dict[str, Any]:
     """Run pipelines in this process, as ``kedro run`` would.
 
-    What is not an option of the session's run is a parameter.
+    What is not an option of the session's run is a parameter. kedro-viz writes into the project
+    around the working folder: here there is none.
     """
     bootstrap_project(ROOT)
-    with KedroSession.create(
-        project_path=ROOT,
-        env=env,
-        conf_source=conf_source and str(conf_source),
-        runtime_params={"data_root": str(data_root), **parameters},
-    ) as session:
+    with (
+        contextlib.chdir(data_root.parent),
+        KedroSession.create(
+            project_path=ROOT,
+            env=env,
+            conf_source=conf_source and str(conf_source),
+            runtime_params={"data_root": str(data_root), **parameters},
+        ) as session,
+    ):
         try:
             return session.run(pipeline_names=pipeline_names, tags=tags, node_names=node_names)
         finally:
@@ -190,6 +197,13 @@ def copy_root(source: Path, target: Path) -> Path:
 def stored(trained: Path, tmp_path: Path) -> Path:
     """The data root of `run`, as a copy of the trained one."""
     return copy_root(trained, tmp_path / "data")
+
+
+@pytest.fixture
+def pipelines() -> dict[str, Pipeline]:
+    """The project's pipelines by name."""
+    kedro_project.configure_project("candlecast")
+    return dict(kedro_project.pipelines)
 
 
 def loader(env: str) -> OmegaConfigLoader:

@@ -24,7 +24,6 @@ import candlecast
 from candlecast import settings
 from candlecast.__main__ import read_options
 from candlecast.parameters import check_parameters
-from candlecast.pipeline_registry import register_pipelines
 from conftest import ROOT
 
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
@@ -260,8 +259,8 @@ def test_each_task_depends_on_the_one_before(name):
     assert needs == [[], *([key] for key in keys[:-1])]
 
 
-def test_the_training_tasks_follow_the_data():
-    pipeline = register_pipelines()["__default__"]
+def test_the_training_tasks_follow_the_data(pipelines):
+    pipeline = pipelines["__default__"]
     written: set[str] = set()
     for task in JOBS["train"]["tasks"]:
         stage = pipeline.only_nodes_with_tags(task["task_key"])
@@ -306,8 +305,7 @@ def test_tasks_run_this_package_s_entry_point():
         assert callable(entry.load())
 
 
-def test_tasks_select_existing_tags_and_pipelines():
-    pipelines = register_pipelines()
+def test_tasks_select_existing_tags_and_pipelines(pipelines):
     selected = []
     for name, task in WHEELS:
         options = read_options(run_command, arguments_of(name, task)).params

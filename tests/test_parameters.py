@@ -1,12 +1,16 @@
-"""Parameters are refused before anything runs: what was asked, what came, what was meant."""
+"""Parameters: refused before anything runs, typed in nodes, recorded once per candidate."""
 
 import datetime as dt
 from typing import Any
 
 import pytest
+from kedro.pipeline import Pipeline, node
+from mlflow.tracking import MlflowClient
 
-from candlecast.parameters import ParameterError, check_parameters
-from conftest import loader
+from candlecast import pipeline_registry
+from candlecast.errors import IncompatibleRunError, ParameterError
+from candlecast.parameters import Gate, check_parameters
+from conftest import loader, run_session
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +20,14 @@ def committed() -> dict[str, Any]:
 
 
 def faults(given: dict[str, Any]) -> dict[str, str]:
-    """What is said of each parameter that is refused, by its name."""
+    """What is wrong with each parameter that is refused, by its name."""
     with pytest.raises(ParameterError) as caught:
         check_parameters(given)
-    _, *lines = str(caught.value).splitlines()
-    return dict(line.strip().split(": ", 1) for line in lines)
+    assert all(name in str(caught.value) for name in caught.value.faults)
+    return caught.value.faults
 
 
-def said(given: dict[str, Any], key: str, *words: object) -> None:
+def refused(given: dict[str, Any], key: str, *words: object) -> None:
     """Assert that this parameter alone is refused, and that the message holds the words."""
     found = faults(given)
     assert list(found) == [key]
@@ -31,7 +35,8 @@ def said(given: dict[str, Any], key: str, *words: object) -> None:
 
 
 def test_committed_parameters_are_good_and_come_back_equal(committed):
-    assert check_parameters(committed) == committed
+    now = "2026-11-24T12:00:00+00:00"
+    assert check_parameters(committed | {"now": now}) == committed | {"now": now}
 
 
 # --- Row 2: dates ---------------------------------------------------------------------------------
@@ -39,7 +44,7 @@ def test_committed_parameters_are_good_and_come_back_equal(committed):
 
 @pytest.mark.parametrize("end", ["2014-12-31", "2015-01-01"])
 def test_fault_02_reversed_or_equal_dates(committed, end):
-    said({**committed, "start": "2015-01-01", "end": end}, "end", "'2015-01-01'", repr(end))
+    refused({**committed, "start": "2015-01-01", "end": end}, "end", "'2015-01-01'", repr(end))
 
 
 @pytest.mark.parametrize(
@@ -47,8 +52,8 @@ def test_fault_02_reversed_or_equal_dates(committed, end):
 )
 def test_fault_02_unparsable_dates(committed, date):
     good = {**committed, "start": "2010-01-01", "end": "2016-01-01"}
-    said({**good, "start": date}, "start", "YYYY-MM-DD", repr(date), "'2016-01-01'")
-    said({**good, "end": date}, "end", "YYYY-MM-DD", repr(date), "'2010-01-01'")
+    refused({**good, "start": date}, "start", "YYYY-MM-DD", repr(date), "'2016-01-01'")
+    refused({**good, "end": date}, "end", "YYYY-MM-DD", repr(date), "'2010-01-01'")
 
 
 @pytest.mark.parametrize("blank", [None, "", "  "])
@@ -70,8 +75,8 @@ def test_fault_02_both_dates_unparsable(committed):
     [(None, None), ("2015-01-01", None), (None, "2015-01-01"), ("2015-01-01", "2015-01-02")],
 )
 def test_dates_in_order_are_good(committed, start, end):
-    dates = {"start": start, "end": end}
-    assert check_parameters({**committed, **dates}) == {**committed, **dates}
+    checked = check_parameters({**committed, "start": start, "end": end})
+    assert (checked["start"], checked["end"]) == (start, end)
 
 
 # --- Row 3: the future ----------------------------------------------------------------------------
@@ -80,11 +85,31 @@ def test_dates_in_order_are_good(committed, start, end):
 def test_fault_03_start_in_the_future(committed):
     today = dt.datetime.now(dt.UTC).date()
     future = (today + dt.timedelta(days=3)).isoformat()
-    said({**committed, "start": future, "end": None}, "start", f"today is {today}", repr(future))
+    refused({**committed, "start": future, "end": None}, "start", f"today is {today}", repr(future))
 
 
 def test_fault_03_end_in_the_future_is_left_to_the_source(committed):
     assert check_parameters({**committed, "end": "2999-12-31"})["end"] == "2999-12-31"
+
+
+# --- The time -------------------------------------------------------------------------------------
+
+
+def test_now_is_the_time_of_utc_to_the_second(committed):
+    now = dt.datetime.fromisoformat(check_parameters(committed)["now"])
+    assert now.tzinfo == dt.UTC
+    assert now.microsecond == 0
+    assert abs(dt.datetime.now(dt.UTC) - now) < dt.timedelta(minutes=1)
+    checked = check_parameters(committed | {"now": "2026-11-24T12:00:00Z"})
+    assert checked["now"] == "2026-11-24T12:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "now",
+    ["noon", "2026-11-24T12:00:00", "2026-11-24T12:00:00+01:00", "2026-11-24T12:00:00.5Z", 5],
+)
+def test_now_of_no_or_another_time_zone_is_refused(committed, now):
+    refused(committed | {"now": now}, "now", "UTC", now)
 
 
 # --- Row 28: the configuration --------------------------------------------------------------------
@@ -108,7 +133,7 @@ def test_fault_28_unknown_key(committed, key, near):
 
 def test_fault_28_unknown_key_of_a_group(committed):
     gate = {**committed["gate"], "treshold": 0.1}
-    said({**committed, "gate": gate}, "gate.treshold", "gate.threshold")
+    refused({**committed, "gate": gate}, "gate.treshold", "gate.threshold")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +156,7 @@ def test_fault_28_unknown_key_of_a_group(committed):
     ],
 )
 def test_fault_28_wrong_type_or_value(committed, key, value, words):
-    said({**committed, key: value}, key, words, repr(value))
+    refused({**committed, key: value}, key, words, repr(value))
 
 
 def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
@@ -142,7 +167,7 @@ def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
 
 def test_fault_28_missing_key(committed):
     given = {key: value for key, value in committed.items() if key != "seed"}
-    said(given, "seed", "missing")
+    refused(given, "seed", "missing")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +181,7 @@ def test_tickers_as_one_text(committed, tickers):
 
 @pytest.mark.parametrize("tickers", ["", " ", []])
 def test_no_tickers(committed, tickers):
-    said({**committed, "tickers": tickers}, "tickers", "at least one", repr(tickers))
+    refused({**committed, "tickers": tickers}, "tickers", "at least one", repr(tickers))
 
 
 def test_candidate_of_digits_is_text(committed):
@@ -165,7 +190,7 @@ def test_candidate_of_digits_is_text(committed):
 
 @pytest.mark.parametrize("key", ["candidate", "git_commit"])
 def test_what_reads_as_a_fraction_is_refused_as_text(committed, key):
-    said({**committed, key: 1.1}, key, "number", "quotes", 1.1)
+    refused({**committed, key: 1.1}, key, "number", "quotes", 1.1)
 
 
 def test_all_faults_in_one_message(committed):
@@ -212,4 +237,49 @@ def test_a_group_s_values_as_texts(committed):
 
 @pytest.mark.parametrize("text", ["ten", "1.5", "", "010", "[1]"])
 def test_a_text_that_is_no_whole_number(committed, text):
-    said(committed | {"folds": text}, "folds", text)
+    refused(committed | {"folds": text}, "folds", text)
+
+
+# --- In nodes and in MLflow -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def probe(monkeypatch, tmp_path):
+    """Run a pipeline of one node that returns its parameters; its MLflow run comes with them."""
+
+    def look(gate: Gate, tickers: list[str]) -> tuple[Gate, list[str]]:
+        return gate, tickers
+
+    names = {"gate": "params:gate", "tickers": "params:tickers"}
+    pipeline = Pipeline([node(look, names, "seen", name="look")])
+    monkeypatch.setattr(pipeline_registry, "register_pipelines", lambda: {"__default__": pipeline})
+
+    def go(**given):
+        seen = run_session(tmp_path / "data", **given)["seen"].load()
+        return *seen, tracked()
+
+    def tracked():
+        [run] = MlflowClient(f"sqlite:///{tmp_path}/data/mlflow/mlflow.db").search_runs(["1"])
+        return run
+
+    go.tracked = tracked
+    return go
+
+
+def test_a_node_gets_a_group_as_its_type_and_mlflow_its_values(probe, committed):
+    gate, _, run = probe(gate={"threshold": "0.1"})  # as --set gate.threshold=0.1 gives it
+    assert gate == Gate(**committed["gate"] | {"threshold": 0.1})
+    recorded = {f"gate.{name}": str(value) for name, value in gate.model_dump().items()}
+    assert run.data.params == recorded | {"tickers": "AAPL FB GOOG IBM MSFT"}
+
+
+def test_a_candidate_keeps_its_parameters_also_thousands_of_tickers(probe):
+    many = [f"T{number:04d}" for number in range(5000)]
+    _, tickers, run = probe(candidate="many", tickers=many)
+    assert tickers == many
+    assert "5000" in run.data.params["tickers"]
+    with pytest.raises(IncompatibleRunError) as caught:
+        probe(candidate="many", tickers=[*many[:-1], "LAST"])
+    assert list(caught.value.differences) == ["tickers"]
+    assert probe.tracked().info.status == "FINISHED"  # as it was
+    probe(candidate="many", tickers=many)

@@ -1,28 +1,22 @@
-"""The project holds together: nothing declared is unused, and layers keep to themselves."""
+"""The project holds together: nothing declared is unused, and a name means one thing."""
 
-import ast
 import importlib.util
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from bokeh_sampledata import package_path
-from kedro.pipeline import Pipeline
 
 from candlecast.parameters import Group, Parameters
-from candlecast.pipeline_registry import register_pipelines
+from candlecast.runtime.hooks import provenance
 from conftest import ROOT, loader
 
-SOURCE = ROOT / "src/candlecast"
 BASE = ROOT / "conf/base"
-NEVER_BY_DEFAULT = {"registration", "rollback", "forecast"}
-
-
-@pytest.fixture(scope="module")
-def pipelines() -> dict[str, Pipeline]:
-    return register_pipelines()
+ENVIRONMENTS = ("base", "yahoo", "databricks")
 
 
 def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -44,39 +38,27 @@ def fields_of(group: type[Group], prefix: str = "") -> Iterator[str]:
 # --- Configuration --------------------------------------------------------------------------------
 
 
+def configuration(key: str, value: object) -> str:
+    """All that the configuration says with another value of a parameter, in every environment."""
+    found = []
+    for env in ENVIRONMENTS:
+        read = loader(env)
+        read.runtime_params = {key: value}
+        others = {name: other for name, other in read["parameters"].items() if name != key}
+        found += [others, read["catalog"], read["mlflow"]]
+    return repr(found)
+
+
 def test_every_parameter_is_read(pipelines):
-    """By a node, by other configuration, or looked up by its name; a group's key by the last."""
-    used = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
-    configured = "".join(
-        file.read_text()
-        for file in (ROOT / "conf").rglob("*.yml")
-        if file != BASE / "parameters.yml"
-    )
-    looked_up, arguments = names_read()
-    for key in keys_of(yaml.safe_load((BASE / "parameters.yml").read_text())):
-        group, _, inner = key.partition(".")
-        assert (
-            f"params:{group}" in used
-            or group in looked_up
-            or re.search(rf"\$\{{(runtime_params:)?{group}\b", configured)
-        ), f"nothing reads the parameter {key}"
-        assert not inner or inner in looked_up | arguments, f"nothing reads the parameter {key}"
-
-
-def names_read() -> tuple[set[str], set[str]]:
-    """What the code looks up by name (``x["name"]``, ``x.name``), and its functions' arguments."""
-    looked_up, arguments = set(), set()
-    for file in SOURCE.rglob("*.py"):
-        if file.stem == "parameters":
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-                looked_up.add(node.slice.value)
-            elif isinstance(node, ast.Attribute):
-                looked_up.add(node.attr)
-            elif isinstance(node, ast.arg):
-                arguments.add(node.arg)
-    return looked_up, arguments
+    """By a node or by other configuration: with another value it says something else."""
+    nodes = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
+    unread = {
+        key
+        for key, value in yaml.safe_load((BASE / "parameters.yml").read_text()).items()
+        if f"params:{key}" not in nodes
+        and configuration(key, "another") == configuration(key, value)
+    }
+    assert unread == {"trigger", "now"}  # candlecast.__main__ reads trigger
 
 
 def test_every_parameter_read_is_declared(pipelines):
@@ -115,33 +97,75 @@ def test_what_a_run_reads_is_made_or_declared(pipelines, env):
 # --- Pipelines ------------------------------------------------------------------------------------
 
 
-def test_a_plain_run_neither_registers_nor_forecasts(pipelines):
+def test_a_plain_run_is_the_three_stages_and_neither_registers_nor_forecasts(pipelines):
+    stages = ["data_engineering", "data_science", "reporting"]
     default = {node.name for node in pipelines["__default__"].nodes}
-    parts = ["data_engineering", "data_science", "reporting"]
-    assert default == {node.name for name in parts for node in pipelines[name].nodes}
-    for name in NEVER_BY_DEFAULT & set(pipelines):
-        own = {node.name for node in pipelines[name].nodes}
-        shared = {node.name for part in parts for node in pipelines[part].nodes}
-        assert not default & (own - shared)
-        assert own - shared, f"{name} has no node of its own"
+    assert default == {node.name for name in stages for node in pipelines[name].nodes}
+    assert {node.namespace for node in pipelines["__default__"].nodes} == set(stages)
+    for name in pipelines.keys() - {"__default__", *stages}:
+        assert not default & {node.name for node in pipelines[name].nodes}
 
 
-def test_every_node_of_a_plain_run_has_one_stage(pipelines):
-    stages = {"ingest", "preprocess", "train", "evaluate"}
-    tags = {node.name: node.tags & stages for node in pipelines["__default__"].nodes}
+def test_a_namespace_renames_no_dataset(pipelines):
+    names = pipelines["__default__"].datasets()
+    assert {name for name in names if "." in name.removeprefix("params:")} == set()
+
+
+def test_every_node_of_a_plain_run_has_one_tag(pipelines):
+    tags = {node.name: node.tags for node in pipelines["__default__"].nodes}
     assert {name: found for name, found in tags.items() if len(found) != 1} == {}
-    assert set().union(*tags.values()) == stages
+    assert set().union(*tags.values()) == {"ingest", "preprocess", "train", "evaluate"}
 
 
-def test_a_node_s_name_means_one_function(pipelines):
-    functions: dict[str, Any] = {}
+def test_a_node_has_the_name_of_its_function(pipelines):
     for pipeline in pipelines.values():
-        names = [node.name for node in pipeline.nodes]
-        assert len(names) == len(set(names))
         for node in pipeline.nodes:
-            assert functions.setdefault(node.name, node.func) is node.func
-            assert re.fullmatch(r"[a-z]+(_[a-z]+)*", node.name), f"{node.name} is no name"
-            assert not node.name.endswith("_node")
+            assert node.short_name == node.func.__name__
+
+
+def test_a_pipeline_that_is_asked_for_comes_alone(pipelines):
+    from kedro.framework.project import pipelines as known
+
+    assert pipelines.keys() == {
+        *("__default__", "data_engineering", "data_science", "reporting"),
+        *("registration", "rollback", "forecast"),
+    }
+    known.set_requested(["rollback"])
+    assert list(known) == ["rollback"]
+    known.set_requested(["rolback"])
+    assert list(known) == []  # Kedro then names the near match
+    known.set_requested(None)
+
+
+# --- Provenance -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not there")
+def test_a_changed_working_tree_is_recorded(tmp_path):
+    def git(*words):
+        person = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        command = ["git", "-C", str(tmp_path), *person, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def found(git_commit=None):
+        tags = provenance(tmp_path / "project", git_commit)
+        return tags["git_commit"], tags["git_dirty"]
+
+    (tmp_path / "project").mkdir()
+    for name in ("project/code.py", "outside.py"):
+        (tmp_path / name).write_text("1")
+    assert found() == ("unknown", "unknown")
+    git("init")
+    assert found() == ("unknown", "unknown")  # no commit yet
+    git("add", ".")
+    git("commit", "--message", "First")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "project/data.csv").write_text("not tracked")
+    (tmp_path / "outside.py").write_text("2")
+    assert found() == (commit, "false")
+    (tmp_path / "project/code.py").write_text("2")
+    assert found() == (commit, "true")
+    assert found("c0ffee") == ("c0ffee", "unknown")
 
 
 # --- Faults ---------------------------------------------------------------------------------------

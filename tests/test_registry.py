@@ -27,7 +27,7 @@ import pytest
 from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
-from candlecast.parameters import ParameterError
+from candlecast.errors import ParameterError
 from candlecast.pipelines.registration.nodes import (
     NoApproverError,
     NoPreviousError,
@@ -40,7 +40,6 @@ from candlecast.registry.datasets import (
     TrackingUnavailableError,
 )
 from candlecast.registry.entities import Promotion, Rollback
-from candlecast.runtime.hooks import UnnamedCandidateError
 from conftest import ROOT, SMALL, copy_root, kedro, run_session
 from databricks_workspace import Workspace, serving
 from servers import free_port, mlflow_serving
@@ -69,7 +68,7 @@ def candidates(trained, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "excepthook", sys.excepthook)
         go(data_root, **SMALL, candidate="reportless", tags=["train"])
-        go(data_root, **SMALL, candidate="modelless", node_names=["fetch_prices"])
+        go(data_root, **SMALL, candidate="modelless", node_names=["data_engineering.fetch_prices"])
         go(data_root, **SMALL, candidate="retrained", tags=["train", "evaluate"])
         go(data_root, **SMALL, candidate="retrained", tags=["train"])
     return data_root
@@ -219,7 +218,7 @@ def test_fault_25_approving_twice_is_harmless(store, capsys):
     [
         ({"candidate": "frist"}, DatasetError, ["frist", "first"]),
         ({"candidate": "x' OR 'a"}, ParameterError, ["candidate"]),
-        ({"candidate": None}, UnnamedCandidateError, ["candidate="]),
+        ({"candidate": None}, ParameterError, ["candidate"]),
         ({"candidate": "reportless"}, RegistrationError, ["--tags evaluate", "=reportless"]),
         ({"candidate": "modelless"}, RegistrationError, ["no model", "candidate=modelless"]),
         ({"candidate": "retrained"}, RegistrationError, ["--tags evaluate", "=retrained"]),
@@ -253,7 +252,7 @@ def test_fault_25_a_stale_candidate_is_refused(store):
 
 
 def test_fault_25_without_a_candidate_or_a_store_the_message_says_so(tmp_path):
-    with pytest.raises(UnnamedCandidateError):
+    with pytest.raises(ParameterError):
         go(tmp_path, "registration", approver="Ada")
     with pytest.raises(DatasetError, match=r"candidate first .*kedro run"):
         register(tmp_path, "first")

@@ -12,6 +12,8 @@ THIRD_PARTY_WARNINGS = (
     "register_new_resolver() is deprecated",
     # kedro-viz 12.5 uses a response class that fastapi deprecates.
     "ORJSONResponse is deprecated",
+    # kedro 1.7 reads a typed parameter's fields as pydantic 2.11 deprecates.
+    "Accessing the 'model_fields' attribute on the instance is deprecated",
 )
 """How warnings begin that packages have for each other and nobody here can mend."""
 
@@ -19,16 +21,16 @@ THIRD_PARTY_WARNINGS = (
 def silence_third_party() -> None:
     """Silence what other packages say to each other and to their makers, also in child processes.
 
-    Kedro calls it before it loads its plugins (the entry point ``kedro.init``).
+    `candlecast.settings` and `candlecast.__main__` call it; importing the package alone does not.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # kedro-telemetry and others
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # mlflow 3.17 tries 7 times again, for 4 minutes; 5 times outlast a server's restart (1 minute).
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     for message in THIRD_PARTY_WARNINGS:
-        warnings.filterwarnings("ignore", re.escape(message), UserWarning)
+        warnings.filterwarnings("ignore", re.escape(message))
     given = os.environ.get("PYTHONWARNINGS", "").split(",")
-    wanted = [f"ignore:{message}:UserWarning" for message in THIRD_PARTY_WARNINGS]
+    wanted = [f"ignore:{message}" for message in THIRD_PARTY_WARNINGS]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, dict.fromkeys([*given, *wanted])))
     # mlflow 3.17 asks kedro-mlflow 2.0 for type hints, and puts its own filter before any other.
     with warnings.catch_warnings(action="ignore"):

@@ -16,7 +16,7 @@ import fsspec
 from candlecast import silence_third_party
 
 SCHEDULE = "periodic"
-"""What Databricks says of a run that a schedule started (``{{job.trigger.type}}``)."""
+"""Databricks' ``{{job.trigger.type}}`` of a scheduled run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             The command line's when None.
 
     Raises:
-        Exception: what the run failed of, or click's for a wrong option; uncaught, the process ends
-            with a code that is not 0.
+        Exception: that of the run, or click's for a wrong option. Uncaught, the process ends with
+            an exit code other than 0.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        # Kedro reads this when it is imported, which quiet does.
+        # Kedro reads this when it is imported, which silence_third_party does.
         if (log_configuration := _log_configuration(given, Path(scratch))).is_file():
             os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(log_configuration))
         silence_third_party()
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 given = context.params["params"]
                 if "trigger" not in given or str(given["trigger"]).lower() != SCHEDULE:
                     raise
-                logging.getLogger(package).warning("Nothing was forecast. %s", error)
+                logging.getLogger(package).warning("No forecast was made. %s", error)
 
 
 def read_options(run_command: click.Command, options: Sequence[str]) -> click.Context:
@@ -67,17 +67,17 @@ def read_options(run_command: click.Command, options: Sequence[str]) -> click.Co
         click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
     ]
     context = command.make_context("run", list(options))
-    _lay_over(context.params["params"], context.params.pop("texts"))
+    _override(context.params["params"], context.params.pop("texts"))
     return context
 
 
-def _lay_over(parameters: dict[str, Any], texts: Sequence[str]) -> None:
-    """Lay texts ``key=value`` over the parameters of ``--params``; a dotted key nests."""
+def _override(parameters: dict[str, Any], texts: Sequence[str]) -> None:
+    """Override parameters of ``--params`` with texts ``key=value``; a dotted key nests."""
     for text in texts:
         key, equals, value = text.partition("=")
         *groups, name = key.strip().split(".")
         if not (equals and name and all(groups)):
-            raise click.BadParameter(f"It takes key=value; it is {text!r}.", param_hint="'--set'")
+            raise click.BadParameter(f"It must be key=value; it is {text!r}.", param_hint="'--set'")
         if "${" in value:
             words = f"The configuration would read ${{ as a reference; it is {text!r}."
             raise click.BadParameter(words, param_hint="'--set'")

@@ -6,6 +6,7 @@ A message says what was requested, what came and what to do.
 import datetime as dt
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -29,6 +30,56 @@ def describe_range(start: dt.date | str | None, end: dt.date | str | None) -> st
 Reason = Literal[
     "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
 ]
+
+
+class ParameterError(CandlecastError):
+    """Parameters are unknown, missing, of a wrong type or out of range.
+
+    Attributes:
+        faults: what is wrong with each, by its name (a group's as ``gate.threshold``).
+    """
+
+    def __init__(self, faults: Mapping[str, str]):
+        self.faults = dict(faults)
+        lines = [f"{name}: {fault}" for name, fault in faults.items()]
+        heading = ["These parameters are not usable:"] if len(lines) > 1 else []
+        super().__init__("\n  ".join([*heading, *lines]))
+
+
+class LockedError(CandlecastError):
+    """Another run is writing to the same data root."""
+
+    def __init__(self, data_root: Path, holder: str):
+        self.data_root, self.holder = data_root, holder
+        super().__init__(
+            f"Data root {data_root} is locked by {holder or 'an unknown process'}. Wait until it "
+            "ends, or choose another folder: --params data_root=…"
+        )
+
+
+class IncompatibleRunError(CandlecastError):
+    """What is recorded of a candidate or a table does not fit this run.
+
+    Attributes:
+        subject: what was made before: a candidate, or a table.
+        differences: the recorded value and this run's, by name.
+    """
+
+    def __init__(self, subject: str, differences: Mapping[str, tuple[object, object]], fix: str):
+        self.subject, self.differences = subject, dict(differences)
+        recorded, now = (
+            ", ".join(f"{name}={pair[side]}" for name, pair in differences.items())
+            for side in (0, 1)
+        )
+        super().__init__(f"{subject} was made with {recorded}; this run has {now}. {fix}")
+
+
+class SparkUnavailableError(CandlecastError):
+    """Spark can't start here."""
+
+    def __init__(self, needed: str, found: str, fix: str):
+        self.needed, self.found = needed, found
+        super().__init__(f"Spark needs {needed}; found {found}. {fix}")
 
 
 class SourceError(CandlecastError):

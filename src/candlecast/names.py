@@ -4,7 +4,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 """Aliases: the version that forecasts are made with, and the one before it."""
 
 CANDIDATE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""What a candidate's id looks like."""
+"""The form of a candidate's id."""
 
 LONGEST_TEXT = 500
 """Characters of an approver or a reason."""

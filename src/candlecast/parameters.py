@@ -1,4 +1,4 @@
-"""What a run may be told: the keys of ``parameters.yml``, their types, units and ranges."""
+"""The parameters of a run: the keys of ``parameters.yml``, their types, units and ranges."""
 
 import datetime as dt
 import json
@@ -18,12 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from candlecast.errors import CandlecastError
+from candlecast.errors import ParameterError
 from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
-
-
-class ParameterError(CandlecastError):
-    """A parameter is unknown, of a wrong type or out of range; the message has a line each."""
 
 
 def _split(value: object) -> object:
@@ -35,14 +31,14 @@ def _split(value: object) -> object:
 
 
 def _sizes(value: object) -> object:
-    """Take one number, or numbers with spaces between them: ``forest_sizes=50 100``."""
+    """Take one number, or a text of several: ``forest_sizes=50 100``."""
     if isinstance(value, str):
         return _split(value)
     return [value] if type(value) is int else value
 
 
 def _text(value: object) -> object:
-    """Take what a command line made a number of, and a blank text as none: ``candidate=123``."""
+    """Take a number of a command line as text (``candidate=123``), and a blank text as none."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float):  # 1.1 or 1.10, 1e5 or 100000.0
@@ -51,15 +47,26 @@ def _text(value: object) -> object:
 
 
 def _read(value: object) -> object:
-    """Take a text for the number or the truth value that it is: ``--set window=10``."""
+    """Read a text as the number or truth value that it holds: ``--set window=10``."""
     if isinstance(value, str):
         with suppress(ValueError):
             return json.loads(value)
     return value
 
 
+def _time(value: object) -> object:
+    """Take a time of UTC to the second; the present one for none."""
+    if value in (None, ""):
+        return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    with suppress(ValueError):
+        time = dt.datetime.fromisoformat(str(value))
+        if time.utcoffset() == dt.timedelta() and time.microsecond == 0:
+            return time.isoformat()
+    raise ValueError("must be a time of UTC written YYYY-MM-DDTHH:MM:SS+00:00")
+
+
 def _date(value: object) -> object:
-    """Take dates as YYYY-MM-DD only: nodes and the configuration see the text as it came."""
+    """Take dates as YYYY-MM-DD only, as nodes and the configuration see the text unchanged."""
     value = value or None  # a job's parameter that is not given is an empty text
     try:
         iso = value is None or dt.date.fromisoformat(str(value)).isoformat() == value
@@ -76,6 +83,7 @@ Flag = Annotated[bool, BeforeValidator(_read)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Count = Annotated[Integer, Field(ge=1)]
 Date = Annotated[str | None, BeforeValidator(_date)]
+Time = Annotated[str, BeforeValidator(_time)]
 Text = Annotated[
     Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None, BeforeValidator(_text)
 ]
@@ -92,14 +100,14 @@ class Group(BaseModel):
 
 
 class Evaluation(Group):
-    """How the test scores are evaluated."""
+    """How predictions of the test set are evaluated."""
 
     repetitions: Annotated[Integer, Field(ge=1000)]
     cost_bps: Annotated[Number, Field(ge=0)]
 
 
 class Gate(Group):
-    """What a candidate must show."""
+    """What a candidate must show to pass."""
 
     metric: Literal["accuracy", "roc_auc"]
     threshold: Annotated[Number, Field(ge=0, lt=1)]
@@ -108,7 +116,7 @@ class Gate(Group):
 
 
 class Monitoring(Group):
-    """What tells that a champion should be retrained."""
+    """When a champion should be retrained."""
 
     max_psi: Annotated[Number, Field(gt=0)]
     max_share_up_shift: Fraction
@@ -116,14 +124,14 @@ class Monitoring(Group):
 
 
 class Parameters(Group):
-    """Every parameter of the project; ``conf/base/parameters.yml`` says what each one is for."""
+    """Every parameter of the project; ``conf/base/parameters.yml`` explains each one."""
 
     candidate: Annotated[
         Annotated[str, Field(pattern=f"^{CANDIDATE_ID}$")] | None, BeforeValidator(_text)
     ]
     git_commit: Text
     data_root: Annotated[str, Field(min_length=1)]
-    tables: Annotated[str, Field(min_length=1)]
+    tables: Text
     catalog: Text
     schema_: Annotated[Text, Field(alias="schema")]
     volume: Text
@@ -132,6 +140,7 @@ class Parameters(Group):
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
     end: Date
+    now: Time
     allow_missing_tickers: Flag
     max_missing_share: Annotated[Number, Field(ge=0, le=1)]
     window: Count
@@ -184,7 +193,11 @@ class Parameters(Group):
         return value
 
 
-PLACES = ("catalog", "schema", "volume")
+PLACES = {
+    "catalog": "tables are named <catalog>.<schema>.<table>",
+    "schema": "tables are named <catalog>.<schema>.<table>",
+    "volume": "files go to /Volumes/<catalog>/<schema>/<volume>",
+}
 """What must be given where tables have names and not paths."""
 
 
@@ -195,38 +208,36 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         given: the merged parameters of configuration and command line.
 
     Returns:
-        The same parameters: ``tickers`` is a list even when they came as one text, separated by
-        spaces or semicolons, and dates are ISO texts.
+        The same parameters with their types: ``tickers`` is a list even when they came as one text,
+        separated by spaces or semicolons, dates are ISO texts, ``now`` is the time if none came.
 
     Raises:
-        ParameterError: one line per fault: what was asked, what came, and the near match of an
-            unknown key.
+        ParameterError: what is wrong with each of them, with the near match of an unknown name.
     """
-    unplaced = [name for name in PLACES if not given.get(name)]
-    if unplaced and "/" not in str(given.get("tables") or "/"):
-        raise ParameterError(
-            f"Not given: {', '.join(unplaced)}. Where tables are named <catalog>.<schema>.<table>, "
-            "catalog and schema say where they go, and volume is the folder for files: --params "
-            "catalog=<catalog>,schema=<schema>,volume=/Volumes/<catalog>/<schema>/<volume>"
-        )
+    named = "/" not in str(given.get("tables") or "/")
+    missing = {
+        name: f"is missing, as {what}" for name, what in PLACES.items() if not given.get(name)
+    }
+    if named and missing:
+        raise ParameterError(missing)
     try:
         return Parameters.model_validate(dict(given)).model_dump(by_alias=True)
     except ValidationError as error:
-        lines = [_line(fault, given) for fault in error.errors()]
-        raise ParameterError("The parameters are not usable:\n  " + "\n  ".join(lines)) from None
+        raise ParameterError(dict(_fault(each, given) for each in error.errors())) from None
 
 
-def _line(fault: Any, given: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
+def _fault(error: Any, given: Mapping[str, Any]) -> tuple[str, str]:
+    """Name the parameter that one of pydantic's errors is about, and say what is wrong with it."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
         near = get_close_matches(key, _keys(Parameters), n=1, cutoff=0.5)
-        return f"{key}: unknown parameter" + (f"; did you mean {near[0]}?" if near else "")
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    words = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        return key, "unknown parameter" + (f"; did you mean {near[0]}?" if near else "")
+    if error["type"] == "missing":
+        return key, "is missing"
+    words = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if key in ("start", "end"):
-        return f"{key}: {words}; start is {given.get('start')!r}, end is {given.get('end')!r}"
-    return f"{key}: {words}; it is {fault['input']!r}"
+        return key, f"{words}; start is {given.get('start')!r}, end is {given.get('end')!r}"
+    return key, f"{words}; it is {error['input']!r}"
 
 
 def _keys(group: type[BaseModel], prefix: str = "") -> list[str]:

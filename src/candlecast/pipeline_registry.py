@@ -3,31 +3,27 @@
 What promotes a model or acts on one stays out of ``__default__``, so that no plain run can.
 """
 
+from kedro.framework.project import find_pipelines
 from kedro.pipeline import Pipeline
 
-from candlecast.pipelines import (
-    data_engineering,
-    data_science,
-    forecast,
-    registration,
-    reporting,
-)
+STAGES = ("data_engineering", "data_science", "reporting")
+"""What a plain ``kedro run`` does. Each is a namespace of its nodes, which ``kedro viz`` folds."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Map each pipeline's name to the pipeline.
-
-    ``__default__`` is what a plain ``kedro run`` does.
-    """
-    default = {
-        "data_engineering": data_engineering.create_pipeline(),
-        "data_science": data_science.create_pipeline(),
-        "reporting": reporting.create_pipeline(),
-    }
-    return {
-        **default,
-        "registration": registration.create_pipeline(),
-        "rollback": registration.create_rollback(),
-        "forecast": forecast.create_pipeline(),
-        "__default__": sum(default.values(), Pipeline([])),
-    }
+    """Map the name of each folder of ``pipelines`` that is asked for to its pipeline."""
+    try:
+        found = find_pipelines(raise_errors=True)
+    except ImportError as error:
+        if error.__cause__:
+            raise
+        return {}  # no such folder: Kedro then suggests the names that there are
+    for name in STAGES:
+        if name in found:
+            # Without the flag datasets would be renamed as well.
+            found[name] = Pipeline(
+                found[name], namespace=name, prefix_datasets_with_namespace=False
+            )
+    if "__default__" in found:
+        found["__default__"] = sum((found[name] for name in STAGES), Pipeline([]))
+    return found

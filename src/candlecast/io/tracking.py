@@ -164,6 +164,7 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
     """What the candidate's MLflow run knows of itself, for the report; loads a plain mapping.
 
     Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``,
+    ``git_dirty`` (``true`` if files differed from the commit, ``false`` or ``unknown``),
     ``candlecast`` (the package's version), ``packages`` (name to version), ``versions`` (Delta
     table to the version read or written), ``parameters`` (name to text).
     """
@@ -188,6 +189,7 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
             "experiment": mlflow.get_experiment(run.info.experiment_id).name,
             "started": f"{pd.Timestamp(run.info.start_time, unit='ms'):%Y-%m-%d %H:%M} UTC",
             "git_commit": tags["git_commit"],
+            "git_dirty": tags.get("git_dirty", "unknown"),
             "candlecast": tags["candlecast"],
             "packages": json.loads(tags["packages"]),
             "versions": table_versions(tags),

@@ -45,9 +45,9 @@ class TrackingUnavailableError(CandlecastError):
     def __init__(self, cause: BaseException):
         super().__init__(
             _answer("experiment, runs and registered model", cause)
-            + " Nothing was read or written. What to do: see that it runs and that its address is "
-            "right (MLFLOW_TRACKING_URI, or server.mlflow_tracking_uri in conf/<env>/mlflow.yml), "
-            "then run again."
+            + " Nothing was read or written. Check that it runs and that its address is right "
+            "(server.mlflow_tracking_uri in conf/<env>/mlflow.yml, which follows "
+            "MLFLOW_TRACKING_URI in the environment databricks alone), then run again."
         )
 
 

@@ -1,413 +1,446 @@
-"""The effects around a run, of which nodes know nothing.
+"""The effects around a run, of which nodes know nothing: a class per duty.
 
-Checked parameters, one MLflow run a candidate, a lock, the Spark session, lineage, a short log.
+`candlecast.settings` lists them, with the order in which they are called. What they must know of a
+dataset stands beside it in the catalog, under ``metadata: candlecast:``
+
+- ``requires: candidate`` or ``champion``: a pipeline that reads it must be given one;
+- ``made_with: [window, …]``: parameters that shape the table; with other values it is refused;
+- ``temporary: true``: files of one run, which go with it;
+- ``announce: report``: the log of a run that wrote it ends with its path, under this word.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
-import logging
-import logging.config
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import mlflow
-import yaml
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog, DatasetError
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 from kedro_datasets.spark import SparkDatasetV2
 from kedro_mlflow.framework.hooks import mlflow_hook
+from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+from pydantic import BaseModel
 
 from candlecast import __version__
-from candlecast.errors import CandlecastError
+from candlecast.errors import IncompatibleRunError, LockedError, ParameterError
 from candlecast.io.delta import DeltaDataset
 from candlecast.io.tracking import table_versions
 from candlecast.names import CHAMPION
 from candlecast.parameters import check_parameters
-from candlecast.registry.datasets import (
-    AliasesDataset,
-    NoChampionError,
-    run_of,
-    starting,
-    version_of,
-)
+from candlecast.registry.datasets import NoChampionError, run_of, starting, version_of
 from candlecast.runtime.spark import java_version, start_session
-
-logger = logging.getLogger("candlecast")
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
 
-MIN_FREE_BYTES = 1_000_000
-"""A disk with fewer bytes free than this is full, for what a run writes."""
 
-WINDOW_PARAMETERS = ("window", "body")
-"""The parameters that shape a table's columns; one made with others is not what is asked for."""
-
-
-class LockedError(CandlecastError):
-    """Another run is at work in the same data root."""
-
-    def __init__(self, data_root: Path, holder: str):
-        super().__init__(
-            f"Another run is at work in {data_root}: {holder}. Wait for its end, or choose another "
-            "folder with --params data_root=…"
-        )
+def declared(conf_catalog: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return what the catalog's entries declare for hooks under `key`, by dataset name."""
+    entries = {
+        name: (entry.get("metadata") or {}).get("candlecast") or {}
+        for name, entry in conf_catalog.items()
+        if isinstance(entry, dict)
+    }
+    return {name: facts[key] for name, facts in entries.items() if key in facts}
 
 
-class MixedTablesError(CandlecastError):
-    """Tables that were made from different versions of a third: an earlier run ended half-way."""
+class ParameterHooks:
+    """Check the parameters, and let nodes and all configuration see the checked values.
 
-    def __init__(self, table: str, source: str, made_from: int, others: int):
-        super().__init__(
-            f"Table {table} was made from {source} v{made_from}, the others here from v{others}: "
-            "an earlier run ended half-way. To finish its job, type: kedro run (with the same "
-            "--env and --params)"
-        )
+    The configuration reads them by ``${runtime_params:…}``. Of those that are left open,
+    ``data_root`` is absolute there, ``tables`` follows from it and ``candidate`` is made up;
+    ``named_candidate`` is the one that was given.
+    """
 
-
-class UnnamedCandidateError(CandlecastError):
-    """A candidate is to be registered, and nobody said which."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Which candidate is to be registered? Name the candidate, its report tells its id: "
-            "--params candidate=<id>,approver=<who>"
-        )
-
-
-class IncompatibleRunError(CandlecastError):
-    """What is asked for now does not fit what was done before."""
-
-
-class ProjectHooks:
-    """What happens around the nodes of a run."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self._candidate = ""
-        self._project_path = self._data_root = Path()
-        self._parameters: dict[str, Any] = {}
-        self._champion: ModelVersion | None = None
-        self._spark: dict[str, Any] = {}
-        self._started = False
-        self._lock: TextIO | None = None
-        self._catalog: DataCatalog | None = None
-        # Versions by table: known to this run (read, written, a source of one), and recorded by
-        # this candidate's processes.
-        self._versions: dict[str, int] = {}
-        self._recorded: dict[str, int] = {}
-        self._rows: dict[str, int] = {}
-        self._node: Node | None = None
-        self._since = 0.0
-
-    @hook_impl(wrapper=True, tryfirst=True)
-    def after_context_created(self, context: KedroContext) -> Generator[None]:
-        """Check the parameters, make them known to all configuration, join the candidate's run.
-
-        All but the last before the other packages' hooks, which read the configuration.
-        """
-        self._reset()
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check them before other packages' hooks read the configuration."""
         loader = context.config_loader
-        log_configuration = Path(loader.conf_source, "logging.yml")
-        if log_configuration.is_file():
-            logging.config.dictConfig(yaml.safe_load(log_configuration.read_text()))
-        logging.captureWarnings(True)
-        sys.excepthook = self._say
-        parameters = check_parameters(loader["parameters"])
-        self._project_path = context.project_path
-        self._data_root = Path(context.project_path, parameters["data_root"]).resolve()
-        made = f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        self._candidate = parameters["candidate"] or made
-        # Nodes and the configuration see the checked values, not what was typed.
-        checked = {name: value for name, value in parameters.items() if name != "tables"}
+        checked = check_parameters(loader["parameters"])
+        data_root = Path(context.project_path, checked["data_root"]).resolve()
+        made_up = f"local-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         loader.runtime_params = {
             **(loader.runtime_params or {}),
             **checked,
-            "data_root": str(self._data_root),
-            "candidate": self._candidate,
-            **self._environment(),
+            "data_root": str(data_root),
+            "tables": checked["tables"] or f"{data_root}/tables/",
+            "candidate": checked["candidate"] or made_up,
+            "named_candidate": checked["candidate"],
+            **surroundings(data_root),
         }
-        self._parameters = parameters
-        # Interpolated from data_root, so read again now that this is absolute.
-        loader.runtime_params["tables"] = loader["parameters"]["tables"]
+        store = loader["mlflow"]["server"]["mlflow_tracking_uri"]
+        if store.startswith("sqlite:///"):
+            Path(store.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
-            os.environ.setdefault("MPLCONFIGDIR", str(self._data_root / "matplotlib"))
-        self._spark = loader["spark"].get("session") or {}
-        if loader.runtime_params["artifact_location"]:
-            (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
-        with starting():
-            yield
-            mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
-            tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow's
-            tracking.run.name = self._candidate
-            begun = run_of(self._candidate)
-            self._champion = version_of(parameters["registered_model"], CHAMPION)
-        if begun:
-            tracking.run.id = begun.info.run_id
+            os.environ.setdefault("MPLCONFIGDIR", str(data_root / "matplotlib"))
 
-    def _environment(self) -> dict[str, str | None]:
-        """Tell, for environments that leave it to what surrounds them, where MLflow's runs go.
 
-        Where nothing says it and no platform does, into the data root, as on a laptop.
-        """
-        store = f"sqlite:///{self._data_root}/mlflow/mlflow.db"
-        platform = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else store
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or platform
-        served = not uri.startswith("sqlite:")
-        return {
-            "tracking_uri": uri,
-            "artifact_location": None if served else f"{self._data_root}/mlflow/artifacts",
-            "scratch": str(Path(tempfile.gettempdir(), f"candlecast-{os.getuid()}")),
-        }
+def surroundings(data_root: Path) -> dict[str, str | None]:
+    """Return where MLflow's runs go in an environment that leaves it to what surrounds it.
+
+    Where no variable names a server and no platform has one, that is the data root, as on a laptop.
+    """
+    store = f"sqlite:///{data_root}/mlflow/mlflow.db"
+    platform = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else store
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or platform
+    own = uri.startswith("sqlite:")
+    return {
+        "tracking_uri": uri,
+        "artifact_location": f"{data_root}/mlflow/artifacts" if own else None,
+        "scratch": str(Path(tempfile.gettempdir(), f"candlecast-{os.getuid()}")),
+    }
+
+
+class SparkHooks:
+    """Start the local Spark session when the first dataset needs it, if ``spark.yml`` has one."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the session's settings; none where a session is already there."""
+        loader = context.config_loader
+        self._session = loader["spark"].get("session")
+        self._scratch = Path(loader.runtime_params["data_root"], "spark")
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Keep the catalog, to ask its tables for their versions."""
+        """Keep the catalog, to ask what a dataset is."""
         self._catalog = catalog
 
-    @hook_impl(wrapper=True, tryfirst=True)
-    def before_pipeline_run(
-        self, run_params: dict[str, Any], pipeline: Pipeline
-    ) -> Generator[None]:
-        """Take the lock, let kedro-mlflow start the run, then tag it."""
-        if "candidate_run" in pipeline.inputs() and self._parameters["candidate"] is None:
-            raise UnnamedCandidateError
-        if "champion" in pipeline.inputs() and self._champion is None:
-            raise NoChampionError(self._parameters["registered_model"])
-        if self._spark:
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        """Demand a Java before anything is read."""
+        if self._session:
             java_version()
-            self._take_lock()
-            # Of runs that were killed: the lock says that no other one is at work.
-            shutil.rmtree(self._data_root / "fetched", ignore_errors=True)
-        yield
-        active = mlflow.active_run()
-        if active:
-            self._recorded = table_versions(active.data.tags)
-            try:
-                self._check_parameters(active.data.params)
-            except IncompatibleRunError:
-                self._release()
-                raise
-            trains = any(node.name == "select_model" for node in pipeline.nodes)
-            if trains or "candidate" not in active.data.tags:
-                mlflow.set_tags({"candidate": self._candidate, **self._provenance()})
-        named = active or self._parameters["candidate"]  # a rollback is of none
-        candidate = f"candidate {self._candidate}, " if named else ""
-        logger.info("%senvironment %s", candidate, run_params.get("env") or "base")
-
-    def _check_parameters(self, before: dict[str, str]) -> None:
-        """Demand the parameters that the candidate's run has had in other processes."""
-        for name, value in self._parameters.items():
-            if name in before and before[name] != str(value):
-                raise IncompatibleRunError(
-                    f"Candidate {self._candidate} was begun with {name}={before[name]}; now it is "
-                    f"{value}. To go on, give it again, or leave candidate out or name another."
-                )
-
-    def _take_lock(self) -> None:
-        """Hold a file of the data root until this process ends, however it ends."""
-        self._lock = (self._data_root / "run.lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip()
-            self._lock.close()
-            raise LockedError(self._data_root, holder or "it has not said which") from None
-        self._lock.truncate(0)
-        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        self._lock.write(f"candidate {self._candidate}, process {os.getpid()}, since {now}\n")
-        self._lock.flush()
-
-    def _provenance(self) -> dict[str, str]:
-        command = ["git", "-C", str(self._project_path), "rev-parse", "HEAD"]
-        said: str = self._parameters["git_commit"] or ""
-        if not said:
-            with contextlib.suppress(OSError):  # there is no git
-                said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        packages = {}
-        for name in PACKAGES:
-            try:
-                packages[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:  # the platform brings its own
-                continue
-        return {
-            "git_commit": said.strip() or "unknown",
-            "candlecast": __version__,
-            "packages": json.dumps(packages),
-        }
-
-    @hook_impl
-    def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; a new node ends the last one's line.
-
-        A table that this run knows already is read in the version that it knows, and one that each
-        run writes a part of in the version that this candidate wrote: another job may have written
-        it since.
-        """
-        if node is not self._node:
-            self._end_line()
-            self._node, self._since = node, time.monotonic()
-        self._ensure_spark(dataset_name)
-        if (table := self._table(dataset_name)) and not table.optional:
-            known = self._versions.get(table.name)
-            table.pin = self._recorded.get(table.name, known) if table.is_shared else known
-
-    @hook_impl
-    def before_dataset_saved(self, dataset_name: str) -> None:
-        """Start Spark when needed; stamp a commit with the candidate and the versions so far."""
-        self._ensure_spark(dataset_name)
-        if table := self._table(dataset_name):
-            table.stamp = {
-                "candidate": self._candidate,
-                "sources": self._versions,
-                "parameters": {name: self._parameters[name] for name in WINDOW_PARAMETERS},
-            }
-
-    @hook_impl
-    def after_dataset_loaded(self, dataset_name: str) -> None:
-        """Remember which version of a table was read, and refuse one that does not fit."""
-        self._check_sources(dataset_name)
-        self._note(dataset_name)
-
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str) -> None:
-        """Remember which version of a table was written."""
-        self._note(dataset_name)
 
     @hook_impl(tryfirst=True)
-    def after_pipeline_run(self, pipeline: Pipeline) -> None:
-        """Say where the report is, and let the next run in."""
-        self._end_line()
-        if "report" in pipeline.all_outputs():
-            logger.info("report: %s", self._data_root / "reporting" / "report.html")
-        if "track_record_page" in pipeline.all_outputs():
-            logger.info("track record: %s", self._data_root / "reporting" / "track_record.html")
-        for name in sorted(pipeline.all_outputs()):
-            if isinstance(moved := self._dataset(name), AliasesDataset):
-                for line in moved.told:
-                    logger.info("%s", line)
+    def before_dataset_loaded(self, dataset_name: str) -> None:
+        """Start it."""
+        self._start(dataset_name)
+
+    @hook_impl(tryfirst=True)
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Start it."""
+        self._start(dataset_name)
+
+    def _start(self, dataset_name: str) -> None:
+        needs_it = isinstance(self._catalog.get(dataset_name), DeltaDataset | SparkDatasetV2)
+        if needs_it and self._session:
+            start_session(self._session, self._scratch)
+            self._session = None
+
+
+class DataRootHooks:
+    """Keep the data root to one local run at a time, and remove a run's temporary files."""
+
+    _lock: TextIO | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the data root. Where Spark is already there, jobs are queued, and none is locked."""
+        loader = context.config_loader
+        self._root = Path(loader.runtime_params["data_root"])
+        self._candidate = loader.runtime_params["candidate"]
+        self._is_local = bool(loader["spark"].get("session"))
+
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
+        """Note the folders of temporary files: one per run, in one that holds those of all."""
+        names = declared(conf_catalog, "temporary")
+        self._temporary = [Path(conf_catalog[name]["path"]) for name in names]
+
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_pipeline_run(self) -> Generator[None]:
+        """Take the lock first, and give it back if another hook refuses the run."""
+        if self._is_local:
+            self._take()
+            for folder in self._temporary:  # of runs that were killed: no other one is active
+                shutil.rmtree(folder.parent, ignore_errors=True)
+        try:
+            yield
+        except BaseException:
+            self._release()
+            raise
+
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self) -> None:
+        """Let the next run in."""
         self._release()
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
         """Let the next run in, before kedro-mlflow marks this one as failed.
 
-        The files that this run fetched go first: on a full disk they make room for the mark.
+        On a full disk the temporary files make room for the mark.
         """
         self._release()
 
-    def _say(
-        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        """End a run that the user can mend with one message; others keep their traceback."""
-        if (free := self._free()) < MIN_FREE_BYTES:
-            logger.error(
-                "The disk of %s is full (%d KiB are free): %s. What earlier runs stored is whole. "
-                "To go on, make room and type the same again.",
-                self._data_root,
-                free // 1024,
-                kind.__name__,
-            )
-        elif isinstance(error, CandlecastError | DatasetError):
-            logger.error("%s", error)
-        else:
-            sys.__excepthook__(kind, error, trace)
-
-    def _free(self) -> int:
-        """The bytes that are free for a run to write; of a volume that does not tell, enough."""
+    def _take(self) -> None:
+        """Lock a file of the data root until this process ends, however it ends."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._root / "run.lock").open("a+")
         try:
-            usage = shutil.disk_usage(self._data_root)
-        except OSError:  # it is not there, or not for this user
-            return MIN_FREE_BYTES
-        return usage.free if usage.total else MIN_FREE_BYTES
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip()
+            self._lock.close()
+            self._lock = None
+            raise LockedError(self._root, holder) from None
+        self._lock.truncate(0)
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._lock.write(f"candidate {self._candidate}, process {os.getpid()}, since {now}\n")
+        self._lock.flush()
 
     def _release(self) -> None:
-        """Remove the files that this run fetched, and let the next run in."""
-        fetched = self._data_root / "fetched"
-        shutil.rmtree(fetched / self._candidate, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it holds another job's files, or is not there
-            fetched.rmdir()
+        for folder in self._temporary:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another job's files are in it, or it is not there
+                folder.parent.rmdir()
         if self._lock:
             self._lock.truncate(0)
             self._lock.close()
             self._lock = None
 
-    def _dataset(self, name: str) -> object:
-        return self._catalog[name] if self._catalog is not None and name in self._catalog else None
+
+class RunHooks:
+    """One MLflow run per candidate, whatever the number of processes: found by its tag, resumed."""
+
+    @hook_impl(wrapper=True)
+    def after_context_created(self, context: KedroContext) -> Generator[None]:
+        """Find the candidate's run once kedro-mlflow has set up the store; resume it."""
+        with starting():
+            yield
+            mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
+            self._project = context.project_path
+            self._parameters: dict[str, Any] = context.config_loader.runtime_params
+            self._begun: Run | None = run_of(self._parameters["candidate"])
+            self._champion: ModelVersion | None = version_of(
+                self._parameters["registered_model"], CHAMPION
+            )
+        run = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's
+        run.name = self._parameters["candidate"]
+        if self._begun:
+            run.id = self._begun.info.run_id
+
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
+        """Note which datasets need a candidate or a champion."""
+        self._required = declared(conf_catalog, "requires")
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Refuse a run that can't succeed; tag the one that kedro-mlflow has started."""
+        required = {self._required.get(name) for name in pipeline.inputs()}
+        if "candidate" in required and self._parameters["named_candidate"] is None:
+            raise ParameterError(
+                {
+                    "candidate": "is missing. Name the candidate to register; its report shows the "
+                    "id: --params candidate=<id>,approver=<who>"
+                }
+            )
+        if "champion" in required and self._champion is None:
+            raise NoChampionError(self._parameters["registered_model"])
+        if not mlflow.active_run():
+            return
+        if self._begun:
+            self._require_same_parameters(self._begun)
+        trains = any(
+            isinstance(catalog.get(name), MlflowModelTrackingDataset)
+            for name in pipeline.all_outputs()
+        )
+        if trains or not self._begun:
+            tags = provenance(self._project, self._parameters["git_commit"])
+            mlflow.set_tags({"candidate": self._parameters["candidate"], **tags})
+
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_node_run(self, inputs: dict[str, Any]) -> Generator[None]:
+        """Log a node's parameters in one request, in kedro-mlflow's place.
+
+        kedro-mlflow 2.0 flattens mappings but no models, cuts what is long, and asks once per name.
+        """
+        given = {name: inputs.pop(name) for name in list(inputs) if name.startswith("params:")}
+        try:
+            yield
+        finally:
+            inputs.update(given)
+        if mlflow.active_run():
+            parameters = {name.removeprefix("params:"): value for name, value in given.items()}
+            mlflow.log_params(recorded(parameters))
+
+    def _require_same_parameters(self, begun: Run) -> None:
+        """Demand the parameters that the candidate was given in its other processes."""
+        before, now = begun.data.params, recorded(self._parameters)
+        differences = {
+            name: (before[name], now[name])
+            for name in sorted(before.keys() & now.keys())
+            if before[name] != now[name]
+        }
+        if differences:
+            mlflow.end_run(begun.info.status)  # as it was
+            same = ",".join(f"{name}={before[name]}" for name in differences)
+            raise IncompatibleRunError(
+                f"Candidate {self._parameters['candidate']}",
+                differences,
+                f'Run again with the same (--params "{same}"), or name another candidate.',
+            )
+
+
+def recorded(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return what MLflow's run holds of parameters: texts as they can be given on a command line.
+
+    A group's have names like ``gate.threshold``. Of a list that is too long for MLflow (some 1,000
+    tickers) it is the length and the digest.
+    """
+    texts: dict[str, str] = {}
+    for name, value in parameters.items():
+        group = value.model_dump() if isinstance(value, BaseModel) else value
+        if isinstance(group, dict):
+            texts |= recorded(group, f"{prefix}{name}.")
+            continue
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if len(text) > MAX_PARAM_VAL_LENGTH:
+            text = f"{len(value)} values, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
+        texts[prefix + name] = text
+    return texts
+
+
+def provenance(project: Path, git_commit: str | None) -> dict[str, str]:
+    """Return tags for what makes a candidate: the code and the packages.
+
+    ``git_dirty`` says whether tracked files of the project differ from the commit.
+
+    Args:
+        project: the project's folder.
+        git_commit: the commit of the code, where no git can be asked.
+    """
+    commit, dirty = git_commit, "unknown"
+    if commit is None and (commit := _git(project, "rev-parse", "HEAD")):
+        changes = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        dirty = str(changes != "").lower()
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # the platform's own
+            packages[name] = importlib.metadata.version(name)
+    return {
+        "git_commit": commit or "unknown",
+        "git_dirty": dirty,
+        "candlecast": __version__,
+        "packages": json.dumps(packages),
+    }
+
+
+def _git(project: Path, *words: str) -> str | None:
+    """Return what git prints; None without git or a repository."""
+    with contextlib.suppress(OSError):
+        command = ["git", "-C", str(project), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
+
+
+class LineageHooks:
+    """Which versions of which tables belong together: pins, stamps, checks and MLflow tags."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Begin with no version known."""
+        self._values = context.config_loader.runtime_params
+        # Versions by table: known to this run (read, written, a source of one), and recorded by
+        # this candidate's processes.
+        self._versions: dict[str, int] = {}
+        self._recorded: dict[str, int] = {}
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:
+        """Keep the catalog, and note the values that shape each table."""
+        self._catalog = catalog
+        self._made_with = {
+            dataset: {name: self._values[name] for name in names}
+            for dataset, names in declared(conf_catalog, "made_with").items()
+        }
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        """Read what the candidate's other processes recorded."""
+        if active := mlflow.active_run():
+            self._recorded = table_versions(active.data.tags)
+
+    @hook_impl
+    def before_dataset_loaded(self, dataset_name: str) -> None:
+        """Pin a table to the version that this run knows already.
+
+        One that each run writes a part of is read in the version that this candidate wrote: another
+        job may have written it since.
+        """
+        if (table := self._table(dataset_name)) and not table.optional:
+            known = self._versions.get(table.name)
+            table.pin = self._recorded.get(table.name, known) if table.is_shared else known
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Stamp a commit with the candidate, the versions so far and what shapes the table."""
+        if table := self._table(dataset_name):
+            table.stamp = {
+                "candidate": self._values["candidate"],
+                "sources": self._versions,
+                "parameters": self._made_with.get(dataset_name, {}),
+            }
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str) -> None:
+        """Remember which version was read; refuse one that does not fit this run."""
+        if (table := self._table(dataset_name)) and not table.optional:
+            self._check(table, self._made_with.get(dataset_name, {}))
+            self._note(table)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Remember which version was written."""
+        if table := self._table(dataset_name):
+            self._note(table)
 
     def _table(self, name: str) -> DeltaDataset | None:
-        dataset = self._dataset(name)
+        dataset = self._catalog.get(name)
         return dataset if isinstance(dataset, DeltaDataset) else None
 
-    def _ensure_spark(self, dataset_name: str) -> None:
-        needs_it = isinstance(self._dataset(dataset_name), DeltaDataset | SparkDatasetV2)
-        if needs_it and self._spark and not self._started:
-            start_session(self._spark, self._data_root / "spark")
-            self._started = True
-
-    def _check_sources(self, dataset_name: str) -> None:
-        """Demand that all tables read in this run come from the same versions of their sources."""
-        table = self._table(dataset_name)
-        if table is None or table.commit is None or table.optional:
+    def _check(self, table: DeltaDataset, required: dict[str, Any]) -> None:
+        """Demand a table made with this run's values, from the versions that it knows already."""
+        if table.commit is None:
             return
-        commit = table.commit
-        asked = {"candidate": self._candidate} if table.name == "test_scores" else {}
-        if table.name in ("windows", "train", "test", "test_scores"):
-            asked |= {key: self._parameters[key] for key in WINDOW_PARAMETERS}
-        for key, value in asked.items():
-            if commit.made_with.get(key, value) != value:
-                raise IncompatibleRunError(
-                    f"Table {table.name} was made with {key}={commit.made_with[key]}, and {value} "
-                    "is asked for now. To go on, ask for the same, or make it again: kedro run"
-                )
-        for source, version in {**commit.sources, table.name: commit.version}.items():
-            if self._versions.setdefault(source, version) != version:
-                raise MixedTablesError(table.name, source, version, self._versions[source])
+        sources = {**table.commit.sources, table.name: table.commit.version}
+        known = {name: self._versions.setdefault(name, sources[name]) for name in sources}
+        before = {**required, **table.commit.made_with, **sources}
+        differences = {
+            name: (before[name], now)
+            for name, now in {**required, **known}.items()
+            if before[name] != now
+        }
+        if differences:
+            raise IncompatibleRunError(
+                f"Table {table.name}",
+                differences,
+                "Run again with the same, or make the tables again: kedro run (same --env and "
+                "--params)",
+            )
 
-    def _note(self, dataset_name: str) -> None:
-        table = self._table(dataset_name)
-        if table is None or table.commit is None or table.optional:
+    def _note(self, table: DeltaDataset) -> None:
+        if table.commit is None:
             return
-        if table.commit.rows is not None:
-            self._rows[table.name] = table.commit.rows
         self._versions[table.name] = self._recorded[table.name] = table.commit.version
         if mlflow.active_run():
             mlflow.set_tag(f"version.{table.name}", table.commit.version)
-
-    def _end_line(self) -> None:
-        """Log one line per node: its seconds, and the tables that it read and wrote."""
-        if self._node is None:
-            return
-        read, written = (
-            ", ".join(
-                name if table.optional else self._described(table.name)
-                for name in names
-                if (table := self._table(name))
-            )
-            for names in (self._node.inputs, self._node.outputs)
-        )
-        tables = " -> ".join(part for part in (read, written) if part)
-        logger.info("%-18s %5.1f s  %s", self._node.name, time.monotonic() - self._since, tables)
-        self._node = None
-
-    def _described(self, name: str) -> str:
-        if name not in self._versions:
-            return name
-        rows = f" ({self._rows[name]:,} rows)" if name in self._rows else ""
-        return f"{name} v{self._versions[name]}{rows}"

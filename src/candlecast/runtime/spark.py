@@ -1,7 +1,7 @@
 """The local Spark session: a Java that is new enough, Delta's two jars, and ``spark.yml``.
 
 On Databricks none of this runs: the session is the one that is there. ``python -m
-candlecast.spark`` fetches the jars ahead of the first run, so that runs need no network.
+candlecast.runtime.spark`` fetches the jars ahead of the first run, so that runs need no network.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from candlecast.errors import CandlecastError
+from candlecast.errors import SparkUnavailableError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,39 +35,29 @@ appender.stderr.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n
 """
 
 
-class SparkUnavailableError(CandlecastError):
-    """Spark can't start here; the message says what it needs, what there is and what to type."""
-
-
 def java_version() -> int:
-    """The major version of the Java that Spark would start.
+    """Return the major version of the Java that Spark would start.
 
     Raises:
         SparkUnavailableError: there is none, or it is too old.
     """
-    wanted = f"candlecast needs Java {JAVA} or later (for Spark)"
-    remedy = (
-        "install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
-        "install openjdk@17) or point JAVA_HOME at one"
-    )
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     if java is None:
-        where = f"in JAVA_HOME={home}" if home else "on the PATH"
-        raise SparkUnavailableError(f"{wanted}; found none {where}. To go on, {remedy}.")
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    said = (answer.stderr or answer.stdout).strip()
-    match = re.search(r'version "(?:1\.)?(\d+)', said)
-    if match is None:
-        raise SparkUnavailableError(
-            f"{wanted}; {java} -version says {said[:120]!r}. To go on, {remedy}."
-        )
-    version = int(match.group(1))
-    if version < JAVA:
-        raise SparkUnavailableError(
-            f"{wanted}; found Java {version} at {java}. To go on, {remedy}."
-        )
-    return version
+        found = f"none in JAVA_HOME={home}" if home else "none on the PATH"
+    else:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+        answer = (done.stderr or done.stdout).strip()
+        match = re.search(r'version "(?:1\.)?(\d+)', answer)
+        if match and int(match[1]) >= JAVA:
+            return int(match[1])
+        found = f"Java {match[1]} at {java}" if match else f"{answer[:120]!r} from {java} -version"
+    raise SparkUnavailableError(
+        f"Java {JAVA} or later",
+        found,
+        "Install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
+        "install openjdk@17), or point JAVA_HOME at one.",
+    )
 
 
 def delta_jars() -> list[str]:
@@ -114,14 +104,13 @@ def ensure_jars() -> Path:
             name for name in wanted if not (Path(ivy) / "jars" / f"io.delta_{name}").exists()
         ]
         if missing:
-            said = "; ".join(
-                line.strip() for line in resolved.stderr.splitlines() if "UNRESOLVED" in line
-            )
+            output = resolved.stderr
+            lines = [line.strip() for line in output.splitlines() if "UNRESOLVED" in line]
             raise SparkUnavailableError(
-                f"candlecast needs {' and '.join(missing)} in {folder}; Maven did not bring them "
-                f"({said or resolved.stderr.strip()[-300:]}). To go on, reach Maven Central or a "
-                "mirror of it once and type: "
-                f"{sys.executable} -m candlecast.runtime.spark"
+                f"{' and '.join(missing)} in {folder}",
+                f"neither there nor by Maven ({'; '.join(lines) or output.strip()[-300:]})",
+                "Reach Maven Central or a mirror of it once and run: "
+                f"{sys.executable} -m candlecast.runtime.spark",
             )
         for name in wanted:
             partial = folder / f"{name}.{os.getpid()}"

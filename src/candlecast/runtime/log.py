@@ -1,0 +1,143 @@
+"""What a run logs: a line per node, where its pages are, and one line for an expected error."""
+
+import logging
+import logging.config
+import os
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import mlflow
+import yaml
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from candlecast.errors import CandlecastError
+from candlecast.io.delta import DeltaDataset
+from candlecast.runtime.hooks import declared
+
+logger = logging.getLogger("candlecast")
+
+MIN_FREE_BYTES = 1_000_000
+"""Below this, a run can't write: the disk is full."""
+
+TRACEBACK = "CANDLECAST_TRACEBACK"
+"""The variable that shows the traceback of an expected error as well."""
+
+
+class LogHooks:
+    """The project's log."""
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Set up the log before anything can fail; mlflow's import has changed Kedro's set-up."""
+        self._loader = context.config_loader
+        configuration = Path(self._loader.conf_source, "logging.yml")
+        if configuration.is_file():
+            logging.config.dictConfig(yaml.safe_load(configuration.read_text()))
+        logging.captureWarnings(True)
+        sys.excepthook = self._log_error
+        self._node: Node | None = None
+        self._since = 0.0
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:
+        """Keep the catalog, and note which files are announced."""
+        self._catalog = catalog
+        self._announced = {
+            name: (word, conf_catalog[name].get("dataset", conf_catalog[name])["filepath"])
+            for name, word in declared(conf_catalog, "announce").items()
+        }
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Log the candidate, if the run is of one."""
+        given = self._loader.runtime_params
+        named = mlflow.active_run() or given["named_candidate"]  # a rollback is of none
+        candidate = f"candidate {given['candidate']}, " if named else ""
+        logger.info("%senvironment %s", candidate, run_params.get("env") or "base")
+
+    @hook_impl(tryfirst=True)
+    def before_dataset_loaded(self, node: Node) -> None:
+        """Notice the next node by its first input."""
+        if node is not self._node:
+            self._end_line()
+            self._node, self._since = node, time.monotonic()
+
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Log where the pages are that were written."""
+        self._end_line()
+        for name in sorted(pipeline.all_outputs() & self._announced.keys()):
+            logger.info("%s: %s", *self._announced[name])
+
+    def _end_line(self) -> None:
+        """Log one line per node: its seconds, and the tables that it read and wrote."""
+        if self._node is None:
+            return
+        sides = (
+            ", ".join(filter(None, map(self._described, names)))
+            for names in (self._node.inputs, self._node.outputs)
+        )
+        seconds = time.monotonic() - self._since
+        logger.info(
+            "%-18s %5.1f s  %s", self._node.short_name, seconds, " -> ".join(filter(None, sides))
+        )
+        self._node = None
+
+    def _described(self, name: str) -> str:
+        """Describe a table by its version and rows; what is no table by nothing."""
+        table = self._catalog.get(name)
+        if not isinstance(table, DeltaDataset):
+            return ""
+        if table.optional or table.commit is None:
+            return name
+        rows = f" ({table.commit.rows:,} rows)" if table.commit.rows is not None else ""
+        return f"{table.name} v{table.commit.version}{rows}"
+
+    def _log_error(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Log an expected error as one line. A bug keeps its traceback, also inside a dataset."""
+        message = expected_message(error)
+        root = (self._loader.runtime_params or {}).get("data_root")
+        if root and (free := free_bytes(Path(root))) is not None and free < MIN_FREE_BYTES:
+            message = (
+                f"The disk of {root} is full ({free // 1024} KiB are free): {kind.__name__}. What "
+                "earlier runs stored is whole. Make room, then run again."
+            )
+        if message is None or os.environ.get(TRACEBACK):
+            sys.__excepthook__(kind, error, trace)
+        if message is not None:
+            logger.error("%s", message)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the bytes that are free in a folder; None where that is not known."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:  # it is not there, or not for this user
+        return None
+    return usage.free if usage.total else None  # a volume may not know its size
+
+
+def expected_message(error: BaseException | None) -> str | None:
+    """Return the message of an error that a user can fix; None for a bug.
+
+    Kedro raises what a dataset raises as a DatasetError from it, more than once: the first of its
+    causes decides that is the project's own. A DatasetError that the project raises is for users.
+    """
+    while isinstance(error, CandlecastError | DatasetError):
+        frames = list(traceback.walk_tb(error.__traceback__))
+        raised_in = frames[-1][0].f_globals["__name__"] if frames else ""
+        if isinstance(error, CandlecastError) or raised_in.startswith("candlecast."):
+            return str(error)
+        error = error.__cause__
+    return None
