@@ -20,6 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 from candlecast.evaluation.gate import GATE_METRICS, apply_gate
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import CONFIDENCE, intervals
+from candlecast.parameters import Gate
 
 WINDOW = 14
 TICKERS = 3
@@ -35,6 +36,8 @@ STRENGTHS = (0.53, 0.55, 0.58)
 
 NOMINAL = (1 - CONFIDENCE) / 2
 """The rate at which a lower end lies above zero by chance."""
+
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=None)
 
 REPETITIONS = 1000
 TREES = 10
@@ -118,11 +121,11 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
         **compute_metrics(predictions),
         **intervals(predictions, repetitions=REPETITIONS, seed=seed),
     }
-    gate = {"threshold": 0.0, "min_sessions": 250, "champion_margin": None}
-    verdicts = {
-        m: float(apply_gate(metrics, {**gate, "metric": m})["passed"]) for m in GATE_METRICS
+    passed = {
+        metric: float(apply_gate(metrics, GATE.model_copy(update={"metric": metric}))["passed"])
+        for metric in GATE_METRICS
     }
-    return {**verdicts, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
+    return {**passed, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
 def workers() -> ProcessPoolExecutor:

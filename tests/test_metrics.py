@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from arch.bootstrap import StationaryBootstrap
 from arch.data import sp500
+from pydantic import ValidationError
 from sklearn import metrics as sk
 from sklearn.ensemble import RandomForestClassifier
 
@@ -39,8 +40,10 @@ from candlecast.evaluation.trading import (
     trading_metrics,
     trading_table,
 )
+from candlecast.parameters import Gate
+from candlecast.reporting.wording import gate_reasons, verdict_headline, verdict_numbers
 
-GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 100, "champion_margin": 0.03}
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=100, champion_margin=0.03)
 
 
 def frame(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
@@ -197,12 +200,10 @@ def test_fault_21_one_class_only() -> None:
     assert metrics["always_up.accuracy"] == 1.0
     assert not {"roc_auc", "roc_auc.low", "logistic.roc_auc"} & metrics.keys()
     for metric in ("accuracy", "roc_auc"):
-        decision = apply_gate(metrics, GATE | {"metric": metric})
+        decision = apply_gate(metrics, gate(metric=metric))
         assert not decision["passed"]
-        assert "Only one class occurred: skill can't be measured." in decision["reasons"]
-    assert verdict(metrics) == (
-        "No evidence of skill: only one class occurred in 120 sessions, ROC AUC is undefined."
-    )
+        assert "one_class" in codes(decision)
+    assert verdict(metrics)["code"] == "one_class"
 
 
 def test_fault_22_constant_predictions() -> None:
@@ -212,17 +213,10 @@ def test_fault_22_constant_predictions() -> None:
     assert metrics["roc_auc"] == 0.5
     assert "pesaran_timmermann_p_value" not in metrics
     assert metrics["holm_min_p_value"] == 1.0
-    decision = apply_gate(metrics, GATE | {"threshold": -1.0})
-    assert decision == {
-        "passed": False,
-        "reasons": [
-            "The model gives every session the same probability.",
-            "The model predicts the same direction in every session.",
-        ],
-    }
-    assert verdict(metrics) == (
-        "No evidence of skill: the model gives one and the same probability in 120 sessions."
-    )
+    decision = apply_gate(metrics, GATE)
+    assert not decision["passed"]
+    assert codes(decision)[:2] == ["constant_probability", "constant_direction"]
+    assert verdict(metrics)["code"] == "constant_probability"
 
 
 def test_ticker_with_three_sessions() -> None:
@@ -233,9 +227,11 @@ def test_ticker_with_three_sessions() -> None:
     metrics = evaluate(alone, repetitions=50, seed=1, cost_bps=1, trials=5)
     json.dumps(metrics, allow_nan=False)
     assert "accuracy.low" not in metrics
-    assert apply_gate(metrics, GATE)["reasons"][0] == (
-        "Scored on 3 sessions; at least 100 are needed."
-    )
+    assert apply_gate(metrics, GATE)["reasons"][0] == {
+        "code": "too_few_sessions",
+        "sessions": 3,
+        "required": 100,
+    }
 
 
 @pytest.mark.parametrize(
@@ -564,37 +560,63 @@ def flat(**changes: float | None) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
+def gate(**changes: object) -> Gate:
+    return Gate.model_validate({**GATE.model_dump(), **changes})
+
+
+def codes(decision: dict) -> list[str]:
+    return [reason["code"] for reason in decision["reasons"]]
+
+
 def test_gate_passes_with_its_numbers() -> None:
     assert apply_gate(flat(), GATE) == {
         "passed": True,
         "reasons": [
-            "Accuracy less the best baseline's is +0.0200 (95% interval by date +0.0050 to "
-            "+0.0350) on 650 sessions: the lower end is above 0.0000."
+            {
+                "code": "above_threshold",
+                "metric": "accuracy_minus_best_baseline",
+                "value": 0.02,
+                "low": 0.005,
+                "high": 0.035,
+                "confidence": 0.95,
+                "sessions": 650,
+                "threshold": 0.0,
+            }
         ],
     }
 
 
 @pytest.mark.parametrize(
-    ("metrics", "gate", "reason"),
+    ("metrics", "rule", "reasons"),
     [
-        (flat(), {"threshold": 0.005}, "the lower end is not above 0.0050"),
-        (flat(), {"min_sessions": 651}, "Scored on 650 sessions; at least 651 are needed"),
-        (flat(), {"metric": "roc_auc", "threshold": 0.02}, "ROC AUC less 0.5 is +0.0300"),
-        (flat(accuracy_minus_best_baseline__low=None), {}, "has no interval"),
-        (flat(accuracy_minus_best_baseline__low=np.nan), {}, "has no interval"),
-        (flat(classes=1.0), {}, "Only one class occurred"),
-        (flat(classes=None), {}, "Only one class occurred"),
-        (flat(sessions=None), {}, "Scored on nan sessions"),
-        (flat(distinct_probabilities=1.0), {}, "the same probability"),
-        (flat(predicted_up_share=1.0), {}, "the same direction"),
-        (flat(), {"threshold": np.nan}, "the lower end is not above nan"),
-        ({}, {}, "has no interval"),
+        (flat(), {"threshold": 0.005}, ["not_above_threshold"]),
+        (flat(), {"min_sessions": 651}, ["too_few_sessions"]),
+        (flat(), {"metric": "roc_auc", "threshold": 0.02}, ["not_above_threshold"]),
+        (flat(accuracy_minus_best_baseline__low=None), {}, ["no_interval"]),
+        (flat(accuracy_minus_best_baseline__low=np.nan), {}, ["no_interval"]),
+        (flat(classes=1.0), {}, ["one_class"]),
+        (flat(classes=None), {}, ["one_class"]),
+        (flat(sessions=None), {}, ["too_few_sessions"]),
+        (flat(distinct_probabilities=1.0), {}, ["constant_probability"]),
+        (flat(predicted_up_share=1.0), {}, ["constant_direction"]),
+        (flat(predicted_up_share=0.0), {}, ["constant_direction"]),
+        (flat(predicted_up_share=None), {}, ["constant_direction"]),
+        (
+            {},
+            {},
+            [
+                *("too_few_sessions", "one_class", "constant_probability", "constant_direction"),
+                "no_interval",
+            ],
+        ),
     ],
 )
-def test_gate_fails_closed(metrics: dict, gate: dict, reason: str) -> None:
-    decision = apply_gate(metrics, GATE | gate)
+def test_gate_fails_closed(metrics: dict, rule: dict, reasons: list[str]) -> None:
+    decision = apply_gate(metrics, gate(**rule))
     assert decision["passed"] is False
-    assert any(reason in sentence for sentence in decision["reasons"])
+    assert codes(decision) == reasons
+    json.dumps(decision, allow_nan=False)
+    assert len(gate_reasons(decision["reasons"])) == len(reasons)
 
 
 def compared(**changes: float | None) -> dict[str, float]:
@@ -615,58 +637,81 @@ def test_gate_passes_what_is_not_worse_than_the_champion() -> None:
     decision = apply_gate(compared(), GATE, champion_version=3)
     assert decision["passed"] is True
     assert decision["reasons"][1:] == [
-        "Accuracy less the champion's (version 3) is -0.0100 (95% interval by date -0.0250 to "
-        "+0.0050) on 640 sessions: the lower end is above -0.0300."
+        {
+            "code": "not_worse_than_champion",
+            "metric": "accuracy_minus_champion",
+            "value": -0.01,
+            "low": -0.025,
+            "high": 0.005,
+            "confidence": 0.95,
+            "sessions": 640,
+            "threshold": -0.03,
+            "champion_version": 3,
+        }
     ]
     assert apply_gate(compared(), GATE) == decision
 
 
 @pytest.mark.parametrize(
-    ("metrics", "gate", "now", "reason"),
+    ("metrics", "rule", "current", "code"),
     [
-        (compared(), {"champion_margin": 0.025}, 3, "the lower end is not above -0.0250"),
-        (compared(), {"champion_margin": 0.0}, None, "the lower end is not above -0.0000"),
-        (compared(), {}, 4, "The champion is version 4 now, and it was not compared with that"),
-        (flat(), {}, 1, "The champion is version 1 now, and it was not compared with that"),
-        (compared(accuracy_minus_champion__low=None), {}, 3, "too few of the test sessions"),
-        (compared(), {"metric": "roc_auc"}, 3, "ROC AUC less the champion's (version 3) has no"),
+        (compared(), {"champion_margin": 0.025}, 3, "worse_than_champion"),
+        (compared(), {"champion_margin": 0.0}, None, "worse_than_champion"),
+        (compared(), {}, 4, "other_champion"),
+        (flat(), {}, 1, "other_champion"),
+        (compared(accuracy_minus_champion__low=None), {}, 3, "no_champion_interval"),
+        (compared(), {"metric": "roc_auc"}, 3, "no_champion_interval"),
     ],
 )
 def test_gate_fails_against_the_champion(
-    metrics: dict[str, float], gate: dict[str, float], now: int | None, reason: str
+    metrics: dict[str, float], rule: dict, current: int | None, code: str
 ) -> None:
-    decision = apply_gate(metrics, GATE | gate, now)
+    decision = apply_gate(metrics, gate(**rule), current)
     assert decision["passed"] is False
-    assert [reason in sentence for sentence in decision["reasons"]] == [True]
+    assert codes(decision) == [code]
+    assert decision["reasons"][0]["champion_version"] == (current or 3)
+    assert str(current or 3) in gate_reasons(decision["reasons"])[0]
 
 
 @pytest.mark.parametrize("metrics", [flat(), compared(accuracy_minus_champion__low=-0.9)])
-def test_gate_that_does_not_ask_about_the_champion(metrics: dict[str, float]) -> None:
-    decision = apply_gate(metrics, GATE | {"champion_margin": None}, champion_version=8)
+def test_gate_without_a_margin_ignores_the_champion(metrics: dict[str, float]) -> None:
+    decision = apply_gate(metrics, gate(champion_margin=None), champion_version=8)
     assert decision["passed"] is True
-    assert len(decision["reasons"]) == 1
+    assert codes(decision) == ["above_threshold"]
 
 
-def test_gate_refuses_an_unknown_metric() -> None:
-    with pytest.raises(ValueError, match=r"'acuracy' is none of \['accuracy', 'roc_auc'\]"):
-        apply_gate(flat(), GATE | {"metric": "acuracy"})
+@pytest.mark.parametrize("change", [{"metric": "acuracy"}, {"threshold": np.nan}])
+def test_a_gate_of_an_unknown_metric_or_without_a_threshold_cannot_be_made(change: dict) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        gate(**change)
 
 
-def test_verdict_says_which_it_is() -> None:
-    numbers = (
-        "over 650 sessions the accuracy is 0.5300 against 0.5100 of the best baseline (always up), "
-        "a difference of +0.0200 (95% interval by date {low:+.4f} to +0.0350), and the ROC AUC "
-        "less 0.5 is +0.0300 (95% interval by date {auc:+.4f} to +0.0500)."
+def test_a_reason_in_words_has_its_numbers() -> None:
+    (reason,) = gate_reasons(apply_gate(flat(), GATE)["reasons"])
+    assert reason == (
+        "Accuracy minus best baseline is +0.0200 (95% interval by date +0.0050 to +0.0350) on 650 "
+        "sessions: the lower end is above 0.0000."
     )
-    assert verdict(flat()) == "Evidence of skill: " + numbers.format(low=0.005, auc=0.01)
-    ranking = flat(accuracy_minus_best_baseline__low=-0.01)
-    assert verdict(ranking) == (
-        "Evidence of ranking only, not of direction: " + numbers.format(low=-0.01, auc=0.01)
-    )
-    nothing = flat(accuracy_minus_best_baseline__low=-0.01, roc_auc_minus_half__low=-0.02)
-    assert verdict(nothing) == "No evidence of skill: " + numbers.format(low=-0.01, auc=-0.02)
-    few = flat(sessions=3.0, accuracy_minus_best_baseline__low=None)
-    assert verdict(few) == "No evidence of skill: 3 sessions are too few for an interval."
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, "skill"),
+        ({"accuracy_minus_best_baseline__low": -0.01}, "ranking"),
+        ({"accuracy_minus_best_baseline__low": 0.0, "roc_auc_minus_half__low": 0.0}, "none"),
+        ({"roc_auc_minus_half__low": -0.02}, "skill"),
+        ({"sessions": 3.0, "accuracy_minus_best_baseline__low": None}, "too_few_sessions"),
+        ({"classes": 1.0, "roc_auc_minus_half__low": None}, "one_class"),
+        ({"distinct_probabilities": 1.0}, "constant_probability"),
+    ],
+)
+def test_verdict(changes: dict, code: str) -> None:
+    result = verdict(flat(**changes))
+    assert (result["code"], result["best_baseline"]) == (code, "always_up")
+    assert verdict_headline(result).startswith("Evidence") is (code in ("skill", "ranking"))
+    numbers = ("+0.0200", "+0.0350") if "accuracy" in result else (f"{result['sessions']:.0f} ",)
+    assert all(text in verdict_numbers(result) for text in numbers)
 
 
 @pytest.mark.slow

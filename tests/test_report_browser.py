@@ -15,6 +15,7 @@ from kedro.runner import SequentialRunner
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, opened
+from candlecast.parameters import Gate
 from candlecast.pipelines.reporting import create_pipeline
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
@@ -89,12 +90,9 @@ def simulate() -> dict[str, Any]:
             "parameters": {"tickers": str(TICKERS), "window": "14"},
         },
         "params:evaluation": {"repetitions": 1000, "cost_bps": 5.0},
-        "params:gate": {
-            "metric": "accuracy",
-            "threshold": 0.0,
-            "min_sessions": 250,
-            "champion_margin": 0.03,
-        },
+        "params:gate": Gate(
+            metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=0.03
+        ),
         "params:window": 14,
         "params:tickers": sorted(predictions["ticker"].unique()),
         "params:body": "return",

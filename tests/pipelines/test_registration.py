@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from candlecast.parameters import Gate
 from candlecast.pipelines.registration.nodes import (
     NoApproverError,
     NoPreviousError,
@@ -17,7 +18,7 @@ from candlecast.pipelines.registration.nodes import (
 )
 from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback, Version
 
-GATE = {"metric": "accuracy", "threshold": 0.0, "min_sessions": 250, "champion_margin": 0.03}
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=0.03)
 GOOD = {
     "sessions": 300.0,
     "classes": 2.0,
@@ -51,10 +52,13 @@ CANDIDATE = Candidate(
 )
 NOBODY = Aliases(None, None)
 CHAMPION = Aliases(Version(3, {"version_prices": "7", "version_train": "5"}), None)
-PASSED = {"passed": True, "reasons": ["It passed."], "metric": "accuracy", "threshold": 0.0}
+PASSED = {"passed": True, "reasons": [], "metric": "accuracy", "threshold": 0.0}
 FAILED = {
     "passed": False,
-    "reasons": ["Scored on 9 sessions.", "One class."],
+    "reasons": [
+        {"code": "too_few_sessions", "sessions": 9, "required": 250},
+        {"code": "one_class"},
+    ],
     "metric": "accuracy",
     "threshold": 0.0,
 }
@@ -154,21 +158,18 @@ def test_the_champion_itself_is_fit_whatever_became_of_its_run():
 
 
 def test_the_gate_of_now_judges_the_candidates_own_metrics():
-    assert apply_gate_again(CANDIDATE, NOBODY, GATE) == {
-        "passed": True,
-        "reasons": [
-            "Accuracy less the best baseline's is +0.0300 (95% interval by date +0.0100 to "
-            "+0.0500) on 300 sessions: the lower end is above 0.0000."
-        ],
-        "metric": "accuracy",
-        "threshold": 0.0,
-    }
-    stricter = apply_gate_again(CANDIDATE, NOBODY, {**GATE, "threshold": 0.02, "min_sessions": 301})
+    decision = apply_gate_again(CANDIDATE, NOBODY, GATE)
+    assert (decision["passed"], decision["metric"], decision["threshold"]) == (True, "accuracy", 0)
+    (reason,) = decision["reasons"]
+    assert (reason["code"], reason["low"]) == ("above_threshold", 0.01)
+    stricter = apply_gate_again(
+        CANDIDATE, NOBODY, GATE.model_copy(update={"threshold": 0.02, "min_sessions": 301})
+    )
     assert stricter["passed"] is False
     assert stricter["threshold"] == 0.02
-    assert [reason.split(";")[0].split(" is ")[0] for reason in stricter["reasons"]] == [
-        "Scored on 300 sessions",
-        "Accuracy less the best baseline's",
+    assert [reason["code"] for reason in stricter["reasons"]] == [
+        "too_few_sessions",
+        "not_above_threshold",
     ]
 
 
@@ -187,9 +188,7 @@ def test_a_candidate_that_was_compared_with_another_champion_fails():
     assert apply_gate_again(compared, with_second, GATE)["passed"] is True
     with_third = apply_gate_again(compared, CHAMPION, GATE)
     assert with_third["passed"] is False
-    assert with_third["reasons"] == [
-        "The champion is version 3 now, and it was not compared with that: train a candidate again."
-    ]
+    assert with_third["reasons"] == [{"code": "other_champion", "champion_version": 3}]
 
 
 # --- Promotion ------------------------------------------------------------------------------------
@@ -205,8 +204,7 @@ def test_a_passed_candidate_is_promoted_on_someones_word():
             "git_commit": "c0ffee",
             "candlecast": "0.1.0",
             "approver": "Ada",
-            "gate": '{"passed": true, "reasons": ["It passed."], '
-            '"metric": "accuracy", "threshold": 0.0}',
+            "gate": '{"passed": true, "reasons": [], "metric": "accuracy", "threshold": 0.0}',
             "version_prices": "7",
             "version_train": "5",
             "version_test": "5",
@@ -219,11 +217,8 @@ def test_a_passed_candidate_is_promoted_on_someones_word():
 def test_a_failed_candidate_needs_a_reason():
     with pytest.raises(RegistrationError) as error:
         promote_candidate(CANDIDATE, NOBODY, FAILED, "Ada", None)
-    assert str(error.value) == (
-        "Candidate new is not registered: the gate has not let it pass. Scored on 9 sessions. One "
-        "class. Whoever registers it all the same must say why: --params "
-        "candidate=new,approver=Ada,override_reason=<why>"
-    )
+    assert "9 sessions" in str(error.value)
+    assert "--params candidate=new,approver=Ada,override_reason=<why>" in str(error.value)
     promotion = promote_candidate(CANDIDATE, NOBODY, FAILED, "Ada", "the first of all")
     assert promotion.tags["override_reason"] == "the first of all"
     assert json.loads(promotion.tags["gate"])["passed"] is False
@@ -246,10 +241,11 @@ def test_the_champion_is_not_promoted_again():
 
 def test_long_reasons_fit_into_a_tag():
     """Unity Catalog takes 1,000 characters."""
-    gate_decision = {**FAILED, "reasons": ["a" * 600, "b" * 600]}
+    first, second = ({"code": name * 600} for name in "ab")
+    gate_decision = {**FAILED, "reasons": [first, second]}
     text = promote_candidate(CANDIDATE, NOBODY, gate_decision, "Ada", "why").tags["gate"]
     assert len(text) <= 1000
-    assert json.loads(text) == {**FAILED, "reasons": ["a" * 600]}
+    assert json.loads(text) == {**FAILED, "reasons": [first]}
 
 
 # --- Rollback -------------------------------------------------------------------------------------

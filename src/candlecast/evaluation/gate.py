@@ -1,4 +1,7 @@
-"""The gate: whether a candidate may be registered, from its metrics alone."""
+"""The gate and the verdict: codes and numbers, taken from a candidate's metrics alone.
+
+`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,143 +9,150 @@ from typing import Any
 import numpy as np
 
 from candlecast.evaluation.metrics import HARD_BASELINES
+from candlecast.parameters import Gate
 
-GATE_METRICS = {
-    "accuracy": ("accuracy_minus_best_baseline", "Accuracy less the best baseline's"),
-    "roc_auc": ("roc_auc_minus_half", "ROC AUC less 0.5"),
-}
-"""What the gate can look at: the figure in the metrics, and its name in a sentence."""
+GATE_METRICS = {"accuracy": "accuracy_minus_best_baseline", "roc_auc": "roc_auc_minus_half"}
+"""What the gate can look at, by its parameter ``metric``."""
 
-CHAMPION_METRICS = {
-    "accuracy": ("accuracy_minus_champion", "Accuracy less the champion's"),
-    "roc_auc": ("roc_auc_minus_champion", "ROC AUC less the champion's"),
-}
+CHAMPION_METRICS = {"accuracy": "accuracy_minus_champion", "roc_auc": "roc_auc_minus_champion"}
 """The same, for the comparison with the champion."""
 
 
 def apply_gate(
-    metrics: Mapping[str, float], gate: Mapping[str, Any], champion_version: int | None = None
+    metrics: Mapping[str, float], gate: Gate, champion_version: int | None = None
 ) -> dict[str, Any]:
-    """Decide whether a model may be registered, from its flat metrics alone.
+    """Decide whether a model may be registered.
 
-    It may when the lower end of the interval of the gate's figure is above the threshold, on enough
+    It may when the lower end of the interval of the gate's metric is above the threshold, on enough
     sessions, and when it is not worse than the champion, if there is one, by more than the margin:
-    the lower end of the difference's interval is above the negative margin. Whatever is missing,
-    undefined or constant fails it.
+    the lower end of the difference's interval is above the negative margin.
 
     Args:
         metrics: flat numbers, as `candlecast.evaluation.significance.evaluate` returns them.
-        gate: ``metric`` (``accuracy``: over the best of the constant and previous-day baselines,
-            or ``roc_auc``: over 0.5), ``threshold`` (that the lower end must exceed),
-            ``min_sessions`` (distinct dates) and ``champion_margin`` (None: the champion is not
-            asked about).
-        champion_version: the champion of now, which must be the one compared with; None: whichever
+        gate: the rule.
+        champion_version: the current champion, which must be the one compared with; None: whichever
             was.
 
     Returns:
-        ``passed`` (bool) and ``reasons`` (sentences: why it failed, or the one it passed for).
+        ``passed`` (bool) and ``reasons``: one dict per reason, valid JSON, with its ``code`` and
+        the numbers it is about. Why it failed:
 
-    Raises:
-        ValueError: the gate names another metric.
+        * ``too_few_sessions``: ``sessions``, ``required``;
+        * ``one_class``, ``constant_probability``, ``constant_direction``: no numbers;
+        * ``no_interval``: ``metric``;
+        * ``not_above_threshold``: `an interval`, ``threshold``;
+        * ``other_champion``: ``champion_version``, which the model was not compared with;
+        * ``no_champion_interval``: ``metric``, ``champion_version``;
+        * ``worse_than_champion``: `an interval`, ``threshold``, ``champion_version``.
+
+        Why it passed: ``above_threshold`` and, where there is a champion,
+        ``not_worse_than_champion``, with the numbers of their opposites. `An interval` is
+        ``metric``, ``value``, ``low``, ``high``, ``confidence`` and ``sessions``.
     """
-    if gate["metric"] not in GATE_METRICS:
-        raise ValueError(f"The gate's metric {gate['metric']!r} is none of {list(GATE_METRICS)}.")
-    figure, name = GATE_METRICS[gate["metric"]]
-    low = _number(metrics, f"{figure}.low")
-    against = [
+    sessions = metrics.get("sessions", 0)
+    checks: list[tuple[bool, dict[str, Any]]] = [
         (
-            _number(metrics, "sessions") >= gate["min_sessions"],
-            f"Scored on {_number(metrics, 'sessions'):.0f} sessions; "
-            f"at least {gate['min_sessions']} are needed.",
+            sessions >= gate.min_sessions,
+            {"code": "too_few_sessions", "sessions": sessions, "required": gate.min_sessions},
         ),
-        (_number(metrics, "classes") > 1, "Only one class occurred: skill can't be measured."),
+        (metrics.get("classes", 0) > 1, {"code": "one_class"}),
+        (metrics.get("distinct_probabilities", 0) > 1, {"code": "constant_probability"}),
         (
-            _number(metrics, "distinct_probabilities") > 1,
-            "The model gives every session the same probability.",
+            gate.metric != "accuracy" or 0 < metrics.get("predicted_up_share", 0) < 1,
+            {"code": "constant_direction"},
         ),
-        (
-            gate["metric"] != "accuracy" or 0 < _number(metrics, "predicted_up_share") < 1,
-            "The model predicts the same direction in every session.",
-        ),
-        (
-            low > gate["threshold"],
-            f"{name} is {_interval(metrics, figure)}: the lower end is not above "
-            f"{gate['threshold']:.4f}."
-            if np.isfinite(low)
-            else f"{name} has no interval: it is undefined on these sessions.",
-        ),
+        _against_threshold(metrics, gate, sessions),
     ]
-    passed = [
-        f"{name} is {_interval(metrics, figure)} on {_number(metrics, 'sessions'):.0f} sessions: "
-        f"the lower end is above {gate['threshold']:.4f}."
-    ]
-    compared = metrics.get("champion.version", champion_version)
-    if gate["champion_margin"] is not None and compared is not None:
-        holds, sentence = _against_champion(metrics, gate, compared, champion_version)
-        against.append((holds, sentence))
-        passed.append(sentence)
-    failed = [sentence for holds, sentence in against if not holds]
-    return {"passed": not failed, "reasons": failed or passed}
+    compared = metrics.get("champion.version")
+    current = compared if champion_version is None else champion_version
+    if gate.champion_margin is not None and current is not None:
+        checks.append(_against_champion(metrics, gate, int(current)))
+    failed = [reason for holds, reason in checks if not holds]
+    return {
+        "passed": not failed,
+        "reasons": failed or [reason for _, reason in checks if "low" in reason],
+    }
+
+
+def _against_threshold(
+    metrics: Mapping[str, float], gate: Gate, sessions: float
+) -> tuple[bool, dict[str, Any]]:
+    name = GATE_METRICS[gate.metric]
+    if not _is_bounded(metrics, name):
+        return False, {"code": "no_interval", "metric": name}
+    holds = metrics[f"{name}.low"] > gate.threshold
+    return holds, {
+        "code": "above_threshold" if holds else "not_above_threshold",
+        **_interval(metrics, name),
+        "sessions": sessions,
+        "threshold": gate.threshold,
+    }
 
 
 def _against_champion(
-    metrics: Mapping[str, float], gate: Mapping[str, Any], compared: float, now: int | None
-) -> tuple[bool, str]:
-    """Whether a model is not worse than the champion by more than the margin, in a sentence."""
-    figure, name = CHAMPION_METRICS[gate["metric"]]
-    if now is not None and metrics.get("champion.version") != now:
-        return False, (
-            f"The champion is version {now} now, and it was not compared with that: train a "
-            "candidate again."
-        )
-    low, margin = _number(metrics, f"{figure}.low"), gate["champion_margin"]
-    if not np.isfinite(low):
-        return False, (
-            f"{name} (version {compared:.0f}) has no interval: too few of the test sessions are "
-            "new to the champion."
-        )
-    holds = bool(low > -margin)
-    return holds, (
-        f"{name} (version {compared:.0f}) is {_interval(metrics, figure)} on "
-        f"{_number(metrics, 'champion.sessions'):.0f} sessions: the lower end is "
-        f"{'above' if holds else 'not above'} {-margin:.4f}."
-    )
+    metrics: Mapping[str, float], gate: Gate, current: int
+) -> tuple[bool, dict[str, Any]]:
+    name = CHAMPION_METRICS[gate.metric]
+    if metrics.get("champion.version") != current:
+        return False, {"code": "other_champion", "champion_version": current}
+    if not _is_bounded(metrics, name):
+        return False, {
+            "code": "no_champion_interval",
+            "metric": name,
+            "champion_version": current,
+        }
+    threshold = -(gate.champion_margin or 0.0)
+    holds = metrics[f"{name}.low"] > threshold
+    return holds, {
+        "code": "not_worse_than_champion" if holds else "worse_than_champion",
+        **_interval(metrics, name),
+        "sessions": metrics["champion.sessions"],
+        "threshold": threshold,
+        "champion_version": current,
+    }
 
 
-def verdict(metrics: Mapping[str, float]) -> str:
-    """Say in one sentence what the metrics are worth; it starts "Evidence" or "No evidence".
+def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the metrics are worth: a code and the numbers behind it.
 
-    Evidence is an interval by date that lies above zero: of the accuracy over the best baseline's,
-    or, failing that, of the ROC AUC over 0.5, which is then called ranking only.
+    Evidence is an interval by date that lies above zero: of the accuracy minus the best baseline's
+    or, failing that, of the ROC AUC minus 0.5, which is then called ranking only.
+
+    Returns:
+        ``code``: ``skill``, ``ranking`` or ``none``; without an interval ``one_class``,
+        ``constant_probability`` or ``too_few_sessions``. ``sessions`` and ``best_baseline`` (its
+        name). With intervals also ``accuracy`` and ``roc_auc``, each with its ``metric``,
+        ``value``, ``low``, ``high`` and ``confidence``.
     """
-    sessions = f"{_number(metrics, 'sessions'):.0f} sessions"
-    lead, ranking = (figure for figure, _ in GATE_METRICS.values())
-    if not _number(metrics, "classes") > 1:
-        return f"No evidence of skill: only one class occurred in {sessions}, ROC AUC is undefined."
-    if not _number(metrics, "distinct_probabilities") > 1:
-        return f"No evidence of skill: the model gives one and the same probability in {sessions}."
-    if not np.isfinite(_number(metrics, f"{lead}.low")):
-        return f"No evidence of skill: {sessions} are too few for an interval."
-    best = max(HARD_BASELINES, key=lambda name: _number(metrics, f"{name}.accuracy"))
-    numbers = (
-        f"over {sessions} the accuracy is {_number(metrics, 'accuracy'):.4f} against "
-        f"{_number(metrics, f'{best}.accuracy'):.4f} of the best baseline "
-        f"({best.replace('_', ' ')}), a difference of {_interval(metrics, lead)}, and the ROC AUC "
-        f"less 0.5 is {_interval(metrics, ranking)}."
-    )
-    if _number(metrics, f"{lead}.low") > 0:
-        return f"Evidence of skill: {numbers}"
-    if _number(metrics, f"{ranking}.low") > 0:
-        return f"Evidence of ranking only, not of direction: {numbers}"
-    return f"No evidence of skill: {numbers}"
+    result: dict[str, Any] = {
+        "sessions": metrics["sessions"],
+        "best_baseline": max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"]),
+    }
+    if not metrics["classes"] > 1:
+        return {"code": "one_class", **result}
+    if not metrics["distinct_probabilities"] > 1:
+        return {"code": "constant_probability", **result}
+    lead, ranking = GATE_METRICS.values()
+    if not (_is_bounded(metrics, lead) and _is_bounded(metrics, ranking)):
+        return {"code": "too_few_sessions", **result}
+    code = "none"
+    if metrics[f"{ranking}.low"] > 0:
+        code = "ranking"
+    if metrics[f"{lead}.low"] > 0:
+        code = "skill"
+    intervals = {key: _interval(metrics, name) for key, name in GATE_METRICS.items()}
+    return {"code": code, **result, **intervals}
 
 
-def _number(metrics: Mapping[str, float], name: str) -> float:
-    value = metrics.get(name)
-    return np.nan if value is None else float(value)
+def _is_bounded(metrics: Mapping[str, float], name: str) -> bool:
+    return bool(np.isfinite(metrics.get(f"{name}.low", np.nan)))
 
 
-def _interval(metrics: Mapping[str, float], figure: str) -> str:
-    value, low, high = (_number(metrics, figure + end) for end in ("", ".low", ".high"))
-    confidence = _number(metrics, "bootstrap_confidence")
-    return f"{value:+.4f} ({confidence:.0%} interval by date {low:+.4f} to {high:+.4f})"
+def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
+    return {
+        "metric": name,
+        "value": metrics[name],
+        "low": metrics[f"{name}.low"],
+        "high": metrics[f"{name}.high"],
+        "confidence": metrics["bootstrap_confidence"],
+    }

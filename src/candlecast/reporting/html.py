@@ -12,8 +12,11 @@ from candlecast.evaluation.metrics import HARD_BASELINES, SOFT_BASELINES
 BASELINES = (*HARD_BASELINES, *SOFT_BASELINES)
 
 LABELS = {
-    "accuracy_minus_best_baseline": "Accuracy less best baseline",
+    "accuracy_minus_best_baseline": "accuracy minus best baseline",
+    "accuracy_minus_champion": "accuracy minus champion",
     "roc_auc": "ROC AUC",
+    "roc_auc_minus_half": "ROC AUC minus 0.5",
+    "roc_auc_minus_champion": "ROC AUC minus champion",
     "matthews_corrcoef": "Matthews correlation",
     "f1": "F1",
     "brier_score_loss": "Brier score",

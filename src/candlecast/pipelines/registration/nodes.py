@@ -6,7 +6,9 @@ from typing import Any
 
 from candlecast.errors import CandlecastError
 from candlecast.evaluation.gate import apply_gate
+from candlecast.parameters import Gate
 from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback
+from candlecast.reporting.wording import gate_reasons
 
 TABLES = ("prices", "train", "test")
 """The tables whose versions a registered version tells; the first two must not be older."""
@@ -113,17 +115,16 @@ def _require_new_tables(candidate: Candidate, aliases: Aliases) -> None:
             )
 
 
-def apply_gate_again(
-    candidate: Candidate, aliases: Aliases, gate: Mapping[str, Any]
-) -> dict[str, Any]:
+def apply_gate_again(candidate: Candidate, aliases: Aliases, gate: Gate) -> dict[str, Any]:
     """Judge the candidate's own metrics by the gate of now, against the champion of now.
 
     Returns:
-        ``passed`` (bool), ``reasons`` (sentences), and the gate's ``metric`` and ``threshold``.
+        ``passed`` (bool), ``reasons`` (codes and numbers), and the gate's ``metric`` and
+        ``threshold``.
     """
     champion = aliases.champion.number if aliases.champion else None
     decision = apply_gate(candidate.metrics, gate, champion)
-    return {**decision, "metric": gate["metric"], "threshold": gate["threshold"]}
+    return {**decision, "metric": gate.metric, "threshold": gate.threshold}
 
 
 def promote_candidate(
@@ -157,7 +158,8 @@ def promote_candidate(
     if not gate_decision["passed"] and override_reason is None:
         raise RegistrationError(
             candidate.name,
-            "the gate has not let it pass. " + " ".join(gate_decision["reasons"]).removesuffix("."),
+            "the gate has not let it pass. "
+            + " ".join(gate_reasons(gate_decision["reasons"])).removesuffix("."),
             "Whoever registers it all the same must say why: --params "
             f"candidate={candidate.name},approver={approver},override_reason=<why>",
         )

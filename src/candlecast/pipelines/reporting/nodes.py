@@ -1,6 +1,5 @@
 """Functions of the reporting pipeline. Scores frames are as `candlecast.metrics` has them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from sklearn.metrics import roc_curve
 from candlecast.evaluation import significance as inference
 from candlecast.evaluation.gate import apply_gate, verdict
 from candlecast.evaluation.metrics import (
-    HARD_BASELINES,
     by_group,
     classification_table,
     confusion,
@@ -19,8 +17,16 @@ from candlecast.evaluation.metrics import (
 )
 from candlecast.evaluation.significance import superior_ability, ticker_tests
 from candlecast.evaluation.trading import equity_curve
+from candlecast.parameters import Gate
 from candlecast.reporting import figures
-from candlecast.reporting.html import accuracies, metric_text, percent, render, words
+from candlecast.reporting.html import accuracies, metric_text, render
+from candlecast.reporting.wording import (
+    body_text,
+    gate_reasons,
+    plain_verdict,
+    verdict_headline,
+    verdict_numbers,
+)
 
 
 def evaluate(
@@ -51,9 +57,9 @@ def evaluate(
     }
 
 
-def judge(metrics: dict[str, float], gate: dict[str, Any]) -> dict[str, Any]:
-    """Decide by the gate; returns its parameters with ``passed`` and ``reasons`` (sentences)."""
-    return {**gate, **apply_gate(metrics, gate)}
+def judge(metrics: dict[str, float], gate: Gate) -> dict[str, Any]:
+    """Decide by the gate; returns its parameters with ``passed`` and ``reasons`` (codes)."""
+    return {**gate.model_dump(), **apply_gate(metrics, gate)}
 
 
 def build_tables(test_scores: pd.DataFrame, metrics: dict[str, float]) -> dict[str, pd.DataFrame]:
@@ -147,47 +153,22 @@ def build_context(
     body: str,
 ) -> dict[str, Any]:
     """Gather what report, card and summary all begin with: verdict, gate, and what was trained."""
-    headline, _, numbers = verdict(metrics).partition(": ")
+    outcome = verdict(metrics)
     return {
-        "headline": f"{headline}.",
-        "plain": _in_plain_words(headline, metrics),
-        "numbers": _typeset(numbers[:1].upper() + numbers[1:]),
-        "gate": {**gate, "reasons": [_typeset(reason) for reason in gate["reasons"]]},
+        "headline": verdict_headline(outcome),
+        "plain": plain_verdict(outcome, metrics),
+        "numbers": verdict_numbers(outcome),
+        "gate": {**gate, "reasons": gate_reasons(gate["reasons"])},
         "trained": _extent(train),
         "tested": _extent(test_scores),
         "new": ", ".join(sorted(set(test_scores["ticker"]) - set(train["ticker"]))),
         "window": window,
-        "body": "close / open - 1" if body == "return" else "close - open",
+        "body": body_text(body),
         "trees": next(row["trees"] for row in model_selection if row["chosen"]),
         "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
         "sizes": len(model_selection),
         "lineage": lineage,
     }
-
-
-MEANING = {
-    "Evidence of skill": "It beat that rule by more than chance explains.",
-    "Evidence of ranking only": "Its probabilities rank sessions better than chance does, but "
-    "following its calls was not shown to beat that rule.",
-    "No evidence": "It was not shown to beat that rule.",
-}
-"""What each beginning of a verdict means to who decides."""
-
-
-def _in_plain_words(headline: str, metrics: Mapping[str, float]) -> str:
-    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
-    meaning = next(text for start, text in MEANING.items() if headline.startswith(start))
-    return (
-        f"In {metrics['sessions']:,.0f} sessions that it had not seen, the model called "
-        f"{percent(metrics['accuracy'])} of the candles right; the best simple rule, "
-        f"\N{LEFT DOUBLE QUOTATION MARK}{words(best)}\N{RIGHT DOUBLE QUOTATION MARK}, "
-        f"{percent(metrics['best_baseline.accuracy'])}. {meaning}"
-    )
-
-
-def _typeset(text: str) -> str:
-    """With typographic apostrophes, which no template needs to escape."""
-    return text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
 
 
 def _extent(frame: pd.DataFrame) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Sentences for the codes and numbers that `candlecast.evaluation.gate` returns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from candlecast.reporting.html import percent, sentence, words
+
+REASONS = {
+    "too_few_sessions": "Evaluated on {sessions:,.0f} sessions; at least {required:,} are "
+    "required.",
+    "one_class": "Only one class occurred, so skill cannot be measured.",
+    "constant_probability": "The model predicts the same probability for every session.",
+    "constant_direction": "The model predicts the same direction for every session.",
+    "no_interval": "{name} has no interval: it is undefined on these sessions.",
+    "above_threshold": "{name} is {interval}: the lower end is above {threshold:.4f}.",
+    "not_above_threshold": "{name} is {interval}: the lower end is not above {threshold:.4f}.",
+    "other_champion": "The champion is now version {champion_version}, and this candidate was not "
+    "compared with it: train a new candidate.",
+    "no_champion_interval": "{name} (version {champion_version}) has no interval: too few of the "
+    "test sessions are new to the champion.",
+    "not_worse_than_champion": "{name} (version {champion_version}) is {interval}: the lower end "
+    "is above {threshold:.4f}.",
+    "worse_than_champion": "{name} (version {champion_version}) is {interval}: the lower end is "
+    "not above {threshold:.4f}.",
+}
+"""The sentence for each code of a gate's decision."""
+
+HEADLINES = {
+    "skill": "Evidence of skill.",
+    "ranking": "Evidence of ranking only, not of direction.",
+}
+"""The headline for a verdict's code; any other code is no evidence."""
+
+MEANINGS = {
+    "skill": "It beat that rule by more than chance explains.",
+    "ranking": "Its probabilities rank sessions better than chance does, but its predictions of "
+    "the direction were not shown to beat that rule.",
+}
+
+NUMBERS = {
+    "one_class": "Only one class occurred in {sessions:,.0f} sessions, so ROC AUC is undefined.",
+    "constant_probability": "The model predicted the same probability in all {sessions:,.0f} "
+    "sessions.",
+    "too_few_sessions": "{sessions:,.0f} sessions are too few for an interval.",
+}
+"""The numbers behind a verdict that has no interval."""
+
+
+def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each reason of a gate's decision."""
+    return [
+        REASONS[reason["code"]].format(
+            **reason,
+            name=sentence(reason.get("metric", "")),
+            interval=f"{_interval(reason)} on {reason['sessions']:,.0f} sessions"
+            if "low" in reason
+            else "",
+        )
+        for reason in reasons
+    ]
+
+
+def verdict_headline(verdict: Mapping[str, Any]) -> str:
+    """Return the verdict in a few words; they begin with "Evidence" or "No evidence"."""
+    return HEADLINES.get(verdict["code"], "No evidence of skill.")
+
+
+def verdict_numbers(verdict: Mapping[str, Any]) -> str:
+    """Return the intervals behind the verdict, or why there are none."""
+    if verdict["code"] in NUMBERS:
+        return NUMBERS[verdict["code"]].format(**verdict)
+    return (
+        "; ".join(
+            f"{sentence(interval['metric'])}: {_interval(interval)}"
+            for interval in (verdict["accuracy"], verdict["roc_auc"])
+        )
+        + f", over {verdict['sessions']:,.0f} sessions."
+    )
+
+
+def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """Return what the verdict means to whoever decides, without statistics."""
+    meaning = MEANINGS.get(verdict["code"], "It was not shown to beat that rule.")
+    return (
+        f"On {metrics['sessions']:,.0f} sessions that it had not seen, the model predicted "
+        f"{percent(metrics['accuracy'])} of the candles correctly; the best simple rule, "
+        f"“{words(verdict['best_baseline'])}”, {percent(metrics['best_baseline.accuracy'])}. "
+        f"{meaning}"
+    )
+
+
+def body_text(body: str) -> str:
+    """Return how a candle body is computed."""
+    return "close / open - 1" if body == "return" else "close - open"
+
+
+def _interval(interval: Mapping[str, Any]) -> str:
+    value, low, high = (f"{interval[key]:+.4f}" for key in ("value", "low", "high"))
+    return f"{value} ({interval['confidence']:.0%} interval by date {low} to {high})"
