@@ -10,10 +10,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io import DatasetError
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, opened
+from candlecast.errors import NoChampionError
 from candlecast.evaluation.drift import measure_drift, profile
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
@@ -146,7 +146,7 @@ def prices_by_key(prices: pd.DataFrame) -> dict[tuple[str, str], tuple[float, fl
 
 
 def test_without_a_champion_nothing_is_fetched(run, tmp_path):
-    with pytest.raises(DatasetError, match="kedro run --pipelines registration"):
+    with pytest.raises(NoChampionError, match="kedro run --pipelines registration"):
         run(tickers=["AAPL", "IBM"], pipeline_names=["forecast"])
     assert not (tmp_path / "data/fetched").exists()
     assert not (tmp_path / "data/tables").exists()

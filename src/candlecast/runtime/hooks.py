@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -27,23 +28,17 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from kedro_datasets.spark import SparkDatasetV2
 from kedro_mlflow.framework.hooks import mlflow_hook
 from mlflow.entities.model_registry import ModelVersion
 
 from candlecast import __version__
-from candlecast.errors import CandlecastError
+from candlecast.errors import CandlecastError, NoChampionError
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.tracking import table_versions
+from candlecast.io.spark import sessions
+from candlecast.io.tracking import find_run, table_versions
 from candlecast.names import CHAMPION
 from candlecast.parameters import check_parameters
-from candlecast.registry.datasets import (
-    AliasesDataset,
-    NoChampionError,
-    run_of,
-    starting,
-    version_of,
-)
+from candlecast.registry.client import fail_fast, find_version
 from candlecast.runtime.spark import java_version, start_session
 
 logger = logging.getLogger("candlecast")
@@ -104,7 +99,6 @@ class ProjectHooks:
         self._parameters: dict[str, Any] = {}
         self._champion: ModelVersion | None = None
         self._spark: dict[str, Any] = {}
-        self._started = False
         self._lock: TextIO | None = None
         self._catalog: DataCatalog | None = None
         # Versions by table: known to this run (read, written, a source of one), and recorded by
@@ -140,6 +134,7 @@ class ProjectHooks:
             **checked,
             "data_root": str(self._data_root),
             "candidate": self._candidate,
+            "named_candidate": parameters["candidate"],
             **self._environment(),
         }
         self._parameters = parameters
@@ -148,15 +143,18 @@ class ProjectHooks:
         if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
             os.environ.setdefault("MPLCONFIGDIR", str(self._data_root / "matplotlib"))
         self._spark = loader["spark"].get("session") or {}
+        sessions.start = (
+            partial(start_session, self._spark, self._data_root / "spark") if self._spark else None
+        )
         if loader.runtime_params["artifact_location"]:
             (self._data_root / "mlflow").mkdir(parents=True, exist_ok=True)
-        with starting():
+        with fail_fast():
             yield
             mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
             tracking = context.mlflow.tracking  # type: ignore[attr-defined] # kedro-mlflow's
             tracking.run.name = self._candidate
-            begun = run_of(self._candidate)
-            self._champion = version_of(parameters["registered_model"], CHAMPION)
+            begun = find_run(self._candidate)
+            self._champion = find_version(parameters["registered_model"], CHAMPION)
         if begun:
             tracking.run.id = begun.info.run_id
 
@@ -254,7 +252,7 @@ class ProjectHooks:
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Start Spark when the first dataset needs it; a new node ends the last one's line.
+        """Pin a table to the version that is known; a new node ends the last one's line.
 
         A table that this run knows already is read in the version that it knows, and one that each
         run writes a part of in the version that this candidate wrote: another job may have written
@@ -263,15 +261,13 @@ class ProjectHooks:
         if node is not self._node:
             self._end_line()
             self._node, self._since = node, time.monotonic()
-        self._ensure_spark(dataset_name)
         if (table := self._table(dataset_name)) and not table.optional:
             known = self._versions.get(table.name)
             table.pin = self._recorded.get(table.name, known) if table.is_shared else known
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
-        """Start Spark when needed; stamp a commit with the candidate and the versions so far."""
-        self._ensure_spark(dataset_name)
+        """Stamp a commit with the candidate and the versions so far."""
         if table := self._table(dataset_name):
             table.stamp = {
                 "candidate": self._candidate,
@@ -298,10 +294,6 @@ class ProjectHooks:
             logger.info("report: %s", self._data_root / "reporting" / "report.html")
         if "track_record_page" in pipeline.all_outputs():
             logger.info("track record: %s", self._data_root / "reporting" / "track_record.html")
-        for name in sorted(pipeline.all_outputs()):
-            if isinstance(moved := self._dataset(name), AliasesDataset):
-                for line in moved.told:
-                    logger.info("%s", line)
         self._release()
 
     @hook_impl(tryfirst=True)
@@ -354,12 +346,6 @@ class ProjectHooks:
     def _table(self, name: str) -> DeltaDataset | None:
         dataset = self._dataset(name)
         return dataset if isinstance(dataset, DeltaDataset) else None
-
-    def _ensure_spark(self, dataset_name: str) -> None:
-        needs_it = isinstance(self._dataset(dataset_name), DeltaDataset | SparkDatasetV2)
-        if needs_it and self._spark and not self._started:
-            start_session(self._spark, self._data_root / "spark")
-            self._started = True
 
     def _check_sources(self, dataset_name: str) -> None:
         """Demand that all tables read in this run come from the same versions of their sources."""
