@@ -70,7 +70,7 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     import mlflow
     import original
 
-    from candlecast.io.tracking import ForestDataset, LoggedJSON
+    from candlecast.io.tracking import LoggedJSON, ModelDataset
     from candlecast.models import forests
     from candlecast.pipelines.data_science import nodes
 
@@ -98,7 +98,7 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
         candidates = LoggedJSON(filepath=str(tracking / "c.json"), step="trees", prefix="c")
         candidates.save(table)
         model = forests.first_trees(grown, chosen)
-        ForestDataset().save((model, forests.features(train.head(5)), {}))
+        ModelDataset().save((model, forests.features(train.head(5)), {}))
     return time.perf_counter() - since
 
 

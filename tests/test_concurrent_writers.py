@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kedro.io import DatasetError
 from pyspark.sql import DataFrame, SparkSession
 
-from candlecast.io.delta import ConcurrentWriteError, DeltaDataset
+from candlecast.errors import ConcurrentWriteError
+from candlecast.io.delta import DeltaDataset
 
 ROUNDS = 10
 
@@ -70,8 +72,10 @@ def test_fault_44_a_writer_that_never_comes_first_gives_up_and_harms_nothing(
         other.save(rows(AAPL=2.0))
         return spark.createDataFrame(rows(AAPL=1.0))
 
-    with pytest.raises(ConcurrentWriteError, match=address):
+    with pytest.raises(DatasetError, match=address) as error:
         dataset.save(change)
+    assert isinstance(error.value.__cause__, ConcurrentWriteError)
+    assert error.value.__cause__.attempts == 2
     assert table(spark, dataset) == [("AAPL", 2.0)]
 
 

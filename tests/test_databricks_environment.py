@@ -149,7 +149,7 @@ def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_
         assert sorted(dataset.load().collect()) == rows
         assert dataset.commit.version == pin
     dataset.pin = 8
-    with pytest.raises(DatasetError, match="has no version 8"):
+    with pytest.raises(DatasetError, match="no longer has version 8"):
         dataset.load()
 
 

@@ -20,7 +20,9 @@ from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
 from candlecast.__main__ import main
-from candlecast.registry.datasets import AliasesDataset, NoChampionError, version_of
+from candlecast.errors import NoChampionError
+from candlecast.registry.client import find_version
+from candlecast.registry.datasets import DecisionDataset
 from candlecast.registry.entities import Candidate, Promotion
 from conftest import ROOT, SMALL, Run
 from databricks_workspace import REFUSALS, UC, Call, Server, Workspace, serving
@@ -114,9 +116,9 @@ def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
 ) -> None:
     workspace.workspace.missing_code = absent
     mlflow.set_tracking_uri("databricks")
-    assert version_of(MODEL, "champion") is None
+    assert find_version(MODEL, "champion") is None
     MlflowClient().create_registered_model(MODEL)
-    assert version_of(MODEL, "champion") is None
+    assert find_version(MODEL, "champion") is None
 
 
 @pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND", "BAD_REQUEST"])
@@ -124,7 +126,7 @@ def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: s
     workspace.workspace.missing_code = code
     mlflow.set_tracking_uri("databricks")
     with pytest.raises(MlflowException, match=code):
-        version_of(MODEL, "champion")
+        find_version(MODEL, "champion")
 
 
 def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
@@ -136,7 +138,7 @@ def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
         "c-1", "r-1", "FINISHED", {}, {}, True, "", "m-1", 14, "return", *[None] * 3
     )
     with pytest.raises(DatasetError, match=r"PERMISSION_DENIED.*EXECUTE"):
-        AliasesDataset(model_name=MODEL).save(Promotion(candidate, None, {"gate": "{}"}))
+        DecisionDataset(model_name=MODEL).save(Promotion(candidate, None, {"gate": "{}"}))
     assert [call for call in workspace.workspace.calls if call.method != "GET"] == []
 
 

@@ -27,18 +27,8 @@ import pytest
 from kedro.io import DatasetError
 from mlflow.tracking import MlflowClient
 
-from candlecast.errors import ParameterError
-from candlecast.pipelines.registration.nodes import (
-    NoApproverError,
-    NoPreviousError,
-    RegistrationError,
-)
-from candlecast.registry.datasets import (
-    AliasesDataset,
-    CandidateDataset,
-    ChampionDataset,
-    TrackingUnavailableError,
-)
+from candlecast.errors import ParameterError, RegistrationError, TrackingUnavailableError
+from candlecast.registry.datasets import CandidateDataset, ChampionDataset, DecisionDataset
 from candlecast.registry.entities import Promotion, Rollback
 from conftest import ROOT, SMALL, copy_root, kedro, run_session
 from databricks_workspace import Workspace, serving
@@ -145,9 +135,10 @@ def register(data_root, candidate, approver="Ada", override_reason=WHY, **parame
     )
 
 
-def last_line(capsys):
-    """The last line of the log."""
-    return capsys.readouterr().err.splitlines()[-1]
+def logged(capsys):
+    """The lines of the log that the registry writes."""
+    words = ("registered: ", "rolled back: ", "champion: ", "already ")
+    return [line for line in capsys.readouterr().err.splitlines() if any(map(line.count, words))]
 
 
 # --- Registration ---------------------------------------------------------------------------------
@@ -155,9 +146,8 @@ def last_line(capsys):
 
 def test_a_candidate_becomes_champion_with_what_is_known_of_it(store, capsys):
     register(store, "first", git_commit=run_of(store, "first").data.tags["git_commit"])
-    registered, gate, champion = capsys.readouterr().err.splitlines()[-3:]
-    assert all(word in registered for word in (MODEL, "v1", "first", "Ada"))
-    assert WHY in gate
+    registered, champion = logged(capsys)
+    assert all(word in registered for word in (MODEL, "v1", "first", "Ada", "not passed", WHY))
     assert "v1" in champion
     assert aliases_of(store) == ({"champion": 1}, 1)
     version = client_of(store).get_model_version(MODEL, "1")
@@ -207,8 +197,10 @@ def test_a_candidate_that_passed_needs_no_reason(store):
 def test_fault_25_approving_twice_is_harmless(store, capsys):
     register(store, "first")
     before = tags_of(store, 1)
+    capsys.readouterr()
     register(store, "first", approver="Bob", override_reason=None)
-    assert "already champion" in last_line(capsys)
+    [line] = logged(capsys)
+    assert "already champion" in line
     assert aliases_of(store) == ({"champion": 1}, 1)
     assert tags_of(store, 1) == before
 
@@ -223,7 +215,7 @@ def test_fault_25_approving_twice_is_harmless(store, capsys):
         ({"candidate": "modelless"}, RegistrationError, ["no model", "candidate=modelless"]),
         ({"candidate": "retrained"}, RegistrationError, ["--tags evaluate", "=retrained"]),
         ({"git_commit": "decade"}, RegistrationError, ["decade"]),
-        ({"approver": None}, NoApproverError, ["second", "approver="]),
+        ({"approver": None}, RegistrationError, ["second", "approver="]),
         ({"override_reason": None}, RegistrationError, ["157", "250", "override_reason="]),
         ({"override_reason": ""}, RegistrationError, ["override_reason="]),
     ],
@@ -254,7 +246,7 @@ def test_fault_25_a_stale_candidate_is_refused(store):
 def test_fault_25_without_a_candidate_or_a_store_the_message_says_so(tmp_path):
     with pytest.raises(ParameterError):
         go(tmp_path, "registration", approver="Ada")
-    with pytest.raises(DatasetError, match=r"candidate first .*kedro run"):
+    with pytest.raises(DatasetError, match=r"no candidate yet.*kedro run"):
         register(tmp_path, "first")
 
 
@@ -263,10 +255,12 @@ def test_a_registration_that_another_came_before_leaves_its_champion_alone(store
     register(store, "first")
     second = CandidateDataset(candidate="second", model_name=MODEL).load()
     decided_before = Promotion(second, None, {"gate": "{}", "approver": "Bob"})
-    with pytest.raises(DatasetError, match=r"\bv1\b"):
-        AliasesDataset(model_name=MODEL).save(decided_before)
-    with pytest.raises(DatasetError, match=r"\bv1\b.*\bv3\b"):
-        AliasesDataset(model_name=MODEL).save(Rollback(2, 3, {"rolled_back_by": "Bob"}))
+    decisions = DecisionDataset(model_name=MODEL)
+    with pytest.raises(DatasetError, match=r"none to v1\b") as error:
+        decisions.save(decided_before)
+    assert isinstance(error.value.__cause__, RegistrationError)
+    with pytest.raises(DatasetError, match=r"\bv3 to v1\b"):
+        decisions.save(Rollback(2, 3, {"rolled_back_by": "Bob"}))
     assert aliases_of(store) == ({"champion": 1}, 2)
 
 
@@ -304,8 +298,9 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
     register(store, "first")
     register(store, "second")
     before = tags_of(store, 1)
+    capsys.readouterr()
     go(store, "rollback", approver="Bob", override_reason="worse live")
-    rolled_back, champion = capsys.readouterr().err.splitlines()[-2:]
+    rolled_back, champion = logged(capsys)
     assert all(word in rolled_back for word in (MODEL, "Bob", "worse live"))
     assert champion.index("v1") < champion.index("v2")
     assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
@@ -315,7 +310,8 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
     assert tags_of(store, 1) == before
 
     go(store, "rollback", approver="Eve")
-    assert "v1" in last_line(capsys)
+    [line] = logged(capsys)
+    assert "v1" in line
     assert aliases_of(store) == ({"champion": 1, "previous": 1}, 2)
     assert tags_of(store, 2) == taken_down
 
@@ -325,13 +321,13 @@ def test_a_rollback_puts_the_previous_champion_back(store, capsys):
 
 
 def test_a_rollback_without_anything_to_go_back_to_is_refused(store):
-    with pytest.raises(NoPreviousError):
+    with pytest.raises(RegistrationError):
         go(store, "rollback", approver="Ada")
     register(store, "first")
-    with pytest.raises(NoPreviousError):
+    with pytest.raises(RegistrationError):
         go(store, "rollback", approver="Ada")
     register(store, "second")
-    with pytest.raises(NoApproverError):
+    with pytest.raises(RegistrationError):
         go(store, "rollback")
     assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
 
@@ -486,7 +482,7 @@ def test_fault_23_a_server_that_dies_leaves_the_old_or_the_new_champion(
             with pytest.raises(DatasetError) as error:
                 register(open_source, "second", registered_model=name, conf_source=conf)
             assert f"http://127.0.0.1:{proxy.server_port}" in str(error.value)
-            assert "the same command" in str(error.value)
+            assert isinstance(error.value.__cause__.__cause__, TrackingUnavailableError)
             left[name] = aliases_of(open_source, name)
             proxy.set()
             register(open_source, "second", registered_model=name, conf_source=conf)
@@ -508,7 +504,7 @@ def test_fault_23_an_unreachable_registry_promotes_nothing(open_source, tmp_path
     conf = configuration(tmp_path / "conf", f"http://127.0.0.1:{free_port()}")
     before = (open_source / "mlflow/mlflow.db").read_bytes()
     for pipeline in ("registration", "rollback"):
-        with pytest.raises(TrackingUnavailableError, match=r"what came: .*Connection refused"):
+        with pytest.raises(TrackingUnavailableError, match="Connection refused"):
             go(open_source, pipeline, candidate="first", approver="Ada", conf_source=conf)
     assert (open_source / "mlflow/mlflow.db").read_bytes() == before
 
@@ -523,15 +519,10 @@ def test_fault_23_training_without_a_tracking_server_is_refused_at_start(project
     done = kedro(project, "run")
     assert time.monotonic() - began < 60
     assert done.returncode == 1
-    lines = done.stderr.splitlines()
-    assert [line.split(maxsplit=2)[1:] for line in lines] == [
-        [
-            "ERROR",
-            f"Asked http://127.0.0.1:{port} for experiment, runs and registered model; what came: "
-            "[Errno 111] Connection refused. Nothing was read or written. What to do: see that it "
-            "runs and that its address is right (MLFLOW_TRACKING_URI, or "
-            "server.mlflow_tracking_uri in conf/<env>/mlflow.yml), then run again.",
-        ]
-    ]
+    [line] = done.stderr.splitlines()
+    assert "  ERROR   " in line
+    assert f"http://127.0.0.1:{port} " in line
+    assert "Connection refused" in line
+    assert "secret" not in line
     assert not (project / "data/tables").exists()
     assert not (project / "data/fetched").exists()

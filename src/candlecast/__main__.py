@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         package = Path(__file__).parent.name
         configure_project(package)
-        from candlecast.registry.datasets import NoChampionError
+        from candlecast.errors import NoChampionError
 
         with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
             try:

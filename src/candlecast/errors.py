@@ -197,3 +197,65 @@ class LeakageError(CandlecastError):
             "the windows or of the split is wrong, or something else wrote the tables: run again "
             "from the start (kedro run)."
         )
+
+
+class TrackingUnavailableError(CandlecastError):
+    """MLflow's tracking server or registry does not answer as it should.
+
+    Attributes:
+        server: its address, and that of the registry where it has one of its own.
+        request: what was requested.
+        cause: what came instead.
+    """
+
+    def __init__(self, server: str, request: str, cause: str, advice: str):
+        self.server, self.request, self.cause = server, request, cause
+        super().__init__(f"Request to {server} failed ({request}): {cause}. {advice}")
+
+
+class NoChampionError(CandlecastError):
+    """No version of the registered model has been promoted yet.
+
+    Attributes:
+        model_name: of the registered model.
+    """
+
+    def __init__(self, model_name: str):
+        self.model_name = model_name
+        super().__init__(
+            f"There is no champion: no version of the registered model {model_name} has been "
+            "promoted yet. Train a candidate (kedro run --params candidate=<id>), read its report "
+            "and approve it: kedro run --pipelines registration --params "
+            '"candidate=<id>,approver=<who>"'
+        )
+
+
+class RegistrationError(CandlecastError):
+    """A candidate must not become champion, or the champion must not be rolled back.
+
+    Attributes:
+        candidate: its id; None: a rollback.
+        cause: why not.
+    """
+
+    def __init__(self, candidate: str | None, cause: str, advice: str):
+        self.candidate, self.cause = candidate, cause
+        refused = f"Candidate {candidate} is not registered" if candidate else "No rollback"
+        super().__init__(f"{refused}: {cause}. {advice}")
+
+
+class ConcurrentWriteError(CandlecastError):
+    """Other writers committed to a table first.
+
+    Attributes:
+        table: its folder or name.
+        attempts: how often the write was tried.
+    """
+
+    def __init__(self, table: str, attempts: int):
+        self.table, self.attempts = table, attempts
+        super().__init__(
+            f"Table {table} was not written: another writer committed first, in {attempts} of "
+            f"{attempts} attempts. What is stored is whole. Run this again when the other job has "
+            "ended."
+        )

@@ -1,4 +1,4 @@
-"""Kedro datasets: sources of prices, Delta tables, and what a candidate's MLflow run holds."""
+"""Delta tables: a folder on a laptop, a three-level name on Databricks."""
 
 import contextlib
 import json
@@ -15,7 +15,9 @@ import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from candlecast.errors import CandlecastError, ConcurrentWriteError
 from candlecast.frames import to_pandas
+from candlecast.io.spark import sessions
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -27,19 +29,19 @@ MAINTENANCE = {
     *("COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"),
     *("UPGRADE PROTOCOL", "DOMAIN METADATA CLEANUP"),
 }
-"""Commits to a Delta table that change no row. Databricks looks after the tables of Unity Catalog
-by itself, at any time (predictive optimization, compaction)."""
+"""Commits that change no row. Databricks maintains the tables of Unity Catalog by itself, at any
+time (predictive optimization, compaction)."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """The commit that last changed the rows of a table; maintenance of the platform is none.
+    """The commit that last changed the rows of a table.
 
     Attributes:
         version: of the table.
         rows: how many the table has; None where a commit writes a part of it.
-        sources: versions of the tables that were known to the run that wrote it, by name.
-        made_with: ``candidate`` and the parameters that the run was given, by name.
+        sources: versions of the tables that the writing run knew, by name.
+        made_with: ``candidate`` and the parameters of the writing run, by name.
     """
 
     version: int
@@ -48,29 +50,24 @@ class Commit:
     made_with: dict[str, Any]
 
 
-class ConcurrentWriteError(DatasetError):
-    """Another writer committed to a table first, again and again."""
-
-
 Change = Callable[["DataFrame | None"], "DataFrame"]
-"""From what a table holds (None: there is none yet) to the rows to save."""
+"""From what a table holds (None: there is no table yet) to the rows to save."""
 
 
 class DeltaDataset(AbstractDataset[Any, Any]):
-    """A Delta table, a path on a laptop and a three-level name on Databricks; a save is a commit.
+    """A Delta table. A save is one commit.
 
-    No dataset of kedro-datasets does both places, replacement by value and commit stamps:
-    SparkDatasetV2 knows paths only, ManagedTableDataset names only.
+    No dataset of kedro-datasets has both addresses, replacement by value and commit stamps:
+    SparkDatasetV2 takes paths only, ManagedTableDataset names only.
 
     Two jobs may write the same table at once. A save that finds another commit in its way is
-    repeated on what is stored then. With `replace_by` no commit that came between is overlooked:
-    each is a transaction of the application ``candlecast``, numbered by the version that it was
-    computed from, and Delta carries out a number once.
+    repeated on what is stored then. With `replace_by` no commit in between is overlooked: each is
+    a transaction of the application ``candlecast``, numbered by the version that it was computed
+    from, and Delta carries out a number once.
 
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
-        schema: the columns in DDL. What is saved is refused unless it has exactly these; types are
-            cast.
+        schema: the columns in DDL. A save with other columns is refused; types are cast.
         replace_by: a column; a save replaces the rows of the values that it brings and keeps the
             others. Without it a save replaces the table.
         keys: the columns that Delta keeps statistics for (the others are wide, never filtered on).
@@ -78,8 +75,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         missing_ok: load None when there is no table yet.
 
     Attributes:
-        pin: the version to load; None: the newest.
-        stamp: stored with the next commits, see `Commit`.
+        pin: the version to load, set by a hook; None: the newest.
+        stamp: stored with the next commits, set by a hook; see `Commit`.
         commit: what was last loaded or saved; None: nothing yet.
     """
 
@@ -126,15 +123,13 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     @property
     def _spark(self) -> "SparkSession":
-        from pyspark.sql import SparkSession
-
-        return SparkSession.builder.getOrCreate()
+        return sessions.get()
 
     def load(self) -> Any:
         """Load one version: a later commit does not change what this frame holds.
 
         Raises:
-            DatasetError: there is no such table or version, or Spark can't read it.
+            DatasetError: there is no such table or version, or Spark can't start or read it.
         """
         with translate_spark_errors(f"Table {self._table} can't be read"):
             if self.optional and not self._exists():
@@ -150,8 +145,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             data: the rows; with `replace_by` also a function of what is stored that returns them.
 
         Raises:
-            DatasetError: the columns are not those of the schema, or Spark can't write them.
-            ConcurrentWriteError: other writers came first at each attempt.
+            DatasetError: the columns are not those of the schema, or Spark can't write them;
+                caused by `ConcurrentWriteError`: other writers came first at each attempt.
         """
         attempts = Retrying(
             retry=retry_if_exception(_is_conflict),
@@ -168,11 +163,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             except Exception as error:
                 if not _is_conflict(error):
                     raise
-                raise ConcurrentWriteError(
-                    f"Table {self._table} was not written: in {self.ATTEMPTS} attempts another "
-                    "writer committed first. What is stored is whole. Run this again when the "
-                    "other job has ended."
-                ) from error
+                raise ConcurrentWriteError(self._table, self.ATTEMPTS) from error
 
     def _write(self, data: "DataFrame | pd.DataFrame | Change") -> None:
         there = self.is_shared and self._exists()
@@ -202,7 +193,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             if not self._spark.catalog.databaseExists(schema):  # the bundle makes it on Databricks
                 self._spark.sql(f"CREATE SCHEMA {schema}")
             writer.saveAsTable(self._sql_name)
-        self.commit = self._own_commit(token)
+        self.commit = self._find_own(token)
 
     def _spark_frame(self, data: "DataFrame | pd.DataFrame") -> "DataFrame":
         if isinstance(data, pd.DataFrame):
@@ -236,51 +227,47 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             raise DatasetError(
                 f"There is no table {self._table} yet. Run the pipeline that writes it: kedro run"
             )
-        newest = changed = None
-        for row in self._history():
-            newest = int(row["version"]) if newest is None else newest
-            if changed is None and row["operation"] not in MAINTENANCE:
-                changed = row
-                if pin is None or int(row["version"]) <= pin <= newest:
-                    break
-            if pin is not None and int(row["version"]) == pin:
-                return pin, self._commit_of(row)
-        else:
-            if pin is not None:
-                raise DatasetError(
-                    f"Table {self._table} has no version {pin} any more (the newest is {newest}). "
-                    "Run this candidate from its start: kedro run"
-                )
-            changed = row  # the last change is older than the log reaches
-        assert newest is not None
-        return newest, self._commit_of(changed)
+        log = self._log()
+        newest = change = next(log)
+        while change["operation"] in MAINTENANCE and (older := next(log, None)):
+            change = older  # at last the oldest: the log does not reach back to a change
+        version, commit = int(newest["version"]), self._commit_of(change)
+        if pin is None or commit.version <= pin <= version:
+            return version, commit
+        for entry in log:
+            if int(entry["version"]) == pin:
+                return pin, self._commit_of(entry)
+        raise DatasetError(
+            f"Table {self._table} no longer has version {pin} (the newest is {version}). "
+            "Run this candidate from its start: kedro run"
+        )
 
-    def _own_commit(self, token: str) -> Commit:
+    def _find_own(self, token: str) -> Commit:
         """Find the commit that holds a token.
 
         Raises:
             ConcurrentWriteError: there is none, as another writer came first.
         """
-        for row in self._history():
-            if json.loads(row["userMetadata"] or "{}").get("commit") == token:
-                return self._commit_of(row)
-        raise ConcurrentWriteError(self._table)
+        for entry in self._log():
+            if json.loads(entry["userMetadata"] or "{}").get("commit") == token:
+                return self._commit_of(entry)
+        raise ConcurrentWriteError(self._table, 1)
 
-    def _commit_of(self, row: dict[str, Any]) -> Commit:
-        rows = (row["operationMetrics"] or {}).get("numOutputRows")
-        stamp = json.loads(row["userMetadata"] or "{}")
+    def _commit_of(self, entry: dict[str, Any]) -> Commit:
+        rows = (entry["operationMetrics"] or {}).get("numOutputRows")
+        stamp = json.loads(entry["userMetadata"] or "{}")
         candidate = {"candidate": stamp["candidate"]} if "candidate" in stamp else {}
         return Commit(
-            int(row["version"]),
-            None if rows is None or self._replace_by else int(rows),
-            stamp.get("sources", {}),
-            stamp.get("parameters", {}) | candidate,
+            version=int(entry["version"]),
+            rows=None if rows is None or self.is_shared else int(rows),
+            sources=stamp.get("sources", {}),
+            made_with=stamp.get("parameters", {}) | candidate,
         )
 
-    def _history(self) -> Iterator[dict[str, Any]]:
+    def _log(self) -> Iterator[dict[str, Any]]:
         """Yield the commits, the newest first.
 
-        A folder's come from its own log, which spares a Spark job of 0.4 s.
+        A folder's come from its own log, which saves a Spark job of 0.4 s.
         """
         if "/" in self._table:
             for file in sorted((Path(self._table) / "_delta_log").glob("*.json"), reverse=True):
@@ -291,9 +278,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         history = f"DESCRIBE HISTORY {self._sql_name}"
         [newest] = self._spark.sql(f"{history} LIMIT 1").collect()
         yield newest.asDict()
-        for row in self._spark.sql(history).collect():
-            if row["version"] < newest["version"]:
-                yield row.asDict()
+        for entry in self._spark.sql(history).collect():
+            if entry["version"] < newest["version"]:
+                yield entry.asDict()
 
     def _exists(self) -> bool:
         if "/" in self._table:
@@ -320,7 +307,7 @@ class TableVersion(DeltaDataset):
 
 
 def _is_conflict(error: BaseException) -> bool:
-    """Whether Delta says that another writer committed first; classic Spark has no class for it."""
+    """Whether another writer committed first; classic Spark has no exception class for it."""
     return isinstance(error, ConcurrentWriteError) or bool(
         re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error))
     )
@@ -328,11 +315,16 @@ def _is_conflict(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def translate_spark_errors(failure: str) -> Iterator[None]:
-    """Raise what Spark says of a failure, without the JVM stack trace that Spark Connect adds."""
+    """Raise a DatasetError with one message, without the JVM stack trace of Spark Connect.
+
+    Kedro passes a DatasetError on unchanged, and puts a dataset's whole description before others.
+    """
     from pyspark.errors import PySparkException
 
     try:
         yield
+    except CandlecastError as error:
+        raise DatasetError(str(error)) from error
     except PySparkException as error:
-        said = str(error).partition("\n\nJVM stacktrace:")[0].strip()
-        raise DatasetError(f"{failure}: {said}") from error
+        message = str(error).partition("\n\nJVM stacktrace:")[0].strip()
+        raise DatasetError(f"{failure}: {message}") from error

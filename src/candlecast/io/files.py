@@ -1,13 +1,11 @@
 """Datasets of files, and the clock."""
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.partitions import PartitionedDataset
 
-if TYPE_CHECKING:
-    pass
+from candlecast.io.read_only import ReadOnlyDataset
 
 
 class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets has no types
@@ -22,7 +20,7 @@ class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets h
         self._overwrite = False
 
 
-class Clock(AbstractDataset[None, dt.datetime]):
+class Clock(ReadOnlyDataset[dt.datetime]):
     """The time, UTC, to the second: nodes don't look it up themselves."""
 
     def __init__(self, *, metadata: dict[str, Any] | None = None):
@@ -31,10 +29,3 @@ class Clock(AbstractDataset[None, dt.datetime]):
     def load(self) -> dt.datetime:
         """Look it up."""
         return dt.datetime.now(dt.UTC).replace(microsecond=0)
-
-    def save(self, data: None) -> None:
-        """Nobody sets it."""
-        raise DatasetError("The clock is read only.")
-
-    def _describe(self) -> dict[str, Any]:
-        return {}

@@ -1,34 +1,114 @@
-"""Datasets of a candidate's MLflow run."""
+"""What a candidate's MLflow run holds: JSON files with their metrics, the model, the lineage.
 
+A *candidate's run* is the active run, else that of the candidate that is named, else the newest.
+So a notebook loads what a run loads.
+"""
+
+import contextlib
+import importlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
-from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
+
+from candlecast.errors import CandlecastError, TrackingUnavailableError
+from candlecast.io.read_only import ReadOnlyDataset
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
+CONNECTION_ERRORS = (MlflowException, OSError)
+"""What MLflow's client raises; a run's files come by requests, whose errors are OSErrors."""
+
+READ_ONLY = "Nothing was changed. Try again later."
+
+
+def find_run(candidate: str | None = None) -> Run | None:
+    """Return the run of a candidate, or the newest candidate's; None when there is none.
+
+    It is one of the experiment that is set.
+    """
+    named = f"= '{candidate}'" if candidate else "LIKE '%'"
+    runs: list[Run] = mlflow.search_runs(
+        filter_string=f"tags.candidate {named}", max_results=1, output_format="list"
+    )
+    return runs[0] if runs else None
+
+
+def candidate_run(candidate: str | None) -> Run:
+    """Return the run of a candidate, or the newest candidate's.
+
+    Raises:
+        DatasetError: there is no such candidate, or none at all.
+    """
+    if run := find_run(candidate):
+        return run
+    runs = mlflow.search_runs(filter_string="tags.candidate LIKE '%'", output_format="list")
+    known = [run.data.tags["candidate"] for run in runs]  # the newest first
+    if not known:
+        raise DatasetError(
+            "There is no candidate yet. Train one: kedro run --params candidate=<id>"
+        )
+    near = get_close_matches(str(candidate), known, n=3, cutoff=0.5) or known[:3]
+    raise DatasetError(
+        f"There is no candidate {candidate}. Those with the nearest names: {', '.join(near)}."
+    )
+
+
+def _active_run_or(candidate: str | None) -> Run:
+    active = mlflow.active_run()
+    return mlflow.get_run(active.info.run_id) if active else candidate_run(candidate)
+
+
+@contextlib.contextmanager
+def translate_mlflow_errors(request: str, advice: str) -> Iterator[None]:
+    """Raise a DatasetError with one message, without the passwords of an address.
+
+    Kedro passes a DatasetError on unchanged, and puts a dataset's whole description before others.
+    """
+    try:
+        yield
+    except CandlecastError as error:
+        raise DatasetError(str(error)) from error
+    except CONNECTION_ERRORS as error:
+        failure = unavailable(request, error, advice)
+        failure.__cause__ = error
+        raise DatasetError(str(failure)) from failure
+
+
+def unavailable(request: str, error: BaseException, advice: str) -> TrackingUnavailableError:
+    """Make one error of what MLflow's client raised, without the passwords of an address."""
+    cause = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    servers = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
+    texts = " and ".join(servers), str(cause).rstrip(".")
+    server, said = (re.sub(r"//[^/@\s]*@", "//", text) for text in texts)
+    return TrackingUnavailableError(server, request, said, advice)
+
 
 class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no types
-    """A JSON file that is logged to the run: as an artifact, its numbers as metrics in one batch.
+    """A JSON file that is logged to the active run: as an artifact, and its numbers as metrics.
 
-    A flat mapping gives one metric per number. A list of rows gives a history for each number of a
+    A flat mapping gives one metric per number. A list of rows gives one history per number of a
     row: the metric ``<prefix>.<name>`` over the steps that the column `step` holds.
 
     Args:
         filepath: the file.
         step: the column of a list of rows that is the step.
-        prefix: what stands before a history's names.
+        prefix: what stands before the names.
     """
 
     def __init__(
@@ -41,44 +121,42 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
         self._step = step
-        self._prefix = prefix
+        self._prefix = f"{prefix}." if prefix else ""
 
     def save(self, data: Any) -> None:
-        """Write the file, then log it."""
-        super().save(data)
+        """Write the file, then log it.
+
+        Raises:
+            DatasetError: no run is active; nothing is written.
+        """
         run = mlflow.active_run()
         if run is None:
-            raise DatasetError(f"{self._filepath} belongs to an MLflow run, and none is active.")
-        rows = [data] if isinstance(data, dict) else data
-        prefix = f"{self._prefix}." if self._prefix else ""
-        client, now = MlflowClient(), int(pd.Timestamp.now("UTC").timestamp() * 1000)
+            raise DatasetError(f"{self._filepath} is logged to an MLflow run, and none is active.")
+        super().save(data)
+        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
         points = [
             Metric(
-                _metric_name(prefix + name),
-                float(value),
-                now,
-                int(row[self._step]) if self._step else 0,
+                # MLflow takes no other characters in a name; a ticker like ^GSPC has some.
+                key=re.sub(r"[^\w\-. :/]", "_", self._prefix + name),
+                value=float(value),
+                timestamp=now,
+                step=int(row[self._step]) if self._step else 0,
             )
-            for row in rows
+            for row in ([data] if isinstance(data, dict) else data)
             for name, value in row.items()
             if isinstance(value, int | float) and name != self._step
         ]
-        for first in range(0, len(points), 1000):  # MLflow's limit for one batch
-            client.log_batch(run.info.run_id, metrics=points[first : first + 1000])
+        client = MlflowClient()
+        client.log_batch(run.info.run_id, metrics=points)
         client.log_artifact(run.info.run_id, str(self._filepath))
-
-
-def _metric_name(name: str) -> str:
-    """MLflow's names have letters, digits and ``_-. :/`` only; a ticker like ^GSPC has others."""
-    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def pinned(packages: Sequence[str]) -> list[str]:
     """Pin packages to the versions that are installed.
 
     On images of Databricks whose packages pip has replaced, the metadata may have no version or
-    answer None (dbdemos-notebooks, pull request 251). The module says it then; a package whose
-    version neither knows is left out.
+    return None (dbdemos-notebooks, pull request 251). Then the module's own version is taken; a
+    package without either is left out.
     """
     found = {}
     for package in packages:
@@ -91,19 +169,22 @@ def pinned(packages: Sequence[str]) -> list[str]:
     return [f"{package}=={version}" for package, version in found.items() if version]
 
 
-class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor kedro-mlflow
-    """The chosen forest as a logged model of the candidate's run.
+class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has kedro-mlflow
+    """The chosen estimator, refitted, as the logged model of a candidate's run.
 
-    Saved with its signature, an example of its input, and the pinned versions of what it needs; its
-    ``predict`` gives both classes' probabilities. What is saved is a triple: the forest, the rows
-    of its input to show as the example, and what to know of it (a mapping that travels with it as
-    MLflow's model metadata). What is loaded is the forest of the active run, also in another
-    process than the one that saved it.
+    Logged with its signature, an example of its input and the pinned versions of what it needs; its
+    ``predict`` returns the probabilities of both classes. A save takes three values: the
+    classifier, rows of its input as the example, and what later processes must know of it (a
+    mapping, MLflow's model metadata). Only the registry reads the last two again, so a load returns
+    the classifier alone.
+
+    Args:
+        candidate: whose model is loaded where no run is active; None: the newest candidate's.
     """
 
     REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 
-    def __init__(self, *, metadata: dict[str, Any] | None = None):
+    def __init__(self, *, candidate: str | None = None, metadata: dict[str, Any] | None = None):
         super().__init__(
             flavor="mlflow.sklearn",
             save_args={
@@ -115,6 +196,7 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
             },
             metadata=metadata,
         )
+        self._candidate = candidate
 
     def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame, dict[str, Any]]) -> None:
         model, example, self._save_args["metadata"] = data
@@ -123,16 +205,16 @@ class ForestDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor ked
         super()._save(model)
 
     def _load(self) -> "RandomForestClassifier":
-        run = mlflow.active_run()
-        if run is None:
-            raise DatasetError("The model belongs to an MLflow run, and none is active.")
-        model = logged_model(run.info.run_id)
-        if model is None:
-            raise DatasetError(
-                f"The MLflow run {run.info.run_id} has no model. To go on, train one: "
-                "kedro run --tags train, with the same candidate."
-            )
-        return mlflow.sklearn.load_model(model.model_uri)
+        with translate_mlflow_errors("model", READ_ONLY):
+            run = _active_run_or(self._candidate)
+            model = logged_model(run.info.run_id)
+            if model is None:
+                candidate = run.data.tags["candidate"]
+                raise DatasetError(
+                    f"Candidate {candidate} has no model. Train it: kedro run --params "
+                    f"candidate={candidate}; or name another candidate."
+                )
+            return mlflow.sklearn.load_model(model.model_uri)
 
 
 def logged_model(run_id: str) -> LoggedModel | None:
@@ -160,33 +242,36 @@ def table_versions(tags: Mapping[str, str]) -> dict[str, int]:
     }
 
 
-class LineageDataset(AbstractDataset[None, dict[str, Any]]):
-    """What the candidate's MLflow run knows of itself, for the report; loads a plain mapping.
+class LineageDataset(ReadOnlyDataset[dict[str, Any]]):
+    """Where a candidate came from, as its MLflow run knows it; loads a plain mapping.
 
     Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``,
     ``git_dirty`` (``true`` if files differed from the commit, ``false`` or ``unknown``),
     ``candlecast`` (the package's version), ``packages`` (name to version), ``versions`` (Delta
     table to the version read or written), ``parameters`` (name to text).
+
+    Args:
+        candidate: whose lineage is loaded where no run is active; None: the newest candidate's.
     """
 
-    def __init__(self, *, metadata: dict[str, Any] | None = None):
+    def __init__(self, *, candidate: str | None = None, metadata: dict[str, Any] | None = None):
+        self._candidate = candidate
         self.metadata = metadata
 
     def load(self) -> dict[str, Any]:
-        """Read the active run.
+        """Read the run.
 
         Raises:
-            DatasetError: no run is active.
+            DatasetError: there is no such candidate.
         """
-        active = mlflow.active_run()
-        if active is None:
-            raise DatasetError("Lineage belongs to an MLflow run, and none is active.")
-        run = mlflow.get_run(active.info.run_id)
+        with translate_mlflow_errors("lineage", READ_ONLY):
+            run = _active_run_or(self._candidate)
+            experiment = mlflow.get_experiment(run.info.experiment_id).name
         tags = run.data.tags
         return {
             "candidate": tags["candidate"],
             "run_id": run.info.run_id,
-            "experiment": mlflow.get_experiment(run.info.experiment_id).name,
+            "experiment": experiment,
             "started": f"{pd.Timestamp(run.info.start_time, unit='ms'):%Y-%m-%d %H:%M} UTC",
             "git_commit": tags["git_commit"],
             "git_dirty": tags.get("git_dirty", "unknown"),
@@ -195,10 +280,3 @@ class LineageDataset(AbstractDataset[None, dict[str, Any]]):
             "versions": table_versions(tags),
             "parameters": dict(sorted(run.data.params.items())),
         }
-
-    def save(self, data: None) -> None:
-        """Lineage is not written by a node."""
-        raise DatasetError("Lineage is read only; hooks write it while the run goes on.")
-
-    def _describe(self) -> dict[str, Any]:
-        return {}

@@ -1,6 +1,6 @@
-"""A candidate on its way to champion: what is known of it, and what is to be done in the registry.
+"""Facts about a candidate on its way to champion, and decisions on it; no registry is known here.
 
-Plain facts, so that the decision is made by functions that know no registry.
+Functions that decide are tested on these facts alone.
 """
 
 import datetime as dt
@@ -22,15 +22,15 @@ class Candidate:
         status: of that run; ``FINISHED`` unless its last process failed, was killed or goes on.
         tags: of that run: ``git_commit``, ``candlecast``, ``version.<table>`` …
         metrics: flat numbers, the gate's among them.
-        has_report: whether the report for the person who approves is there.
+        has_report: whether there is a report for the person who approves.
         card: the text of its model card; None: there is none.
         model_id: of its newest logged model; None: it has none.
         window: candle bodies that the model sees.
-        body: what a body is.
+        body: how a body is computed.
         trained_at: when the model was logged (UTC); None: it has none.
-        evaluated_at: when the gate judged the candidate last (UTC); None: never.
-        version: of the registered model that was made of `model_id` before, by a registration that
-            ended or was killed; None: there is none.
+        evaluated_at: when the gate was last applied (UTC); None: never.
+        version: of the registered model that an earlier registration, ended or killed, made of
+            `model_id`; None: there is none.
     """
 
     name: str
@@ -50,12 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the registered model.
-
-    Attributes:
-        number: of the version.
-        tags: as its registration wrote them.
-    """
+    """A version of the registered model, with the tags that its registration wrote."""
 
     number: int
     tags: dict[str, str]
@@ -74,9 +69,9 @@ class Promotion:
     """A candidate that is to become champion.
 
     Attributes:
-        candidate: the candidate. When it has a version, that becomes champion; else one is made.
-        former: the champion so far; None: there is none. When it is the candidate's own version,
-            nothing is to be done.
+        candidate: its version becomes champion; where it has none, one is made.
+        former: the current champion; None: there is none. Where it is the candidate's own version,
+            there is nothing to do.
         tags: for the version.
     """
 
@@ -87,13 +82,13 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Rollback:
-    """A champion that is to make way for the version before it.
+    """A champion that is to be replaced by the version before it.
 
     Attributes:
-        champion: the version that is to be champion again.
-        former: the champion so far; None: there is none. When it is `champion`, nothing is to be
-            done.
-        tags: for the version that is taken down.
+        champion: the version that becomes champion again.
+        former: the current champion; None: there is none. Where it is `champion`, there is nothing
+            to do.
+        tags: for the former champion.
     """
 
     champion: int
@@ -103,7 +98,7 @@ class Rollback:
 
 @dataclass(frozen=True)
 class Champion:
-    """A registered version, and what to know of it to score, compare and watch it.
+    """A registered version, with what it takes to predict with it, compare it and monitor it.
 
     Attributes:
         version: of the registered model.
@@ -111,7 +106,7 @@ class Champion:
         model: the fitted classifier.
         features: the names of its input columns, in order: ``lag_01`` … ``lag_NN``.
         window: candle bodies before a session that it sees.
-        body: what a body is.
+        body: how a body is computed.
         profile: the distribution of its training set, see `candlecast.evaluation.drift.profile`.
         last_trained: the last session that it was trained on (ISO date).
         last_known: the last session that it was tested on (ISO date); what comes later is new.

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +29,6 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from kedro_datasets.spark import SparkDatasetV2
 from kedro_mlflow.framework.hooks import mlflow_hook
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
 from mlflow.entities import Run
@@ -37,12 +37,13 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from pydantic import BaseModel
 
 from candlecast import __version__
-from candlecast.errors import IncompatibleRunError, LockedError, ParameterError
+from candlecast.errors import IncompatibleRunError, LockedError, NoChampionError, ParameterError
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.tracking import table_versions
+from candlecast.io.spark import sessions
+from candlecast.io.tracking import find_run, table_versions
 from candlecast.names import CHAMPION
 from candlecast.parameters import check_parameters
-from candlecast.registry.datasets import NoChampionError, run_of, starting, version_of
+from candlecast.registry.client import fail_fast, find_version
 from candlecast.runtime.spark import java_version, start_session
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
@@ -106,41 +107,21 @@ def surroundings(data_root: Path) -> dict[str, str | None]:
 
 
 class SparkHooks:
-    """Start the local Spark session when the first dataset needs it, if ``spark.yml`` has one."""
+    """Tell the datasets how to start the local Spark session, if ``spark.yml`` has one."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the session's settings; none where a session is already there."""
+        """Pass the session's settings on; none where a session is already there."""
         loader = context.config_loader
         self._session = loader["spark"].get("session")
-        self._scratch = Path(loader.runtime_params["data_root"], "spark")
-
-    @hook_impl
-    def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Keep the catalog, to ask what a dataset is."""
-        self._catalog = catalog
+        scratch = Path(loader.runtime_params["data_root"], "spark")
+        sessions.start = partial(start_session, self._session, scratch) if self._session else None
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:
         """Demand a Java before anything is read."""
         if self._session:
             java_version()
-
-    @hook_impl(tryfirst=True)
-    def before_dataset_loaded(self, dataset_name: str) -> None:
-        """Start it."""
-        self._start(dataset_name)
-
-    @hook_impl(tryfirst=True)
-    def before_dataset_saved(self, dataset_name: str) -> None:
-        """Start it."""
-        self._start(dataset_name)
-
-    def _start(self, dataset_name: str) -> None:
-        needs_it = isinstance(self._catalog.get(dataset_name), DeltaDataset | SparkDatasetV2)
-        if needs_it and self._session:
-            start_session(self._session, self._scratch)
-            self._session = None
 
 
 class DataRootHooks:
@@ -222,13 +203,13 @@ class RunHooks:
     @hook_impl(wrapper=True)
     def after_context_created(self, context: KedroContext) -> Generator[None]:
         """Find the candidate's run once kedro-mlflow has set up the store; resume it."""
-        with starting():
+        with fail_fast():
             yield
             mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
             self._project = context.project_path
             self._parameters: dict[str, Any] = context.config_loader.runtime_params
-            self._begun: Run | None = run_of(self._parameters["candidate"])
-            self._champion: ModelVersion | None = version_of(
+            self._begun: Run | None = find_run(self._parameters["candidate"])
+            self._champion: ModelVersion | None = find_version(
                 self._parameters["registered_model"], CHAMPION
             )
         run = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's

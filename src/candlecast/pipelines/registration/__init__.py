@@ -1,4 +1,4 @@
-"""From a candidate to the champion, and back: the gate again, the registry, the aliases."""
+"""From a candidate to the champion, and back."""
 
 from candlecast.pipelines.registration.pipeline import create_pipeline, create_rollback
 

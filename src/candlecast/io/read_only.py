@@ -1,0 +1,19 @@
+"""The base of datasets that no node writes."""
+
+from typing import Any, TypeVar
+
+from kedro.io import AbstractDataset, DatasetError
+
+Loaded = TypeVar("Loaded")
+
+
+class ReadOnlyDataset(AbstractDataset[None, Loaded]):
+    """A dataset that is loaded only; it is described by the arguments that it was made with."""
+
+    def save(self, data: None) -> None:
+        """Raise: it is read only."""
+        raise DatasetError(f"{type(self).__name__} is read only.")
+
+    def _describe(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = self._init_args  # type: ignore[attr-defined] # Kedro's
+        return {name: value for name, value in arguments.items() if name != "metadata"}
