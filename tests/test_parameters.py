@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from candlecast import pipeline_registry
 from candlecast.errors import IncompatibleRunError, ParameterError
 from candlecast.parameters import Gate, check_parameters
+from candlecast.runtime.hooks import recorded
 from conftest import loader, run_session
 
 
@@ -273,11 +274,19 @@ def test_a_node_gets_a_group_as_its_type_and_mlflow_its_values(probe, committed)
     assert run.data.params == recorded | {"tickers": "AAPL FB GOOG IBM MSFT"}
 
 
-def test_a_candidate_keeps_its_parameters_also_thousands_of_tickers(probe):
+def test_thousands_of_tickers_have_a_short_record_of_their_own():
     many = [f"T{number:04d}" for number in range(5000)]
+    texts = {recorded({"tickers": tickers})["tickers"] for tickers in (many, [*many[:-1], "LAST"])}
+    assert len(texts) == 2
+    assert all(len(text) < 100 and "5000" in text for text in texts)
+    assert recorded({"tickers": many[:3]}) == {"tickers": "T0000 T0001 T0002"}
+
+
+def test_a_candidate_keeps_its_parameters_also_those_with_a_short_record(probe):
+    many = [f"T{number:04d}" for number in range(1200)]
     _, tickers, run = probe(candidate="many", tickers=many)
     assert tickers == many
-    assert "5000" in run.data.params["tickers"]
+    assert run.data.params["tickers"] == recorded({"tickers": many})["tickers"] != str(many)
     with pytest.raises(IncompatibleRunError) as caught:
         probe(candidate="many", tickers=[*many[:-1], "LAST"])
     assert list(caught.value.differences) == ["tickers"]

@@ -235,7 +235,9 @@ class RunHooks:
             )
         if "champion" in required and self._champion is None:
             raise NoChampionError(self._parameters["registered_model"])
-        if not mlflow.active_run():
+        active = mlflow.active_run()
+        self._run_id = active.info.run_id if active else None
+        if active is None:
             return
         if self._begun:
             self._require_same_parameters(self._begun)
@@ -247,20 +249,17 @@ class RunHooks:
             tags = provenance(self._project, self._parameters["git_commit"])
             mlflow.set_tags({"candidate": self._parameters["candidate"], **tags})
 
-    @hook_impl(wrapper=True, tryfirst=True)
-    def before_node_run(self, inputs: dict[str, Any]) -> Generator[None]:
-        """Log a node's parameters in one request, in kedro-mlflow's place.
+    @hook_impl(tryfirst=True)
+    def before_node_run(self, inputs: dict[str, Any]) -> None:
+        """Log a node's parameters in one request, and leave none of them to kedro-mlflow.
 
-        kedro-mlflow 2.0 flattens mappings but no models, cuts what is long, and asks once per name.
+        It flattens mappings but no models, cuts what is long, and sends one request per name
+        (2.0). Kedro gives hooks a copy of the inputs.
         """
-        given = {name: inputs.pop(name) for name in list(inputs) if name.startswith("params:")}
-        try:
-            yield
-        finally:
-            inputs.update(given)
-        if mlflow.active_run():
-            parameters = {name.removeprefix("params:"): value for name, value in given.items()}
-            mlflow.log_params(recorded(parameters))
+        names = [name for name in inputs if name.startswith("params:")]
+        given = {name.removeprefix("params:"): inputs.pop(name) for name in names}
+        if self._run_id:
+            mlflow.log_params(recorded(given), run_id=self._run_id)
 
     def _require_same_parameters(self, begun: Run) -> None:
         """Demand the parameters that the candidate was given in its other processes."""
