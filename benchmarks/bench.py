@@ -26,7 +26,7 @@ ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM that the trainings are timed on: about the original's year, and all there are."""
 
-PEERS = ("fetch.py", "gate.py", "scoring.py")
+PEERS = ("fetch.py", "gate.py", "prediction.py")
 """The other benchmarks, each a script of its own."""
 
 
@@ -64,14 +64,14 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     Args:
         csv: as for the original.
         tracking: a folder for MLflow's store.
-        validate: whether the candidates are tried by walk-forward validation; without it the
+        validate: whether the estimators are tried by walk-forward validation; without it the
             choice is by training F1, as in the original.
     """
     import mlflow
     import original
 
     from candlecast.io.tracking import ForestDataset, LoggedJSON
-    from candlecast.models import forests
+    from candlecast.models import forests, selection
     from candlecast.pipelines.data_science import nodes
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -88,16 +88,16 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     mlflow.set_experiment("bench")
     with mlflow.start_run():
         mlflow.log_params({"trees": TREES, "min_weight_fraction_leaf": 0.1})
-        grown, training_f1 = nodes.fit_largest_forest(train, *forest)
+        largest, training_f1 = nodes.fit_largest_forest(train, *forest)
         if validate:
-            scores, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
-            table, chosen = nodes.choose_estimator(scores, training_f1)
+            fold_metrics, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
+            table, chosen = selection.choose_estimator(fold_metrics, training_f1)
         else:
             table = [{"trees": trees, "training_f1": f1} for trees, f1 in training_f1.items()]
             chosen = max(training_f1, key=lambda trees: training_f1[trees])
-        candidates = LoggedJSON(filepath=str(tracking / "c.json"), step="trees", prefix="c")
-        candidates.save(table)
-        model = forests.first_trees(grown, chosen)
+        estimators = LoggedJSON(filepath=str(tracking / "e.json"), step="trees", prefix="e")
+        estimators.save(table)
+        model = forests.first_trees(largest, chosen)
         ForestDataset().save((model, forests.features(train.head(5)), {}))
     return time.perf_counter() - since
 
@@ -106,8 +106,8 @@ def in_a_process(contender: str, sessions: int) -> float:
     """Run one contender of this file in a new process."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--contender", contender, str(sessions), folder]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return float(json.loads(said.splitlines()[-1]))
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return float(json.loads(output.splitlines()[-1]))
 
 
 def seconds(command: list[str]) -> float:
@@ -142,14 +142,14 @@ def compare(title: str, contenders: Mapping[str, Callable[[], float]], rounds: i
 
 
 def compare_training(sessions: int, rounds: int) -> None:
-    """Print how much faster the five candidates are fitted and tracked than by the original."""
+    """Print how much faster the five estimators are fitted and tracked than by the original."""
     names = {
         "original": "original, five autologged runs",
         "plain": "candlecast, one logged model",
         "validated": "candlecast, with walk-forward as well",
     }
     compare(
-        f"five candidates, fitted and tracked, {sessions} sessions of IBM",
+        f"five estimators, fitted and tracked, {sessions} sessions of IBM",
         {text: partial(in_a_process, name, sessions) for name, text in names.items()},
         rounds,
     )

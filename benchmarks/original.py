@@ -4,7 +4,7 @@ Run `python benchmarks/original.py --csv FILE`. FILE holds one row per session o
 first, with the columns Open and Close; other columns are ignored. The procedure, kept as it was:
 the 14 bodies (close - open) before a session predict whether its body is positive, on a random
 75/25 split, and the forest with the best weighted F1 on its own training rows is chosen. A random
-split of overlapping windows and a choice by training score are what candlecast does otherwise.
+split of overlapping windows and a choice by training F1 are what candlecast does differently.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Original:
-    """Split, fit the five forests in an autologged MLflow run each, choose one and score it.
+    """Split, fit the five forests in an autologged MLflow run each, choose one and test it.
 
     Args:
         features: As `windows` returns them.
@@ -114,7 +114,7 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
     )
     if len(np.unique(train_up)) < 2:
         raise ValueError(f"expected both classes among {len(train_up)} training rows, got one")
-    forests, scores = {}, {}
+    forests, training_f1 = {}, {}
     with _autolog(tracking) as experiment:
         for trees in TREES:
             forest = RandomForestClassifier(
@@ -127,12 +127,12 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
             with mlflow.start_run(experiment_id=experiment, run_name=f"{trees} trees") as run:
                 forests[trees] = forest.fit(train, train_up)
             metrics = MlflowClient().get_run(run.info.run_id).data.metrics
-            scores[trees] = metrics["training_f1_score"]
-    chosen = max(TREES, key=lambda trees: scores[trees])
+            training_f1[trees] = metrics["training_f1_score"]
+    chosen = max(TREES, key=lambda trees: training_f1[trees])
     predicted = forests[chosen].predict(test)
     return Original(
         trees=chosen,
-        training_f1=scores,
+        training_f1=training_f1,
         test_accuracy=float(accuracy_score(test_up, predicted)),
         report=classification_report(test_up, predicted, zero_division=0),
     )

@@ -386,7 +386,7 @@ class DbUtils:
 def test_the_advice_of_the_track_record_becomes_what_the_condition_reads(tmp_path, advised, value):
     [task] = [task for _, task in TASKS if "notebook_task" in task]
     [widget] = task["notebook_task"]["base_parameters"]
-    record = {"headline": "Too early to tell.", "advice": "Go on.", "retrain": advised}
+    record = {"reasons": [{"code": "too_few_outcomes", "sessions": 1}], "retrain": advised}
     file = tmp_path / "track_record.json"
     if not isinstance(advised, str):
         file.write_text(json.dumps(record))

@@ -166,3 +166,29 @@ class RefusedError(CandlecastError):
             "the others."
             + "".join("\n  " + str(error).replace("\n", "\n    ") for error in refused)
         )
+
+
+class NotEnoughDataError(CandlecastError):
+    """There is too little data for what was requested.
+
+    Attributes:
+        facts: what the message names.
+    """
+
+    def __init__(self, message: str, **facts: object):
+        super().__init__(message)
+        self.facts = facts
+
+
+class PredictionError(CandlecastError):
+    """Rows that a model can't predict; nothing is filled in for them.
+
+    Attributes:
+        columns: that are missing, not finite or in the way.
+    """
+
+    def __init__(self, problem: str, columns: Sequence[str]):
+        super().__init__(
+            f"The model can't predict these rows: {problem}. Make windows as it was trained on."
+        )
+        self.columns = list(columns)

@@ -128,6 +128,7 @@ class Parameters(Group):
     schema_: Annotated[Text, Field(alias="schema")]
     volume: Text
     trigger: Text
+    now: Text
     experiment: Annotated[str, Field(min_length=1)]
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
@@ -196,7 +197,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The same parameters: ``tickers`` is a list even when they came as one text, separated by
-        spaces or semicolons, and dates are ISO texts.
+        spaces or semicolons, dates are ISO texts, and ``now`` is the time if it was not given.
 
     Raises:
         ParameterError: one line per fault: what was asked, what came, and the near match of an
@@ -210,10 +211,12 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
             "catalog=<catalog>,schema=<schema>,volume=/Volumes/<catalog>/<schema>/<volume>"
         )
     try:
-        return Parameters.model_validate(dict(given)).model_dump(by_alias=True)
+        checked = Parameters.model_validate(dict(given)).model_dump(by_alias=True)
     except ValidationError as error:
         lines = [_line(fault, given) for fault in error.errors()]
         raise ParameterError("The parameters are not usable:\n  " + "\n  ".join(lines)) from None
+    checked["now"] = checked["now"] or dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return checked
 
 
 def _line(fault: Any, given: Mapping[str, Any]) -> str:

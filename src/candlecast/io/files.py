@@ -1,13 +1,8 @@
-"""Datasets of files, and the clock."""
+"""Datasets of files."""
 
-import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.partitions import PartitionedDataset
-
-if TYPE_CHECKING:
-    pass
 
 
 class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets has no types
@@ -20,21 +15,3 @@ class FetchedFiles(PartitionedDataset):  # type: ignore[misc] # kedro-datasets h
         """Save the files of one chunk, beside those of the chunks before."""
         super().save(data)
         self._overwrite = False
-
-
-class Clock(AbstractDataset[None, dt.datetime]):
-    """The time, UTC, to the second: nodes don't look it up themselves."""
-
-    def __init__(self, *, metadata: dict[str, Any] | None = None):
-        self.metadata = metadata
-
-    def load(self) -> dt.datetime:
-        """Look it up."""
-        return dt.datetime.now(dt.UTC).replace(microsecond=0)
-
-    def save(self, data: None) -> None:
-        """Nobody sets it."""
-        raise DatasetError("The clock is read only.")
-
-    def _describe(self) -> dict[str, Any]:
-        return {}

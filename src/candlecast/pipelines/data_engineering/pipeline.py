@@ -15,7 +15,10 @@ from candlecast.pipelines.data_engineering.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``)."""
+    """Fetch and check prices (tag ``ingest``), then window and split them (tag ``preprocess``).
+
+    The tag ``prices`` names what the forecast pipeline shares.
+    """
     ingest = [
         node(
             fetch_prices,
@@ -66,6 +69,7 @@ def create_pipeline() -> Pipeline:
             ["prices", "quality", "params:tickers", "params:start", "params:end"],
             "sessions",
             name="select_prices",
+            tags="prices",
         ),
         node(
             make_windows,
@@ -93,4 +97,4 @@ def create_pipeline() -> Pipeline:
             name="audit_leakage",
         ),
     ]
-    return Pipeline(ingest, tags="ingest") + Pipeline(preprocess, tags="preprocess")
+    return Pipeline(ingest, tags=["ingest", "prices"]) + Pipeline(preprocess, tags="preprocess")

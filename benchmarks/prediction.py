@@ -1,8 +1,8 @@
-"""Scoring on Spark beside plain scikit-learn, on the same rows: ``python benchmarks/scoring.py``.
+"""Prediction on Spark beside scikit-learn, on the same rows: ``python benchmarks/prediction.py``.
 
-Ten million windows of 14 lags lie in Parquet. Spark reads, scores and throws away all of them; that
-includes the start of the job. scikit-learn scores them in memory, a million at a time (faster than
-all at once), and neither reads nor writes: the best case for it.
+Ten million windows of 14 lags lie in Parquet. Spark reads, predicts and discards all of them, which
+includes the start of the job. scikit-learn predicts them in memory, a million at a time (faster
+than all at once), and neither reads nor writes: the best case for it.
 """
 
 import argparse
@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[1]
 LAGS = lag_columns(14)
 SEED = 4284
 SLICE = 1_000_000
-"""Rows that scikit-learn scores at once."""
+"""Rows that scikit-learn predicts at once."""
 
 ENOUGH = 0.5
-"""The ratio aimed at, against scikit-learn on one core."""
+"""Aim: this share of scikit-learn's throughput on one core."""
 
 
 def fit_forest(trees: int) -> RandomForestClassifier:
@@ -55,10 +55,10 @@ def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
 
 
 def time_spark(spark: SparkSession, forest: RandomForestClassifier, folder: str) -> float:
-    """Seconds in which Spark reads, scores and throws away every row."""
+    """Seconds in which Spark reads, predicts and discards every row."""
     since = time.perf_counter()
-    scored = predict_windows(forest, spark.read.parquet(folder), LAGS)
-    scored.write.format("noop").mode("overwrite").save()
+    predicted = predict_windows(forest, spark.read.parquet(folder), LAGS)
+    predicted.write.format("noop").mode("overwrite").save()
     return time.perf_counter() - since
 
 
@@ -84,7 +84,7 @@ def in_memory(folder: str, rows: int) -> np.ndarray:
 
 
 def worker_peak() -> float:
-    """The most memory that a Python worker has held, in MB; NaN where /proc does not tell."""
+    """The most memory that a Python worker has held, in MB; NaN where there is no /proc."""
     peaks = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):  # it has ended
@@ -117,7 +117,7 @@ def main() -> None:
     speed = {name: rows / took for name, took in seconds.items()}
     one, every = speed["spark"] / speed["1"], speed["spark"] / speed["-1"]
     sys.stdout.write(
-        f"scoring {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
+        f"prediction of {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
         f"  scikit-learn, n_jobs=1   {speed['1']:10,.0f} rows/s\n"
         f"  scikit-learn, n_jobs=-1  {speed['-1']:10,.0f} rows/s\n"
         f"  on Spark, Parquet in     {speed['spark']:10,.0f} rows/s"
