@@ -26,7 +26,7 @@ ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
 
-PEERS = ("fetch.py", "gate.py", "scoring.py")
+PEERS = ("fetch.py", "gate.py", "prediction.py")
 """The other benchmarks, each in its own script."""
 
 
@@ -71,7 +71,7 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     import original
 
     from candlecast.io.tracking import LoggedJSON, ModelDataset
-    from candlecast.models import forests
+    from candlecast.models import forests, selection
     from candlecast.pipelines.data_science import nodes
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -88,16 +88,16 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     mlflow.set_experiment("bench")
     with mlflow.start_run():
         mlflow.log_params({"trees": TREES, "min_weight_fraction_leaf": 0.1})
-        grown, training_f1 = nodes.fit_largest_forest(train, *forest)
+        largest, training_f1 = nodes.fit_largest_forest(train, *forest)
         if validate:
-            scores, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
-            table, chosen = nodes.choose_estimator(scores, training_f1)
+            fold_metrics, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
+            table, chosen = selection.choose_estimator(fold_metrics, training_f1)
         else:
             table = [{"trees": trees, "training_f1": f1} for trees, f1 in training_f1.items()]
             chosen = max(training_f1, key=lambda trees: training_f1[trees])
-        candidates = LoggedJSON(filepath=str(tracking / "c.json"), step="trees", prefix="c")
-        candidates.save(table)
-        model = forests.first_trees(grown, chosen)
+        estimators = LoggedJSON(filepath=str(tracking / "e.json"), step="trees", prefix="e")
+        estimators.save(table)
+        model = forests.first_trees(largest, chosen)
         ModelDataset().save((model, forests.features(train.head(5)), {}))
     return time.perf_counter() - since
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 file = Path(dbutils.widgets.get("track_record"))
-record = {"headline": "No champion yet", "advice": "", "retrain": None}
+record = {"retrain": None, "reasons": []}
 if file.exists():
     record = json.loads(file.read_text("utf-8"))
-print(record["headline"], record["advice"])
+print(f"retrain: {record['retrain']}", *record["reasons"])
 dbutils.jobs.taskValues.set(key="retrain", value=record["retrain"] is True)

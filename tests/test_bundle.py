@@ -386,7 +386,7 @@ class DbUtils:
 def test_the_notebook_sets_the_value_that_the_condition_reads(tmp_path, advised, value):
     [task] = [task for _, task in TASKS if "notebook_task" in task]
     [widget] = task["notebook_task"]["base_parameters"]
-    record = {"headline": "Too early to tell.", "advice": "Wait.", "retrain": advised}
+    record = {"reasons": [{"code": "too_few_outcomes", "sessions": 1}], "retrain": advised}
     file = tmp_path / "track_record.json"
     if not isinstance(advised, str):
         file.write_text(json.dumps(record))

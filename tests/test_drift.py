@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from candlecast.evaluation.drift import bin_shares, measure_drift, profile, psi
+from candlecast.evaluation.drift import bin_shares, make_profile, measure_drift, psi
+from candlecast.parameters import Monitoring
+
+MONITORING = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20)
 
 
 def windows(sessions: int, tickers: int = 1, scale: float = 1.0, seed: int = 1, up: float = 0.5):
@@ -25,18 +28,18 @@ def windows(sessions: int, tickers: int = 1, scale: float = 1.0, seed: int = 1, 
 
 def test_a_profile_has_bins_of_equal_count_and_the_share_of_ups():
     train = pd.DataFrame({"lag_01": np.arange(20.0), "up": [1, 0, 0, 0] * 5})
-    described = profile(train)
-    assert described["rows"] == 20
-    assert described["share_up"] == 0.25
-    assert described["lags"]["lag_01"]["shares"] == [0.1] * 10
-    assert described["lags"]["lag_01"]["edges"] == pytest.approx(
+    profile = make_profile(train)
+    assert profile["rows"] == 20
+    assert profile["share_up"] == 0.25
+    assert profile["lags"]["lag_01"]["shares"] == [0.1] * 10
+    assert profile["lags"]["lag_01"]["edges"] == pytest.approx(
         [1.9, 3.8, 5.7, 7.6, 9.5, 11.4, 13.3, 15.2, 17.1]
     )
 
 
 def test_equal_values_share_a_bin():
-    described = profile(pd.DataFrame({"lag_01": [0.0] * 9 + [1.0], "up": [1] * 10}))
-    lag = described["lags"]["lag_01"]
+    profile = make_profile(pd.DataFrame({"lag_01": [0.0] * 9 + [1.0], "up": [1] * 10}))
+    lag = profile["lags"]["lag_01"]
     assert sum(lag["shares"]) == pytest.approx(1)
     assert len(lag["shares"]) == len(lag["edges"]) + 1 < 10
     assert bin_shares(pd.Series([0.0, 1.0]), [0.5]) == [0.5, 0.5]
@@ -49,9 +52,9 @@ def test_the_index_written_out():
     assert psi([0.7, 0.3], [0.5, 0.5]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_watch_counts_by_hand():
-    """Two bins, 40 rows of training; three dates of two rows, five of them in the upper bin."""
-    described = {
+def test_drift_worked_out_by_hand():
+    """Two bins, 40 rows of training; two dates with three rows each, five in the upper bin."""
+    profile = {
         "rows": 40,
         "share_up": 0.5,
         "lags": {"lag_01": {"edges": [0.0], "shares": [0.5, 0.5]}},
@@ -60,7 +63,7 @@ def test_watch_counts_by_hand():
     now = pd.DataFrame(
         {"session": days, "lag_01": [1.0, 1.0, 1.0, 1.0, 1.0, -1.0], "up": [1, 1, 1, 1, 1, 0]}
     )
-    found = measure_drift(described, now, max_psi=0.25, max_share_up_shift=0.1)
+    found = measure_drift(profile, now, MONITORING)
     # Half a row more in each bin: 5.5 and 1.5 of 7.
     index = (5.5 / 7 - 0.5) * math.log(2 * 5.5 / 7) + (1.5 / 7 - 0.5) * math.log(2 * 1.5 / 7)
     noise = 1 / 2 + 1 / 40
@@ -81,25 +84,28 @@ def test_watch_counts_by_hand():
 
 
 def test_an_empty_bin_gives_a_number():
-    described = profile(windows(400))
+    profile = make_profile(windows(400))
     now = windows(60, scale=0.01, seed=2)
-    indices = [lag["psi"] for lag in measure_drift(described, now, 0.25, 0.1)["lags"]]
+    indices = [lag["psi"] for lag in measure_drift(profile, now, MONITORING)["lags"]]
     assert all(math.isfinite(index) and index > 1 for index in indices)
 
 
-def test_without_a_row_nothing_is_said():
-    assert measure_drift(profile(windows(50)), windows(0), 0.25, 0.1) == {"sessions": 0, "rows": 0}
+def test_without_a_row_nothing_is_measured():
+    found = measure_drift(make_profile(windows(50)), windows(0), MONITORING)
+    assert found == {"sessions": 0, "rows": 0}
 
 
 @pytest.mark.parametrize(("scale", "drifted"), [(1.0, False), (2.0, True), (0.4, True)])
 def test_a_changed_width_is_drift_and_the_same_is_not(scale, drifted):
-    found = measure_drift(profile(windows(2500)), windows(250, scale=scale, seed=3), 0.25, 0.1)
+    found = measure_drift(
+        make_profile(windows(2500)), windows(250, scale=scale, seed=3), MONITORING
+    )
     assert [lag["drifted"] for lag in found["lags"]] == [drifted, drifted]
 
 
 @pytest.mark.parametrize(("up", "drifted"), [(0.5, False), (0.55, False), (0.75, True)])
 def test_a_share_of_ups_shifts(up, drifted):
-    found = measure_drift(profile(windows(2500)), windows(500, seed=3, up=up), 0.25, 0.1)
+    found = measure_drift(make_profile(windows(2500)), windows(500, seed=3, up=up), MONITORING)
     assert found["share_up_drifted"] is drifted
 
 
@@ -108,7 +114,7 @@ def test_tickers_that_move_together_raise_no_false_alarm(sessions):
     """Counted by rows, 20 dates of five such tickers gave one false alarm in eighty lags."""
     alarms = 0
     for seed in range(100):
-        described = profile(windows(1000, tickers=5, seed=1000 + seed))
-        found = measure_drift(described, windows(sessions, tickers=5, seed=seed), 0.25, 0.1)
+        profile = make_profile(windows(1000, tickers=5, seed=1000 + seed))
+        found = measure_drift(profile, windows(sessions, tickers=5, seed=seed), MONITORING)
         alarms += sum(lag["drifted"] for lag in found["lags"]) + found["share_up_drifted"]
     assert alarms <= 1

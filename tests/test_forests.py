@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.errors import CandlecastError
+from candlecast.errors import NotEnoughDataError
 from candlecast.models import forests
 from candlecast.models.forests import (
     PARALLEL_ROWS,
     features,
     first_trees,
     fit_forest,
-    probabilities_by_size,
+    predict,
+    predict_sizes,
 )
 from candlecast.models.selection import walk_forward
 
@@ -67,14 +68,14 @@ def assert_same(forest: RandomForestClassifier, other: RandomForestClassifier) -
 @pytest.mark.parametrize("n_jobs", [1, -1])
 @pytest.mark.parametrize("size", SIZES)
 def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
-    train, scored = windows(200), windows(60, seed=2)
+    train, test = windows(200), windows(60, seed=2)
     small, alone = (
         first_trees(fit_forest(train, max(SIZES), LEAF, SEED), size),
         separate(train, size, n_jobs),
     )
     assert_same(small, alone)
     np.testing.assert_array_equal(
-        small.predict_proba(features(scored)), alone.predict_proba(features(scored))
+        small.predict_proba(features(test)), alone.predict_proba(features(test))
     )
 
 
@@ -90,40 +91,38 @@ def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
 
 
 @pytest.mark.parametrize("sessions", [1, 60, PARALLEL_ROWS // 2, PARALLEL_ROWS // 2 + 13])
-def test_probabilities_by_size_equal_predict_proba_to_the_bit(sessions):
-    train, scored = windows(200), windows(sessions, seed=2)
+def test_predictions_of_all_sizes_equal_predict_proba_to_the_bit(sessions):
+    train, test = windows(200), windows(sessions, seed=2)
     forest = fit_forest(train, max(SIZES), LEAF, SEED)
-    by_size = list(probabilities_by_size(forest, scored, SIZES))
-    assert [size for size, _ in by_size] == SIZES
-    for size, probability in by_size:
+    by_size = predict_sizes(forest, test, SIZES)
+    assert list(by_size) == SIZES
+    for size, probability in by_size.items():
         alone = separate(train, size, 1)
-        np.testing.assert_array_equal(probability, alone.predict_proba(features(scored))[:, 1])
+        np.testing.assert_array_equal(probability, alone.predict_proba(features(test))[:, 1])
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_probabilities_of_a_model_with_one_class(only):
-    train, scored = windows(50).assign(up=np.int8(only)), windows(9, seed=2)
+def test_predictions_of_a_forest_with_one_class(only):
+    train, test = windows(50).assign(up=np.int8(only)), windows(9, seed=2)
     forest = fit_forest(train, 10, LEAF, SEED)
-    assert forest.predict_proba(features(scored)).tolist() == [[1.0]] * 18
-    for _, probability in probabilities_by_size(forest, scored, [5, 10]):
+    assert forest.predict_proba(features(test)).tolist() == [[1.0]] * 18
+    for probability in predict_sizes(forest, test, [5, 10]).values():
         assert probability.tolist() == [float(only)] * 18
 
 
 def test_more_trees_than_there_are_is_an_error():
     forest = fit_forest(windows(50), 10, LEAF, SEED)
     with pytest.raises(ValueError, match="shorter"):
-        list(probabilities_by_size(forest, windows(9), [5, 20]))
+        predict_sizes(forest, windows(9), [5, 20])
 
 
 def test_order_of_rows_and_columns_changes_nothing():
-    train, scored = windows(200), windows(60, seed=2)
+    train, test = windows(200), windows(60, seed=2)
     shuffled = train.sample(frac=1, random_state=3)[[*train.columns[::-1]]]
     forest, again = fit_forest(train, 10, LEAF, SEED), fit_forest(shuffled, 10, LEAF, SEED)
     assert_same(forest, again)
-    ((_, probability),) = probabilities_by_size(forest, scored, [10])
-    mixed = scored.sample(frac=1, random_state=4)
-    ((_, probability_again),) = probabilities_by_size(again, mixed, [10])
-    np.testing.assert_array_equal(probability_again, probability[mixed.index])
+    mixed = test.sample(frac=1, random_state=4)
+    np.testing.assert_array_equal(predict(again, mixed), predict(forest, test)[mixed.index])
 
 
 def test_seed_leaf_and_kind_of_the_forest():
@@ -164,7 +163,7 @@ def days(frame: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def test_folds_written_out():
-    folds = [(days(past), days(scored)) for past, scored in walk_forward(two_tickers(), 5, 1)]
+    folds = [(days(past), days(validated)) for past, validated in walk_forward(two_tickers(), 5, 1)]
     # 14 dates: five blocks of two, and four before the first. Each ticker leaves out one session.
     assert folds == [
         ({"DAILY": [1, 2, 3], "WEEKDAYS": [1, 2, 3]}, {"DAILY": [5, 6], "WEEKDAYS": [5]}),
@@ -190,20 +189,20 @@ def test_folds_expand_and_are_purged(folds, purge):
     shuffled = frame.sample(frac=1, random_state=1)
     made = list(walk_forward(shuffled, folds, purge))
     assert len(made) == folds
-    tested = [scored["session"].unique() for _, scored in made]
-    assert len({len(dates) for dates in tested}) == 1
-    assert len(np.unique(np.concatenate(tested))) == sum(len(dates) for dates in tested)
+    validated = [part["session"].unique() for _, part in made]
+    assert len({len(dates) for dates in validated}) == 1
+    assert len(np.unique(np.concatenate(validated))) == sum(len(dates) for dates in validated)
     before = 0
-    for past, scored in made:
+    for past, part in made:
         assert len(past) > before
         before = len(past)
-        first = scored["session"].min()
+        first = part["session"].min()
         for name, rows in frame.groupby("ticker"):
             latest = past.loc[past["ticker"] == name, "session"].max()
             assert rows["session"].between(latest, first, inclusive="neither").sum() == purge
-        dates = frame["session"].between(first, scored["session"].max())
-        assert len(scored) == dates.sum()  # all rows of a date, whatever the ticker
-    assert tested[-1].max() == frame["session"].max()
+        dates = frame["session"].between(first, part["session"].max())
+        assert len(part) == dates.sum()  # all rows of a date, whatever the ticker
+    assert validated[-1].max() == frame["session"].max()
 
 
 def test_order_of_rows_changes_no_fold():
@@ -216,10 +215,6 @@ def test_order_of_rows_changes_no_fold():
 
 @pytest.mark.parametrize(("sessions", "purge"), [(5, 0), (18, 3)])
 def test_fault_20_too_few_dates_for_the_folds(sessions, purge):
-    with pytest.raises(CandlecastError) as caught:
+    facts = rf"has {sessions} session dates .* 5 walk-forward folds with a purge of {purge}\."
+    with pytest.raises(NotEnoughDataError, match=facts):
         list(walk_forward(windows(sessions), 5, purge))
-    assert str(caught.value) == (
-        f"The training set has {sessions} session dates with a whole window, too few for 5 "
-        f"walk-forward folds with a purge of {purge}. Ask for an earlier start, or lower window, "
-        "purge or folds."
-    )

@@ -138,7 +138,7 @@ def test_doctests(original):
     ],
 )
 def test_bad_files_are_refused(original, monkeypatch, tmp_path, text, message):
-    """One sentence says what was expected and what came."""
+    """One sentence names what was expected and what came."""
     csv = tmp_path / "bad.csv"
     csv.write_text(text)
     assert message in refused(original, monkeypatch, csv)

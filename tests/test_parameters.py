@@ -17,7 +17,7 @@ from conftest import loader, run_session
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
     """The parameters of conf/base."""
-    return dict(loader("base")["parameters"])
+    return {**loader("base")["parameters"], "now": "2024-01-04T22:15:00+00:00"}
 
 
 def faults(given: dict[str, Any]) -> dict[str, str]:

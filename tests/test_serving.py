@@ -1,4 +1,4 @@
-"""The champion answers over HTTP, by MLflow's own server, and refuses what it does not know."""
+"""The champion predicts over HTTP, by MLflow's own server, and refuses unknown columns."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CHAMPION = "models:/candlecast@champion"
 LAGS = [f"lag_{number:02}" for number in range(1, 15)]
 
 
-def ask(port, request):
+def post(port, request):
     """Post a request as the README's curl does; return the status and the parsed answer."""
     posted = Request(
         f"http://127.0.0.1:{port}/invocations",
@@ -32,7 +32,7 @@ def ask(port, request):
 
 
 def test_fault_29_the_champion_answers_over_http_and_names_a_wrong_column(stored, tmp_path):
-    """The documented example, and what fault 29 says of a missing and a misnamed column."""
+    """The documented example, and the messages of fault 29 for a missing and a misnamed column."""
     store = f"sqlite:///{stored}/mlflow/mlflow.db"
     mlflow.set_tracking_uri(store)
     example = json.loads(
@@ -42,7 +42,7 @@ def test_fault_29_the_champion_answers_over_http_and_names_a_wrong_column(stored
     )
     rows = example["dataframe_split"]
     assert rows["columns"] == LAGS
-    forest = ChampionDataset(model_name="candlecast").load().forest
+    forest = ChampionDataset(model_name="candlecast").load().model
     expected = forest.predict_proba(pd.DataFrame(rows["data"], columns=LAGS, dtype=np.float32))
     assert len(expected) >= 2
     assert len(np.unique(expected)) > 2  # so that a mixed-up order of rows would show
@@ -52,30 +52,30 @@ def test_fault_29_the_champion_answers_over_http_and_names_a_wrong_column(stored
     with mlflow_serving(
         *command, health="/ping", log=tmp_path / "server.log", env=environment
     ) as port:
-        status, answer = ask(port, example)
+        status, reply = post(port, example)
         assert status == 200
-        np.testing.assert_allclose(answer["predictions"], expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(reply["predictions"], expected, rtol=0, atol=1e-12)
 
         backwards = {
             "columns": LAGS[::-1],
             "data": [row[::-1] for row in rows["data"]],
         }
-        status, answer = ask(port, {"dataframe_split": backwards})  # by name, not by position
+        status, reply = post(port, {"dataframe_split": backwards})  # by name, not by position
         assert status == 200
-        np.testing.assert_allclose(answer["predictions"], expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(reply["predictions"], expected, rtol=0, atol=1e-12)
 
         fewer = {"columns": LAGS[:-1], "data": [row[:-1] for row in rows["data"]]}
-        status, answer = ask(port, {"dataframe_split": fewer})
+        status, reply = post(port, {"dataframe_split": fewer})
         assert status == 400
-        assert "missing inputs ['lag_14']" in answer["message"]
+        assert "missing inputs ['lag_14']" in reply["message"]
 
         misnamed = {"columns": ["lag_1", *LAGS[1:]], "data": rows["data"]}
-        status, answer = ask(port, {"dataframe_split": misnamed})
+        status, reply = post(port, {"dataframe_split": misnamed})
         assert status == 400
-        assert "missing inputs ['lag_01']" in answer["message"]
-        assert "['lag_1']" in answer["message"]
+        assert "missing inputs ['lag_01']" in reply["message"]
+        assert "['lag_1']" in reply["message"]
 
         words = {"columns": LAGS, "data": [["up", *row[1:]] for row in rows["data"]]}
-        status, answer = ask(port, {"dataframe_split": words})
+        status, reply = post(port, {"dataframe_split": words})
         assert status == 400
-        assert "lag_01" in answer["message"]
+        assert "lag_01" in reply["message"]

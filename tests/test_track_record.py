@@ -14,17 +14,14 @@ from kedro.io import DatasetError
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, open_page
-from candlecast.evaluation.drift import measure_drift, profile
+from candlecast.errors import NotEnoughDataError
+from candlecast.evaluation.drift import make_profile, measure_drift
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
 from candlecast.features.windows import lag_columns, newest_windows
-from candlecast.pipelines.forecast.nodes import (
-    MADE,
-    OUTCOME,
-    NothingNewError,
-    evaluate_champion,
-    write_track_record,
-)
+from candlecast.parameters import Evaluation, Monitoring
+from candlecast.pipelines.forecast.nodes import MADE, OUTCOME, evaluate_champion
+from candlecast.reporting.track_record import write_track_record
 from conftest import SMALL, register
 
 TRAINED = "2012-06-29"
@@ -38,8 +35,8 @@ def promote(run, candidate: str, end: str) -> None:
     register(run, candidate)
 
 
-def forecast(run, end: str) -> None:
-    run(**TINY, pipeline_names=["forecast"], end=end)
+def forecast(run, end: str, **parameters: str) -> None:
+    run(**TINY, pipeline_names=["forecast"], end=end, **parameters)
 
 
 def table(spark, tmp_path, name: str = "forecasts") -> pd.DataFrame:
@@ -61,15 +58,16 @@ def test_a_champions_days(run, spark, tmp_path):
     promote(run, "june", TRAINED)
 
     # The eve: two forecasts of the next session, no outcome.
-    forecast(run, TRAINED)
+    forecast(run, TRAINED, now="2012-07-01T18:00:00+00:00")
     eve = table(spark, tmp_path)
     assert keys(eve) == [("AAPL", "2012-07-02", 1), ("IBM", "2012-07-02", 1)]
     assert eve["candidate"].tolist() == ["june", "june"]
     assert eve[["up", "body", "return_"]].isna().all(axis=None)
     assert record(tmp_path)["retrain"] is None
     assert record(tmp_path)["forecasts"] == {
-        **{"made": 2, "outcome": 0, "waiting": 2, "without_session": 0, "made_late": 2}
+        **{"made": 2, "outcome": 0, "waiting": 2, "without_session": 0, "made_late": 0}
     }
+    assert set(eve["made_at"]) == {pd.Timestamp("2012-07-01 18:00")}
     forest = mlflow.sklearn.load_model("models:/candlecast@champion")
     prices = spark.read.format("delta").load(str(tmp_path / "data/tables/prices"))
     lags = newest_windows(prices, WINDOW, "return").orderBy("ticker").toPandas().filter(like="lag_")
@@ -101,7 +99,7 @@ def test_a_champions_days(run, spark, tmp_path):
     forecast(run, "2012-07-03")
     pd.testing.assert_frame_equal(table(spark, tmp_path), days)
 
-    # Every figure follows from the table.
+    # Every metric follows from the table.
     known = days.head(2)
     predictions = known[
         ["ticker", "session", "body", "probability", "previous_day", "base_rate"]
@@ -111,20 +109,22 @@ def test_a_champions_days(run, spark, tmp_path):
         always_up=1.0,
         majority=float(known["base_rate"].iloc[0] > 0.5),
     )
-    said = record(tmp_path)
-    assert said["metrics"] == {
+    found = record(tmp_path)
+    assert found["metrics"] == {
         **compute_metrics(predictions),
         **intervals(predictions, repetitions=2000, seed=4284),
     }
-    assert said["champion"]["version"] == 1
-    assert said["drift"]["sessions"] == 2
-    assert said["forecasts"]["outcome"] == 2
-    page = (tmp_path / "data/reporting/track_record.html").read_text()
-    assert said["advice"] in page
+    assert found["forecasts"]["made_late"] == 2  # the new ones, made today
+    assert found["champion"]["version"] == 1
+    assert found["drift"]["sessions"] == 2
+    assert found["forecasts"]["outcome"] == 2
+    few = {reason["code"]: reason["sessions"] for reason in found["reasons"]}
+    assert few == {"too_few_outcomes": 1, "too_few_inputs": 2}
+    assert "2 made late" in (tmp_path / "data/reporting/track_record.html").read_text()
 
     # A new champion starts a record of its own; the old one's forecasts still get outcomes.
     promote(run, "july", "2012-07-05")
-    with pytest.raises(NothingNewError, match=r"up to 2012-07-05, and .* this run is 2012-07-05\."):
+    with pytest.raises(NotEnoughDataError, match=r"2012-07-05.*2012-07-05"):
         forecast(run, "2012-07-03")
     pd.testing.assert_frame_equal(table(spark, tmp_path), days)
     forecast(run, "2012-07-05")
@@ -165,7 +165,7 @@ def simulate(sessions: int, scale: float) -> str:
         days = np.repeat(pd.bdate_range("2013-01-01", periods=count), 5)
         return pd.DataFrame(lags, columns=lag_columns(14)).assign(session=days, up=up)
 
-    described = profile(windows(2000, 1.0))
+    profile = make_profile(windows(2000, 1.0))
     rows = 5 * (sessions + 1)
     days = np.repeat(pd.bdate_range("2013-01-01", periods=sessions + 1), 5)
     body = random.normal(0, 0.01, rows)
@@ -174,7 +174,7 @@ def simulate(sessions: int, scale: float) -> str:
             **{"ticker": ["AAPL", "FB", "IBM", "MSFT", EVIL] * (sessions + 1), "session": days},
             **{"model_version": 3, "candidate": "seven", "body_kind": "return"},
             "probability": 0.5 + random.normal(0, 0.03, rows),
-            **{"previous_day": random.integers(0, 2, rows), "base_rate": described["share_up"]},
+            **{"previous_day": random.integers(0, 2, rows), "base_rate": profile["share_up"]},
             **{"made_at": pd.Timestamp("2013-01-02 06:00", tz="UTC"), "prices_version": 7},
             **{"up": (body > 0).astype(int), "body": body, "return_": body},
         }
@@ -183,12 +183,13 @@ def simulate(sessions: int, scale: float) -> str:
     facts = {
         **{"version": 3, "candidate": "github-1234567890-1", "trees": 100, "window": 14},
         **{"body": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
-        **{"rows_trained": described["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
+        **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
     }
-    monitoring = {"max_psi": 0.25, "max_share_up_shift": 0.1, "min_sessions": 20}
-    drift = measure_drift(described, windows(sessions, scale), 0.25, 0.1)
-    record = evaluate_champion(forecasts, facts, drift, monitoring, {"repetitions": 1000}, 4284)
+    monitoring = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20)
+    evaluation = Evaluation(repetitions=1000, cost_bps=5.0)
+    drift = measure_drift(profile, windows(sessions, scale), monitoring)
+    record = evaluate_champion(forecasts, facts, drift, monitoring, evaluation, 4284)
     return write_track_record(record, forecasts)
 
 
@@ -213,7 +214,7 @@ def test_the_page_is_quiet_whole_and_can_be_read(
     file, report_figures = page_file
     watched = open_page(browser, file, theme, size)
     page = watched.page
-    sections = ["advice", "newest", "predictions", "drift", "outcomes", "limits"]
+    sections = ["advice", "newest", "results", "drift", "outcomes", "limits"]
     assert [page.locator(f"#{name} >> visible=true").count() for name in sections] == [1] * 6
     assert page.locator("svg[role=img]").count() == report_figures
     assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL

@@ -4,7 +4,7 @@ A message says what was requested, what came and what to do.
 """
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -170,19 +170,6 @@ class IngestError(CandlecastError):
         )
 
 
-class NotEnoughDataError(CandlecastError):
-    """There are too few sessions or windows for what was requested.
-
-    Attributes:
-        found: how many there are.
-        needed: how many are needed.
-    """
-
-    def __init__(self, message: str, found: int = 0, needed: int = 1):
-        super().__init__(message)
-        self.found, self.needed = found, needed
-
-
 class LeakageError(CandlecastError):
     """Train and test are not separate; what is trained on them is worth nothing.
 
@@ -259,3 +246,29 @@ class ConcurrentWriteError(CandlecastError):
             f"{attempts} attempts. What is stored is whole. Run this again when the other job has "
             "ended."
         )
+
+
+class NotEnoughDataError(CandlecastError):
+    """There is too little data for what was requested.
+
+    Attributes:
+        facts: what the message names.
+    """
+
+    def __init__(self, message: str, **facts: object):
+        super().__init__(message)
+        self.facts = facts
+
+
+class PredictionError(CandlecastError):
+    """Rows that a model can't predict; nothing is filled in for them.
+
+    Attributes:
+        columns: that are missing, not finite or in the way.
+    """
+
+    def __init__(self, problem: str, columns: Sequence[str]):
+        super().__init__(
+            f"The model can't predict these rows: {problem}. Make windows as it was trained on."
+        )
+        self.columns = list(columns)

@@ -426,7 +426,7 @@ def test_fault_20_too_little_history_is_refused_before_anything_is_stored(
     server.script("AAPL", GOOD)
     with pytest.raises(NotEnoughDataError) as caught:
         fresh.ingest("AAPL", window=14, purge=14, folds=5, min_training_sessions=20)
-    assert (caught.value.found, caught.value.needed) == (8, 281)
+    assert caught.value.facts == {"sessions": 8, "needed": 281}
     assert fresh.versions() == {}
 
 
@@ -514,7 +514,7 @@ def result(arrived: str, failed: str, refused: str = "", dates: int = 9) -> node
 def test_fault_20_too_little_history_is_an_error_unless_the_run_ends_anyway() -> None:
     with pytest.raises(NotEnoughDataError) as caught:
         nodes.accept_tickers(result("AB", ""), 10, allow_missing_tickers=False)
-    assert (caught.value.found, caught.value.needed) == (9, 10)
+    assert caught.value.facts == {"sessions": 9, "needed": 10}
     with pytest.raises(NotEnoughDataError):
         nodes.accept_tickers(result("AB", "c"), 10, allow_missing_tickers=True)
     assert nodes.accept_tickers(result("AB", ""), 9, allow_missing_tickers=False) == ["A", "B"]

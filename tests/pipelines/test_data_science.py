@@ -1,4 +1,4 @@
-"""Candidates, the choice among them, and the scores of the test set, on small frames."""
+"""Estimators, the choice among them, and the predictions of the test set, on small frames."""
 
 import numpy as np
 import pandas as pd
@@ -7,11 +7,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from candlecast.evaluation.drift import profile
+from candlecast.evaluation.drift import make_profile
 from candlecast.models.forests import features, first_trees, fit_forest
-from candlecast.models.selection import walk_forward
+from candlecast.models.selection import choose_estimator, walk_forward
 from candlecast.pipelines.data_science.nodes import (
-    choose_estimator,
     fit_largest_forest,
     predict_champion,
     predict_test,
@@ -41,39 +40,32 @@ def windows(sessions: int, seed: int = 1, lags: int = 3) -> pd.DataFrame:
 # --- validate_estimators --------------------------------------------------------------------------
 
 
-def test_candidates_scored_as_scikit_learn_scores_them():
+def test_estimators_have_the_metrics_of_scikit_learn():
     train = windows(60)
-    scores, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
-    assert list(scores) == [
-        *("fold", "trees", "log_loss", "accuracy", "roc_auc"),
-        *("first_session", "last_session", "rows"),
-    ]
-    assert list(zip(scores["fold"], scores["trees"], strict=True)) == [
+    metrics, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    assert list(metrics) == ["fold", "trees", "log_loss", "accuracy", "roc_auc"]
+    assert list(zip(metrics["fold"], metrics["trees"], strict=True)) == [
         (fold, trees) for fold in (1, 2, 3, 4, 5) for trees in SIZES
     ]
     assert list(losses) == ["session", "base_rate", "trees_3", "trees_6", "trees_12"]
     assert losses["session"].is_monotonic_increasing and losses["session"].is_unique
     losses = losses.set_index("session")
-    for fold, (past, scored) in enumerate(walk_forward(train, 5, 2), start=1):
-        rows_by_date = scored.groupby("session").size()
+    for fold, (past, part) in enumerate(walk_forward(train, 5, 2), start=1):
+        rows_by_date = part.groupby("session").size()
         of_fold = losses.loc[rows_by_date.index]
-        base_rate = np.full(len(scored), past["up"].mean())
+        base_rate = np.full(len(part), past["up"].mean())
         assert np.average(of_fold["base_rate"], weights=rows_by_date) == pytest.approx(
-            log_loss(scored["up"], base_rate, labels=[0, 1]), rel=1e-12
+            log_loss(part["up"], base_rate, labels=[0, 1]), rel=1e-12
         )
         for trees in SIZES:
-            alone = fit_forest(past, trees, LEAF, SEED).predict_proba(features(scored))[:, 1]
-            (score,) = scores[(scores["fold"] == fold) & (scores["trees"] == trees)].to_dict(
-                "records"
-            )
-            assert score["log_loss"] == log_loss(scored["up"], alone)
-            assert score["accuracy"] == accuracy_score(scored["up"], alone > 0.5)
-            assert score["roc_auc"] == roc_auc_score(scored["up"], alone)
-            assert score["first_session"] == scored["session"].min()
-            assert score["last_session"] == scored["session"].max()
-            assert score["rows"] == len(scored)
+            alone = fit_forest(past, trees, LEAF, SEED).predict_proba(features(part))[:, 1]
+            of_size = metrics[(metrics["fold"] == fold) & (metrics["trees"] == trees)]
+            (row,) = of_size.to_dict("records")
+            assert row["log_loss"] == log_loss(part["up"], alone)
+            assert row["accuracy"] == accuracy_score(part["up"], alone > 0.5)
+            assert row["roc_auc"] == roc_auc_score(part["up"], alone)
             assert np.average(of_fold[f"trees_{trees}"], weights=rows_by_date) == pytest.approx(
-                score["log_loss"], rel=1e-12
+                row["log_loss"], rel=1e-12
             )
     assert len(losses) == 50  # five folds of ten dates
 
@@ -82,12 +74,12 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
     train = windows(24)
     early = train["session"] < train["session"].unique()[10]
     train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
-    scores, losses = validate_estimators(train, [3], LEAF, SEED, folds=2, purge=0)
-    past, scored = next(iter(walk_forward(train, 2, 0)))
-    assert past["up"].all() and not scored["up"].all()
-    certain = log_loss(scored["up"], np.ones(len(scored)), labels=[0, 1])
-    assert scores["log_loss"][0] == certain
-    of_fold = losses[losses["session"].isin(scored["session"])]
+    metrics, losses = validate_estimators(train, [3], LEAF, SEED, folds=2, purge=0)
+    past, part = next(iter(walk_forward(train, 2, 0)))
+    assert past["up"].all() and not part["up"].all()
+    certain = log_loss(part["up"], np.ones(len(part)), labels=[0, 1])
+    assert metrics["log_loss"][0] == certain
+    of_fold = losses[losses["session"].isin(part["session"])]
     assert of_fold["trees_3"].tolist() == of_fold["base_rate"].tolist()
     assert of_fold["trees_3"].mean() == pytest.approx(certain, rel=1e-12)
 
@@ -95,12 +87,12 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
 def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
     train = windows(60)
     train.loc[train["session"] >= train["session"].unique()[50], "up"] = 0
-    scores, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
-    assert scores["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
-    assert scores[["log_loss", "accuracy"]].notna().all(axis=None)
+    metrics, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    assert metrics["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
+    assert metrics[["log_loss", "accuracy"]].notna().all(axis=None)
     assert losses.notna().all(axis=None)
-    table, _ = choose_estimator(scores, dict.fromkeys(SIZES, 0.5))
-    assert table[0]["roc_auc"] == pytest.approx(scores["roc_auc"][0:12:3].mean())
+    table, _ = choose_estimator(metrics, dict.fromkeys(SIZES, 0.5))
+    assert table[0]["roc_auc"] == pytest.approx(metrics["roc_auc"][0:12:3].mean())
 
 
 def test_order_of_rows_changes_no_bit():
@@ -116,8 +108,8 @@ def test_order_of_rows_changes_no_bit():
     forest_again, training_f1_again = fit_largest_forest(shuffled, SIZES, LEAF, SEED)
     assert training_f1 == training_f1_again
     (model, example, facts), (model_again, example_again, facts_again) = (
-        select_model(grown, 6, rows, rows, 4, "return")
-        for grown, rows in ((forest, train), (forest_again, shuffled))
+        select_model(fitted, 6, rows, rows, 4, "return")
+        for fitted, rows in ((forest, train), (forest_again, shuffled))
     )
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
@@ -216,7 +208,7 @@ def test_model_is_the_first_trees_and_shows_five_rows():
     assert facts == {
         "window": 4,
         "body": "return",
-        "profile": profile(train),
+        "profile": make_profile(train),
         "last_trained": f"{train['session'].max():%Y-%m-%d}",
         "last_known": f"{windows(80)['session'].max():%Y-%m-%d}",
     }
@@ -248,11 +240,11 @@ TEST = TRAIN.head(4).assign(
 
 def test_every_baseline_written_out():
     model = fit_forest(TRAIN, 4, 0.0, SEED)
-    scores = predict_test(model, TRAIN, TEST, no_champion(TEST))
-    assert scores["champion"].isna().all() and scores["champion_version"].isna().all()
-    assert scores.drop(columns=["probability", "logistic", "champion", "champion_version"]).to_dict(
-        "list"
-    ) == {
+    predictions = predict_test(model, TRAIN, TEST, no_champion(TEST))
+    assert predictions["champion"].isna().all() and predictions["champion_version"].isna().all()
+    assert predictions.drop(
+        columns=["probability", "logistic", "champion", "champion_version"]
+    ).to_dict("list") == {
         "ticker": ["A", "B", "A", "A"],
         "session": list(pd.to_datetime(["2024-02-01", "2024-02-01", "2024-02-02", "2024-02-03"])),
         "body": [0.1, -0.1, 0.1, 0.0],
@@ -264,15 +256,15 @@ def test_every_baseline_written_out():
         "base_rate": [0.6] * 4,
     }
     lags = TEST.iloc[[2, 1, 0, 3]][["lag_01", "lag_02"]]
-    assert scores["probability"].tolist() == model.predict_proba(lags)[:, 1].tolist()
+    assert predictions["probability"].tolist() == model.predict_proba(lags)[:, 1].tolist()
     scaler = StandardScaler().fit(TRAIN[["lag_01", "lag_02"]].astype(float))
     regression = LogisticRegression().fit(
         scaler.transform(TRAIN[["lag_01", "lag_02"]].astype(float)), TRAIN["up"]
     )
-    assert scores["logistic"].tolist() == pytest.approx(
+    assert predictions["logistic"].tolist() == pytest.approx(
         regression.predict_proba(scaler.transform(lags.astype(float)))[:, 1].tolist(), rel=1e-6
     )
-    assert list(scores) == [
+    assert list(predictions) == [
         *("ticker", "session", "body", "return_", "up", "probability"),
         *("always_up", "majority", "previous_day", "base_rate", "logistic"),
         *("champion", "champion_version"),
@@ -281,29 +273,29 @@ def test_every_baseline_written_out():
 
 def test_half_ups_have_the_majority_down():
     train = TRAIN.head(4)
-    scores = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
-    assert set(scores["base_rate"]) == {0.5}
-    assert set(scores["majority"]) == {0.0}
+    predictions = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    assert set(predictions["base_rate"]) == {0.5}
+    assert set(predictions["majority"]) == {0.0}
 
 
 @pytest.mark.parametrize("only", [0, 1])
 def test_fault_21_one_class_in_training(only):
     train = TRAIN.assign(up=np.int8(only))
-    scores = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    predictions = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
     for column in ("probability", "majority", "base_rate", "logistic"):
-        assert scores[column].tolist() == [float(only)] * 4
+        assert predictions[column].tolist() == [float(only)] * 4
 
 
 def test_previous_day_of_windows_of_a_hundred():
     train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
-    scores = predict_test(fit_forest(train, 2, LEAF, SEED), train, test, no_champion(test))
-    assert scores["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
+    predictions = predict_test(fit_forest(train, 2, LEAF, SEED), train, test, no_champion(test))
+    assert predictions["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
 
 
 # --- predict_champion -----------------------------------------------------------------------------
 
 
-def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(spark):
+def test_the_champion_predicts_what_it_was_not_trained_on_with_windows_of_its_own(spark):
     days = pd.date_range("2024-01-01", periods=8)
     body = np.array([1.0, -1.0, 2.0, -2.0, 3.0, 1.0, -1.0, 2.0])
     prices = pd.DataFrame({"ticker": "A", "session": days.date, "open": 10.0, "close": 10 + body})
@@ -324,11 +316,11 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
         tags={},
     )
     table = spark.createDataFrame(pd.concat([prices, other]))
-    scores = predict_champion(test, champion, table)
+    predictions = predict_champion(test, champion, table)
     expected = forest.predict_proba(
         pd.DataFrame({"lag_01": [-1.0, 1.0], "lag_02": [1.0, 3.0]}, dtype=np.float32)
     )[:, 1]
-    by_row = scores.set_index(["ticker", "session"])["champion"].dropna().to_dict()
+    by_row = predictions.set_index(["ticker", "session"])["champion"].dropna().to_dict()
     assert by_row == {
         ("A", pd.Timestamp("2024-01-08")): expected[0],
         ("A", pd.Timestamp("2024-01-07")): expected[1],
@@ -336,14 +328,14 @@ def test_the_champion_scores_what_it_was_not_trained_on_with_windows_of_its_own(
             pd.DataFrame({"lag_01": [-1.0], "lag_02": [1.0]}, dtype=np.float32)
         )[0, 1],
     }
-    assert scores["champion_version"].tolist() == [3] * 6
-    scored = predict_test(
+    assert predictions["champion_version"].tolist() == [3] * 6
+    beside = predict_test(
         forest,
         TRAIN,
         test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body"]].to_dict(), return_=0.1, up=1),
-        scores,
+        predictions,
     )
-    assert scored["champion"].notna().sum() == 3
+    assert beside["champion"].notna().sum() == 3
     none = predict_champion(test, None, table)
     assert list(none) == ["ticker", "session", "champion", "champion_version"]
     assert len(none) == 6 and none[["champion", "champion_version"]].isna().all(axis=None)

@@ -1,4 +1,4 @@
-"""Scoring on Spark: where the rows are, in Arrow batches, without bringing them to the driver.
+"""Prediction on Spark: where the rows are, in Arrow batches, without bringing them to the driver.
 
 Nothing here needs more than a DataFrame, so that it runs on Spark Connect as well. The workers
 import this package.
@@ -12,77 +12,57 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import DoubleType, StructField, StructType
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.errors import CandlecastError
-from candlecast.models.forests import probability_of_up
-
-BATCH_ROWS = 100_000
-"""Rows scored at once: Spark's own batches of 10,000 are put together."""
-
-
-class PredictionError(CandlecastError):
-    """Rows that a forest can't be asked about; nothing is filled in for them."""
+from candlecast.errors import PredictionError
+from candlecast.models.forests import predict_matrix
 
 
 def predict_windows(
-    forest: RandomForestClassifier, frame: DataFrame, lags: Sequence[str]
+    forest: RandomForestClassifier, windows: DataFrame, features: Sequence[str]
 ) -> DataFrame:
-    """Score every row of a Spark frame.
+    """Predict every row of a Spark frame.
 
     Args:
         forest: the fitted forest. It travels to the workers once, with the function.
-        frame: with the columns `lags`, in any order and among others, which are passed on.
-        lags: the forest's input columns, in its order.
+        windows: with the columns `features`, in any order and among others, which are passed on.
+        features: the forest's input columns, in its order.
 
     Returns:
-        The rows and columns of `frame` and ``probability``: P(up), equal to what scikit-learn's
-        ``predict_proba`` gives on the same rows in float32. A worker refuses a row with a lag that
-        is missing or not finite, and the job fails.
+        The rows and columns of `windows` and ``probability``: P(up), equal to what scikit-learn's
+        ``predict_proba`` gives on the same rows in float32. A worker refuses a row with a feature
+        that is missing or not finite, and the job fails.
 
     Raises:
-        PredictionError: a column is missing, or there is one of the name ``probability``.
+        PredictionError: a column is missing, or there is one with the name ``probability``.
     """
-    if absent := [name for name in lags if name not in frame.columns]:
-        raise PredictionError(
-            f"The forest needs the columns {', '.join(lags)}; missing: {', '.join(absent)}. What "
-            f"came: {', '.join(frame.columns)}. To go on, make windows as it was trained on."
-        )
-    if "probability" in frame.columns:
-        raise PredictionError("The rows have a column 'probability' already: score others.")
-    names = list(lags)
+    if missing := [name for name in features if name not in windows.columns]:
+        came = ", ".join(windows.columns)
+        raise PredictionError(f"{', '.join(missing)} missing; the columns are {came}", missing)
+    if "probability" in windows.columns:
+        raise PredictionError("they have a column 'probability' already", ["probability"])
+    names, sizes = list(features), [len(forest.estimators_)]
 
     def predict(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in combined(batches, BATCH_ROWS):
-            probability = pa.array(probability_of_up(forest, lags_of(table, names)))
-            yield from table.append_column("probability", probability).to_batches()
+        for batch in batches:
+            [probability] = predict_matrix(forest, matrix_of(batch, names), sizes)
+            yield batch.append_column("probability", pa.array(probability))
 
-    scored = StructType([*frame.schema.fields, StructField("probability", DoubleType())])
-    return frame.mapInArrow(predict, scored)
-
-
-def combined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Put batches together to tables of at least so many rows, the last one of what is left."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(part.num_rows for part in waiting) >= rows:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    if any(part.num_rows for part in waiting):
-        yield pa.Table.from_batches(waiting)
+    schema = StructType([*windows.schema.fields, StructField("probability", DoubleType())])
+    return windows.mapInArrow(predict, schema)
 
 
-def lags_of(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Make the matrix that a forest takes: one row per row of `table`, one column per lag, float32.
+def matrix_of(batch: pa.RecordBatch, features: Sequence[str]) -> np.ndarray:
+    """Make the float32 matrix that a forest takes: one row per row, one column per feature.
 
     Raises:
-        PredictionError: a lag is missing or not finite.
+        PredictionError: a feature is missing or not finite.
     """
-    matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
-    for place, name in enumerate(names):
-        matrix[:, place] = table.column(name).to_numpy()
-        if wrong := int((~np.isfinite(matrix[:, place])).sum()):
-            raise PredictionError(
-                f"{name} is missing or not finite in {wrong} of {table.num_rows} rows. Scores are "
-                "not made up: leave these rows out, or find out why they came."
-            )
+    columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
+    matrix = np.column_stack(columns).astype(np.float32)
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        wrong = [name for place, name in enumerate(features) if not finite[:, place].all()]
+        rows = len(matrix) - int(finite.all(axis=1).sum())
+        raise PredictionError(
+            f"{', '.join(wrong)} missing or not finite in {rows} of {len(matrix)} rows", wrong
+        )
     return matrix

@@ -107,7 +107,7 @@ class Champion:
         features: the names of its input columns, in order: ``lag_01`` … ``lag_NN``.
         window: candle bodies before a session that it sees.
         body: how a body is computed.
-        profile: the distribution of its training set, see `candlecast.evaluation.drift.profile`.
+        profile: of its training set, see `candlecast.evaluation.drift.make_profile`.
         last_trained: the last session that it was trained on (ISO date).
         last_known: the last session that it was tested on (ISO date); what comes later is new.
         tags: of the version, as the registration wrote them (``approver``, ``promoted_at`` …).

@@ -138,8 +138,8 @@ def accept_tickers(
             "windows, the purges, the test set and the walk-forward folds. Nothing is stored. To "
             "fix this, request a longer range, or lower window, purge, folds or "
             "min_training_sessions.",
-            found,
-            needed_sessions,
+            sessions=found,
+            needed=needed_sessions,
         )
     return arrived
 

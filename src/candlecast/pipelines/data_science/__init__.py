@@ -1,4 +1,4 @@
-"""Candidates are tried by walk-forward validation; one is chosen, refitted and tested once."""
+"""Estimators are validated walk-forward; one is chosen, refitted and tested once."""
 
 from candlecast.pipelines.data_science.pipeline import create_pipeline
 

@@ -1,9 +1,9 @@
-"""Train → candidates → model; model, champion, test → test_scores."""
+"""Train → estimators → model; model, champion, test → test_scores."""
 
 from kedro.pipeline import Pipeline, node
 
+from candlecast.models.selection import choose_estimator
 from candlecast.pipelines.data_science.nodes import (
-    choose_estimator,
     fit_largest_forest,
     predict_champion,
     predict_test,
@@ -13,19 +13,30 @@ from candlecast.pipelines.data_science.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Try, choose, refit and test forests (tag ``train``)."""
-    forest = ["params:forest_sizes", "params:min_weight_fraction_leaf", "params:seed"]
+    """Validate estimators, choose one, refit it, predict the test set (tag ``train``)."""
     return Pipeline(
         [
             node(
                 validate_estimators,
-                ["train@pandas", *forest, "params:folds", "params:purge"],
+                {
+                    "train": "train@pandas",
+                    "forest_sizes": "params:forest_sizes",
+                    "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
+                    "seed": "params:seed",
+                    "folds": "params:folds",
+                    "purge": "params:purge",
+                },
                 ["fold_metrics", "validation_losses"],
                 name="validate_estimators",
             ),
             node(
                 fit_largest_forest,
-                ["train@pandas", *forest],
+                {
+                    "train": "train@pandas",
+                    "forest_sizes": "params:forest_sizes",
+                    "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
+                    "seed": "params:seed",
+                },
                 ["forest", "training_f1"],
                 name="fit_largest_forest",
             ),
@@ -37,26 +48,31 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 select_model,
-                [
-                    "forest",
-                    "chosen_trees",
-                    "train@pandas",
-                    "test@pandas",
-                    "params:window",
-                    "params:body",
-                ],
+                {
+                    "forest": "forest",
+                    "chosen_trees": "chosen_trees",
+                    "train": "train@pandas",
+                    "test": "test@pandas",
+                    "window": "params:window",
+                    "body": "params:body",
+                },
                 "model",
                 name="select_model",
             ),
             node(
                 predict_champion,
-                ["test@pandas", "champion_if_any", "prices"],
+                {"test": "test@pandas", "champion": "champion_if_any", "prices": "prices"},
                 "champion_predictions",
                 name="predict_champion",
             ),
             node(
                 predict_test,
-                ["model", "train@pandas", "test@pandas", "champion_predictions"],
+                {
+                    "model": "model",
+                    "train": "train@pandas",
+                    "test": "test@pandas",
+                    "champion_predictions": "champion_predictions",
+                },
                 "test_scores",
                 name="predict_test",
             ),

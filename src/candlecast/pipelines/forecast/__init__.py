@@ -1,4 +1,4 @@
-"""The champion forecasts the next session; its forecasts are kept and compared with outcomes."""
+"""The champion forecasts the next session; forecasts are stored and compared with outcomes."""
 
 from candlecast.pipelines.forecast.pipeline import create_pipeline
 

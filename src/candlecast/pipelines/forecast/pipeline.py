@@ -10,21 +10,20 @@ from candlecast.pipelines.forecast.nodes import (
     measure_input_drift,
     merge_forecasts,
     predict_newest,
-    write_track_record,
 )
+from candlecast.reporting.track_record import write_track_record
 
 
 def create_pipeline() -> Pipeline:
-    """Fetch prices, forecast each ticker's next session, fill in outcomes, judge the champion."""
+    """Forecast each ticker's next session, fill in outcomes, evaluate the champion.
+
+    Prices are fetched and checked as for training: by the nodes of data_engineering with the tag
+    ``prices``.
+    """
     prices = data_engineering.create_pipeline().only_nodes_with_tags("prices")
     return prices + Pipeline(
         [
-            node(
-                describe_champion,
-                "champion",
-                "champion_summary",
-                name="describe_champion",
-            ),
+            node(describe_champion, "champion", "champion_summary", name="describe_champion"),
             node(
                 predict_newest,
                 ["selected_prices", "champion"],
@@ -37,7 +36,7 @@ def create_pipeline() -> Pipeline:
                     "newest_predictions": "newest_predictions",
                     "champion": "champion",
                     "tickers": "params:tickers",
-                    "now": "clock",
+                    "now": "params:now",
                     "prices_version": "prices_version",
                 },
                 "new_forecasts",
@@ -45,13 +44,21 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 merge_forecasts,
-                ["new_forecasts", "stored_forecasts", "prices"],
+                {
+                    "new_forecasts": "new_forecasts",
+                    "stored_forecasts": "stored_forecasts",
+                    "prices": "prices",
+                },
                 "forecasts",
                 name="merge_forecasts",
             ),
             node(
                 measure_input_drift,
-                ["selected_prices", "champion", "params:monitoring"],
+                {
+                    "selected_prices": "selected_prices",
+                    "champion": "champion",
+                    "monitoring": "params:monitoring",
+                },
                 "drift",
                 name="measure_input_drift",
             ),

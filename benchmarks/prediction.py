@@ -1,4 +1,4 @@
-"""Compare prediction on Spark with plain scikit-learn: ``python benchmarks/scoring.py``.
+"""Compare prediction on Spark with plain scikit-learn: ``python benchmarks/prediction.py``.
 
 Spark reads ten million windows of 14 lags from Parquet, predicts them and discards the result; its
 time includes the start of the job. scikit-learn predicts the same rows in memory, a million at a

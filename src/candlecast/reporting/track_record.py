@@ -1,0 +1,115 @@
+"""The track record as a page: its sentences and figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from candlecast.evaluation.metrics import HARD_BASELINES
+from candlecast.evaluation.track_record import made_late
+from candlecast.reporting import figures
+from candlecast.reporting.html import accuracies, metric_text, percent, render, words
+from candlecast.reporting.wording import body_text
+
+LATEST = 20
+"""Rows in the table of the latest outcomes."""
+
+HEADLINES = {
+    True: "Retrain the champion",
+    False: "No reason to retrain",
+    None: "Too early to tell",
+}
+
+ADVICE = {
+    True: "Retrain: {}.",
+    False: "No reason to retrain: the inputs and the share of ups resemble those of training, and "
+    "the predictions are not clearly worse than the best simple rule.",
+    None: "Too early to tell whether to retrain. So far there are {}.",
+}
+
+REASONS = {
+    "inputs_drifted": "the inputs have drifted ({drifted} of {lags} lags; {name} most, with a "
+    "stability index of {psi:.2f}, above {limit:.2f})",
+    "share_up_shifted": "the share of ups has shifted from {share_up_trained:.1%} in training to "
+    "{share_up:.1%}",
+    "worse_than_baseline": "the predictions are clearly worse than the best simple rule (accuracy "
+    "minus best baseline {value:+.3f} [{low:+.3f}, {high:+.3f}])",
+    "too_few_outcomes": "outcomes for {sessions:,} of the {required} sessions required",
+    "too_few_inputs": "new inputs for {sessions:,} of the {required} sessions required",
+}
+"""The phrase for each code of `candlecast.evaluation.track_record.advise_retraining`."""
+
+
+def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) -> str:
+    """Write the track record as one HTML page that needs nothing else.
+
+    Args:
+        track_record: from `candlecast.pipelines.forecast.nodes.evaluate_champion`.
+        forecasts: the forecasts frame, of all versions.
+    """
+    metrics, champion = track_record["metrics"], track_record["champion"]
+    own = forecasts[forecasts["model_version"] == champion["version"]]
+    own = own.assign(late=made_late(own)).sort_values(["session", "ticker"])
+    newest = own.drop_duplicates("ticker", keep="last").sort_values("ticker")
+    known = own[own["up"].notna()].tail(LATEST).iloc[::-1]
+    return render(
+        "track_record.html.j2",
+        metrics,
+        record=track_record,
+        headline=HEADLINES[track_record["retrain"]],
+        advice=advice_text(track_record["retrain"], track_record["reasons"]),
+        results=_results(metrics) if metrics else "",
+        newest=newest.to_dict("records"),
+        outcomes=known.to_dict("records"),
+        body=body_text(champion["body"]),
+        report_figures={name: Markup(text) for name, text in _drawings(track_record).items()},
+    )
+
+
+def advice_text(retrain: bool | None, reasons: list[dict[str, Any]]) -> str:
+    """Return the sentence for a decision of `advise_retraining`."""
+    *others, last = [REASONS[reason["code"]].format(**reason) for reason in reasons] or [""]
+    comma = "," if len(others) > 1 else ""
+    phrases = f"{', '.join(others)}{comma} and {last}" if others else last
+    return ADVICE[retrain].format(phrases)
+
+
+def _results(metrics: Mapping[str, float]) -> str:
+    """The accuracies, without statistics."""
+    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
+    sessions = f"{metrics['sessions']:,.0f} session{'' if metrics['sessions'] == 1 else 's'}"
+    return (
+        f"On {sessions} so far, the champion predicted the right direction in "
+        f"{percent(metrics['accuracy'])} of {metrics['rows']:,.0f} forecasts; the best simple "
+        f"rule, “{words(best)}”, in {percent(metrics['best_baseline.accuracy'])}."
+    )
+
+
+def _drawings(track_record: dict[str, Any]) -> dict[str, str]:
+    """Draw what there are enough sessions for, as SVG by name."""
+    metrics, drift = track_record["metrics"], track_record["drift"]
+    enough, drawn = track_record["monitoring"]["min_sessions"], {}
+    if metrics:
+        table = accuracies(metrics).replace("model", "champion")
+        rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in table.itertuples(index=False))
+        drawn["accuracy"] = (
+            figures.draw_accuracy(table, metrics["best_baseline.accuracy"], "accuracy so far"),
+            "Accuracy of the champion and of every baseline",
+            f"Accuracy so far: {rules}.",
+        )
+    if metrics.get("sessions", 0) >= enough:
+        table = pd.DataFrame(track_record["calibration"])
+        drawn["calibration"] = (
+            figures.draw_calibration(table),
+            "Calibration",
+            f"Mean gap between probability and share up: {metric_text(metrics, 'ece')}.",
+        )
+    if drift["sessions"] >= enough:
+        indices = "; ".join(f"{lag['name']} {lag['psi']:.3f}" for lag in drift["lags"])
+        drawn["drift"] = (
+            figures.draw_drift(drift["lags"], drift["max_psi"], drift["psi_chance"]),
+            "Population stability index of every lag",
+            f"Population stability index: {indices}.",
+        )
+    return figures.svg_texts(drawn)
