@@ -58,7 +58,7 @@ def test_every_parameter_is_read(pipelines):
         if f"params:{key}" not in nodes
         and configuration(key, "another") == configuration(key, value)
     }
-    assert unread == {"trigger", "now"}  # candlecast.__main__ reads trigger
+    assert unread == {"trigger"}  # candlecast.__main__ reads trigger
 
 
 def test_every_parameter_read_is_declared(pipelines):

@@ -275,6 +275,7 @@ def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
     for name, group in predictions.groupby(GROUPS[key](predictions), observed=True):
         metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
         best = best_baseline(group)
+        best_accuracy = hits_of(group, best).mean()
         rows.append(
             {
                 key: name,
@@ -283,11 +284,10 @@ def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
                 "share_up": group["up"].mean(),
                 "accuracy": metrics["accuracy"],
                 "best_baseline": best,
-                "best_baseline_accuracy": hits_of(group, best).mean(),
+                "best_baseline_accuracy": best_accuracy,
+                "accuracy_minus_best_baseline": metrics["accuracy"] - best_accuracy,
                 "roc_auc": metrics.get("roc_auc", np.nan),
                 "brier_score_loss": metrics["brier_score_loss"],
             }
         )
-    table = pd.DataFrame(rows)
-    lead = table["accuracy"] - table["best_baseline_accuracy"]
-    return table.assign(accuracy_minus_best_baseline=lead)
+    return pd.DataFrame(rows)
