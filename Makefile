@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages
 READY := $(VENV)/.ready
 # One worker per core, at most four: each starts its own Spark (2 GB).
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test test-all lint workflows viz bench package lock clean
 help: ## list the targets

@@ -21,7 +21,7 @@ import candlecast
 
 candlecast.silence_third_party()  # before the packages that it quiets are imported
 
-import mlflow  # noqa: E402
+import mlflow.store.db.utils  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
@@ -32,6 +32,7 @@ from kedro.framework.startup import bootstrap_project  # noqa: E402
 from kedro.pipeline import Pipeline  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
+from sqlalchemy import Engine  # noqa: E402
 
 from candlecast import settings  # noqa: E402
 from candlecast.runtime.spark import start_session  # noqa: E402
@@ -42,20 +43,34 @@ SMALL = {
     "start": "2010-01-01",
     "forest_sizes": [5, 10, 20],
     "folds": 3,
+    "evaluation": {"repetitions": 1000},
 }
-"""Parameters of a run that takes seconds: two tickers, three years, few trees."""
+"""Parameters of a run that takes seconds: two tickers, three years, few trees and repetitions."""
 
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
-@pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """The project's own local session, started once; of several workers each has one core."""
+def start_spark(scratch: Path) -> SparkSession:
+    """Start the project's own local session, for few rows; of several workers each has one core.
+
+    Spark writes Java for each query and compiles it, which takes longer than to interpret the query
+    on a few thousand rows. Runs by the real command do that as well, and give the same.
+    """
     configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
+    configuration["spark.sql.codegen.wholeStage"] = False
+    configuration["spark.sql.codegen.factoryMode"] = "NO_CODEGEN"
     if WORKERS > 1:
         configuration["spark.master"] = "local[1]"
-    session = start_session(configuration, tmp_path_factory.mktemp("spark"))
+        configuration["spark.sql.shuffle.partitions"] = 1
+        configuration["spark.default.parallelism"] = 1
+    return start_session(configuration, scratch)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for all tests of this worker."""
+    session = start_spark(tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
 
@@ -74,6 +89,32 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the project's hook sets it
     yield
     logging.captureWarnings(False)  # so does it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow makes the tables of each new store in dozens of steps, for a second: copy the first's.
+
+    A store of another process is made by MLflow itself.
+    """
+    first, upgrade = (
+        tmp_path_factory.mktemp("store") / "mlflow.db",
+        mlflow.store.db.utils._upgrade_db,
+    )
+
+    def copy(engine: Engine) -> None:
+        if not first.exists():
+            upgrade(engine)
+            shutil.copy(engine.url.database, first)
+        with (
+            closing(sqlite3.connect(first)) as source,
+            closing(sqlite3.connect(engine.url.database)) as target,
+        ):
+            source.backup(target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow.store.db.utils, "_upgrade_db", copy)
+        yield
 
 
 def run_session(

@@ -20,6 +20,7 @@ from candlecast.runtime.spark import ensure_jars
 def settings(folder: Path) -> dict[str, str]:
     """Settings of a session with named Delta tables and a persistent metastore."""
     options = [f"-Dderby.system.home={folder}", f"-Djava.io.tmpdir={folder}", "-XX:+UseSerialGC"]
+    options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]  # as in spark.yml
     return {
         "spark.master": "local[2]",
         "spark.driver.host": "127.0.0.1",

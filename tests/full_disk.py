@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
-from conftest import SMALL, run_session
+from conftest import SMALL, run_session, start_spark
 
 FREE_BYTES = 150_000
 """Left on the full disk: enough for the fetched files, too few for the table as well."""
@@ -36,6 +36,7 @@ def main(disk: Path) -> None:
             spark = SparkSession.active()
             rows.append(spark.read.format("delta").load(f"{disk}/tables/prices").count())
 
+    start_spark(disk / "spark")
     run("before")
     file_system = os.statvfs(disk)
     filler = disk / "filler"

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from candlecast.errors import ConcurrentWriteError
 from candlecast.io.delta import DeltaDataset
 
-ROUNDS = 10
+ROUNDS = 5
 
 
 def rows(**closes: float) -> pd.DataFrame:

@@ -40,6 +40,7 @@ def options(volume: Path, *more: str, **parameters: str) -> list[str]:
         "end": "2021-12-31",
         "forest_sizes": "5 10",
         "folds": "3",
+        "evaluation.repetitions": "1000",
         **parameters,
     }
     return [

@@ -112,7 +112,7 @@ def test_a_champions_days(run, spark, tmp_path):
     found = record(tmp_path)
     assert found["metrics"] == {
         **compute_metrics(predictions),
-        **intervals(predictions, repetitions=2000, seed=4284),
+        **intervals(predictions, repetitions=1000, seed=4284),
     }
     assert found["forecasts"]["made_late"] == 2  # the new ones, made today
     assert found["champion"]["version"] == 1

@@ -38,6 +38,7 @@ def test_the_original_s_question_runs_through_all_pipelines(
             end="2022-12-31",
             body="delta",
             forest_sizes=SMALL["forest_sizes"],
+            evaluation=SMALL["evaluation"],
         )
     assert server.requests == {"BTC-USD": 1}
     table = spark.read.format("delta").load(str(tmp_path / "data/tables/prices")).toPandas()
