@@ -27,13 +27,12 @@ def walk_forward(
     [1, 2, 3, 4] [6, 7]
 
     Args:
-        frame: windows, one row per ticker and session, in any order.
+        frame: windows, in any order.
         folds: how many, all of the same number of dates.
         purge: sessions of each ticker that are left out before the first date validated.
 
     Yields:
-        What a fold trains on and what it validates, both with the grain of `frame`, sorted by
-        session and ticker.
+        The windows that a fold trains on and those that it validates, by session and ticker.
 
     Raises:
         NotEnoughDataError: there are too few session dates.
@@ -88,11 +87,7 @@ def predict_folds(
 
 
 def evaluate_folds(predictions: pd.DataFrame, forest_sizes: Sequence[int]) -> pd.DataFrame:
-    """Evaluate each forest size on each fold.
-
-    Args:
-        predictions: from `predict_folds`.
-        forest_sizes: the sizes it has.
+    """Evaluate each forest size on each fold of `predict_folds`.
 
     Returns:
         One row per fold and size: ``fold``, ``trees``, ``log_loss``, ``accuracy`` and ``roc_auc``
