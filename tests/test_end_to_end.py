@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -136,7 +137,6 @@ def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
         model.predict(features(test).drop(columns="lag_07"))
 
 
-@pytest.mark.slow
 def test_a_second_run_gives_identical_tables_and_metrics(first_run, run, spark, tmp_path):
     """In another data root and process, with another candidate: the same to the last bit."""
     one, other = first_run[0] / "data", tmp_path / "else where"
@@ -166,9 +166,10 @@ def test_four_runs_by_tag_give_what_one_run_gives(trained, run, spark, tmp_path)
 
 
 @pytest.mark.slow
-def test_kedro_viz_shows_layers_stages_and_previews(first_run):
-    """The graph that `kedro viz run` serves: built from the same project, after a run."""
-    project = first_run[0]
+def test_kedro_viz_shows_layers_stages_and_previews(project, trained):
+    """The graph that `kedro viz run` serves: built from a project after a run."""
+    ignored = shutil.ignore_patterns("mlflow", "spark")
+    shutil.copytree(trained, project / "data", dirs_exist_ok=True, ignore=ignored)
     built = kedro(project, "viz", "build", "--include-previews")
     assert built.returncode == 0, built.stderr
     graph = json.loads((project / "build/api/main").read_text())
