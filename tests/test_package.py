@@ -227,7 +227,7 @@ def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
         *("--params", f"data_root={installed.root}/none"),
     )
     assert done.returncode == 1
-    assert "data/sample/prices.csv is not there" in done.stderr.splitlines()[-1]
+    assert "data/sample/prices.csv is missing" in done.stderr.splitlines()[-1]
     assert not (installed.root / "none/tables").exists()
 
 

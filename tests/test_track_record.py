@@ -10,11 +10,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io import DatasetError
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, open_page
-from candlecast.errors import NotEnoughDataError
+from candlecast.errors import NoChampionError, NotEnoughDataError
 from candlecast.evaluation.drift import make_profile, measure_drift
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
@@ -146,7 +145,7 @@ def prices_by_key(prices: pd.DataFrame) -> dict[tuple[str, str], tuple[float, fl
 
 
 def test_without_a_champion_nothing_is_fetched(run, tmp_path):
-    with pytest.raises(DatasetError, match="kedro run --pipelines registration"):
+    with pytest.raises(NoChampionError, match="candlecast"):
         run(tickers=["AAPL", "IBM"], pipeline_names=["forecast"])
     assert not (tmp_path / "data/fetched").exists()
     assert not (tmp_path / "data/tables").exists()

@@ -305,9 +305,8 @@ def test_share_of_the_dates_that_is_for_the_test():
 
 def test_no_windows_to_split_is_refused(spark):
     none = make_windows(prices(spark, {"A": [(1.0, 2.0)] * 3}), 3, "return")
-    with pytest.raises(NotEnoughDataError) as caught:
+    with pytest.raises(NotEnoughDataError):
         split_by_date(none, 0.2, 3)
-    assert caught.value.found == 0
 
 
 def test_purge_before_keeps_rows_as_they_came():

@@ -86,7 +86,7 @@ class Project:
             str(ROOT / "conf"), env="yahoo", base_env="base", runtime_params=given
         )
         checked = check_parameters(loader["parameters"])
-        loader.runtime_params["tables"] = checked["tables"]
+        loader.runtime_params["tables"] = f"{self.root}/tables/"
         values = {f"params:{name}": value for name, value in checked.items()}
         pipeline = create_pipeline().only_nodes_with_tags("ingest")
         catalog = DataCatalog.from_config(loader["catalog"])
