@@ -74,7 +74,7 @@ def test_its_log_is_its_own_lines_only(first_run):
     assert all("  INFO    " in line for line in lines), first_run[1].stderr
     assert first_run[1].stdout == ""
     node_lines = [line.split("INFO    ")[1] for line in lines if " s  " in line]
-    assert len(node_lines) == 25
+    assert len(node_lines) == 26
     assert next(line for line in node_lines if line.startswith("split_by_date")).endswith(
         "windows v0 (12,084 rows) -> train v0 (9,238 rows), test v0 (2,790 rows)"
     )

@@ -89,8 +89,8 @@ def test_a_champions_days(run, spark, tmp_path):
     )
     priced = prices_by_key(table(spark, tmp_path, "prices"))
     for row in days.head(2).itertuples(index=False):
-        open_page, closed = priced[row.ticker, str(row.session)]
-        assert (row.up, row.return_) == (int(closed > open_page), closed / open_page - 1)
+        opened, closed = priced[row.ticker, str(row.session)]
+        assert (row.up, row.return_) == (int(closed > opened), closed / opened - 1)
         assert row.body == row.return_
     assert days.tail(2)[["up", "body", "return_"]].isna().all(axis=None)
 
