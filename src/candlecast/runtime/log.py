@@ -88,7 +88,7 @@ class LogHooks:
         )
         seconds = time.monotonic() - self._since
         logger.info(
-            "%-18s %5.1f s  %s", self._node.short_name, seconds, " -> ".join(filter(None, sides))
+            "%-21s %5.1f s  %s", self._node.short_name, seconds, " -> ".join(filter(None, sides))
         )
         self._node = None
 
