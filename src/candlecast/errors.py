@@ -138,6 +138,8 @@ class ContractError(CandlecastError):
         rows: those that break the rule, a pandas frame; the message shows the first three.
     """
 
+    reason = "broken rule"
+
     def __init__(self, ticker: str, rule: str, rows: Any, of: int, remedy: str):
         self.ticker, self.rule, self.rows = ticker, rule, rows
         shown = rows.drop(columns=["ticker", "source", "ingested_at"], errors="ignore").head(3)
