@@ -58,9 +58,7 @@ def test_a_purge_too_short_for_one_ticker_is_found(tables):
     windows = make_windows(sessions, WINDOW, "delta")
     extra = windows.where("ticker = 'B' AND session = '2020-02-08'")
     assert extra.count() == 1
-    with pytest.raises(
-        LeakageError, match="has 3 sessions between training and test, the purge is 4"
-    ):
+    with pytest.raises(LeakageError, match="3 sessions between train and test, the purge is 4"):
         audit(sessions, train.unionByName(extra), test)
 
 

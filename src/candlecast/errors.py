@@ -1,6 +1,6 @@
-"""What can go wrong and a user can fix. Each error holds the facts and words itself.
+"""Everything that can go wrong and that a user can fix.
 
-A message says what was requested, what came and what to do.
+Each error holds the facts and words its own message: what was requested, what happened, what to do.
 """
 
 import datetime as dt
@@ -14,22 +14,7 @@ class CandlecastError(Exception):
     """Something that the user can fix."""
 
 
-def describe_range(start: dt.date | str | None, end: dt.date | str | None) -> str:
-    """Word a range of requested sessions.
-
-    >>> describe_range("2020-01-01", None)
-    'from 2020-01-01'
-    """
-    if start and end:
-        return f"{start} to {end}"
-    if start or end:
-        return f"from {start}" if start else f"up to {end}"
-    return "full history"
-
-
-Reason = Literal[
-    "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
-]
+# Parameters and the environment
 
 
 class ParameterError(CandlecastError):
@@ -58,10 +43,10 @@ class LockedError(CandlecastError):
 
 
 class IncompatibleRunError(CandlecastError):
-    """What is recorded of a candidate or a table does not fit this run.
+    """A candidate or a table was made with something other than this run has.
 
     Attributes:
-        subject: what was made before: a candidate, or a table.
+        subject: the candidate or table.
         differences: the recorded value and this run's, by name.
     """
 
@@ -82,27 +67,44 @@ class SparkUnavailableError(CandlecastError):
         super().__init__(f"Spark needs {needed}; found {found}. {fix}")
 
 
+# Prices
+
+Reason = Literal[
+    "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
+]
+"""Why a source did not return sessions. ``unavailable`` is a time-out, a reset, HTTP 5xx, HTML or
+half an answer; ``rate limited`` is HTTP 429. Another attempt can help with these two only."""
+
+_ADVICE: Mapping[Reason, str] = {
+    "unknown ticker": "Look it up at the source and correct it.",
+    "no sessions": "Request a range with at least one session that has closed.",
+    "rate limited": "Wait an hour, then run again, with fewer tickers at a time.",
+    "unavailable": "Check the network and the source's status, then run again.",
+    "unexpected answer": "The source's answers or its client changed: look for a new release.",
+}
+
+
+def describe_range(start: dt.date | None, end: dt.date | None) -> str:
+    """Word a range of requested sessions.
+
+    >>> describe_range(dt.date(2020, 1, 1), None)
+    'from 2020-01-01'
+    """
+    if start and end:
+        return f"{start} to {end}"
+    if start or end:
+        return f"from {start}" if start else f"up to {end}"
+    return "full history"
+
+
 class SourceError(CandlecastError):
-    """A source did not return sessions of a ticker.
+    """A source did not return the requested sessions of a ticker.
 
     Attributes:
-        source: the source's name.
-        ticker: the requested ticker.
-        start: the first requested session; None: the first there is.
-        end: the last requested session; None: the last there is.
-        attempts: how often the source was asked.
-        reason: what kind of failure it is. ``unavailable`` is a time-out, a reset, HTTP 5xx, HTML
-            or half an answer; ``rate limited`` is HTTP 429. The other kinds are final.
+        start, end: the first and the last requested session; None: as far as there are any.
+        attempts: how often the ticker was requested.
         cause: what came instead.
     """
-
-    ADVICE: Mapping[Reason, str] = {
-        "unknown ticker": "Look it up at the source and correct it.",
-        "no sessions": "Request a range with at least one session that has closed.",
-        "rate limited": "Wait an hour, then run again, with fewer tickers at a time.",
-        "unavailable": "Check the network and the source's status, then run again.",
-        "unexpected answer": "The source's answers or its client changed: look for a new release.",
-    }
 
     def __init__(
         self,
@@ -117,11 +119,11 @@ class SourceError(CandlecastError):
     ):
         self.source, self.ticker, self.start, self.end = source, ticker, start, end
         self.attempts, self.reason, self.cause = attempts, reason, cause
-        advice = self.ADVICE[reason]
-        others = {name.upper(): name for name in known}
-        near = get_close_matches(ticker.upper(), others, n=1)
+        advice = _ADVICE[reason]
+        by_capitals = {name.upper(): name for name in known}
+        near = get_close_matches(ticker.upper(), by_capitals, n=1)
         if reason == "unknown ticker" and near:
-            advice = f"Did you mean {others[near[0]]}?"
+            advice = f"Did you mean {by_capitals[near[0]]}?"
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         super().__init__(
             f"{source}, {ticker}, {describe_range(start, end)}: {reason} ({cause}; {tries}). "
@@ -133,10 +135,10 @@ class ContractError(CandlecastError):
     """Sessions of a ticker break a rule, so they may not be stored.
 
     Attributes:
-        ticker: whose sessions they are.
-        rule: the rule that they break.
-        rows: those that break it, a pandas frame; the message shows the first three.
+        rows: those that break the rule, a pandas frame; the message shows the first three.
     """
+
+    reason = "broken rule"
 
     def __init__(self, ticker: str, rule: str, rows: Any, of: int, remedy: str):
         self.ticker, self.rule, self.rows = ticker, rule, rows
@@ -151,9 +153,9 @@ class IngestError(CandlecastError):
     """Requested tickers are missing.
 
     Attributes:
-        failed: the missing tickers, each with the reason.
+        failed: the reason, by missing ticker.
         of: how many tickers were requested.
-        stored: how many of them are stored.
+        stored: how many of them this run stores.
     """
 
     def __init__(self, failed: Mapping[str, str], of: int, stored: int):
@@ -161,21 +163,25 @@ class IngestError(CandlecastError):
         tickers: dict[str, list[str]] = {}
         for ticker, reason in failed.items():
             tickers.setdefault(reason.replace("\n", "\n    "), []).append(ticker)
+        reasons = [f"\n  {', '.join(names)}: {reason}" for reason, names in tickers.items()]
         super().__init__(
             f"{len(failed)} of {of} tickers are missing; this run stores {stored or 'none'}. What "
             "earlier runs stored is unchanged. To fix this, run again (only these: --tags ingest "
             f'--params "tickers={" ".join(failed)}"), remove them from tickers, or set '
-            "allow_missing_tickers=true."
-            + "".join(f"\n  {', '.join(names)}: {why}" for why, names in tickers.items())
+            f"allow_missing_tickers=true.{''.join(reasons)}"
         )
 
 
-class LeakageError(CandlecastError):
-    """Train and test are not separate; what is trained on them is worth nothing.
+class NotEnoughDataError(CandlecastError):
+    """There is too little data for what was requested; `facts` has the message's numbers."""
 
-    Attributes:
-        broken: what the audit found, in words.
-    """
+    def __init__(self, message: str, **facts: object):
+        self.facts = facts
+        super().__init__(message)
+
+
+class LeakageError(CandlecastError):
+    """Train and test are not separate; `broken` is what the audit found, in words."""
 
     def __init__(self, broken: list[str]):
         self.broken = broken
@@ -186,14 +192,21 @@ class LeakageError(CandlecastError):
         )
 
 
-class TrackingUnavailableError(CandlecastError):
-    """MLflow's tracking server or registry does not answer as it should.
+# Models, tracking and registry
 
-    Attributes:
-        server: its address, and that of the registry where it has one of its own.
-        request: what was requested.
-        cause: what came instead.
-    """
+
+class PredictionError(CandlecastError):
+    """A model can't predict rows: `columns` are missing, not finite or in the way."""
+
+    def __init__(self, problem: str, columns: Sequence[str]):
+        self.columns = list(columns)
+        super().__init__(
+            f"The model can't predict these rows: {problem}. Make windows as it was trained on."
+        )
+
+
+class TrackingUnavailableError(CandlecastError):
+    """MLflow's tracking server or registry does not answer as it should."""
 
     def __init__(self, server: str, request: str, cause: str, advice: str):
         self.server, self.request, self.cause = server, request, cause
@@ -201,11 +214,7 @@ class TrackingUnavailableError(CandlecastError):
 
 
 class NoChampionError(CandlecastError):
-    """No version of the registered model has been promoted yet.
-
-    Attributes:
-        model_name: of the registered model.
-    """
+    """No version of the registered model has been promoted yet."""
 
     def __init__(self, model_name: str):
         self.model_name = model_name
@@ -218,12 +227,7 @@ class NoChampionError(CandlecastError):
 
 
 class RegistrationError(CandlecastError):
-    """A candidate must not become champion, or the champion must not be rolled back.
-
-    Attributes:
-        candidate: its id; None: a rollback.
-        cause: why not.
-    """
+    """A candidate must not become champion, or (no candidate) a rollback is not possible."""
 
     def __init__(self, candidate: str | None, cause: str, advice: str):
         self.candidate, self.cause = candidate, cause
@@ -232,43 +236,11 @@ class RegistrationError(CandlecastError):
 
 
 class ConcurrentWriteError(CandlecastError):
-    """Other writers committed to a table first.
-
-    Attributes:
-        table: its folder or name.
-        attempts: how often the write was tried.
-    """
+    """Other writers committed to a table first, at each of so many attempts."""
 
     def __init__(self, table: str, attempts: int):
         self.table, self.attempts = table, attempts
         super().__init__(
-            f"Table {table} was not written: another writer committed first, in {attempts} of "
-            f"{attempts} attempts. What is stored is whole. Run this again when the other job has "
-            "ended."
+            f"Table {table} was not written: in each of {attempts} attempts another writer "
+            "committed first. What is stored is whole. Run again when the other job has ended."
         )
-
-
-class NotEnoughDataError(CandlecastError):
-    """There is too little data for what was requested.
-
-    Attributes:
-        facts: what the message names.
-    """
-
-    def __init__(self, message: str, **facts: object):
-        super().__init__(message)
-        self.facts = facts
-
-
-class PredictionError(CandlecastError):
-    """Rows that a model can't predict; nothing is filled in for them.
-
-    Attributes:
-        columns: that are missing, not finite or in the way.
-    """
-
-    def __init__(self, problem: str, columns: Sequence[str]):
-        super().__init__(
-            f"The model can't predict these rows: {problem}. Make windows as it was trained on."
-        )
-        self.columns = list(columns)

@@ -19,12 +19,7 @@ from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
 from pyspark.sql import SparkSession
 
-from candlecast.errors import (
-    IngestError,
-    NotEnoughDataError,
-    Reason,
-    SourceError,
-)
+from candlecast.errors import IngestError, NotEnoughDataError, Reason, SourceError
 from candlecast.parameters import ParameterError, check_parameters
 from candlecast.pipelines.data_engineering import create_pipeline, nodes
 from candlecast.sources.checks import COLUMNS
@@ -532,17 +527,14 @@ def test_refused_answer_stops_everything_unless_tickers_may_be_missing() -> None
         nodes.accept_tickers(result("", "c"), 1, allow_missing_tickers=True)
 
 
-def test_all_requested_tickers_are_required_unless_they_may_be_missing(
-    spark: SparkSession,
-) -> None:
-    rows = {"ticker": ["A", "b", "z"], "rule": ["stored", "missing", "missing"], "detail": "no"}
-    quality = pd.DataFrame(rows)
-    prices = spark.range(0)
+def test_all_requested_tickers_are_required_unless_they_may_be_missing() -> None:
+    stored = {"prices": None, "quality": pd.DataFrame()}
+    some, all_ = result("A", "b"), result("AB", "")
     with pytest.raises(IngestError) as caught:
-        nodes.require_all_tickers(prices, quality, ["A", "b"], allow_missing_tickers=False)
+        nodes.require_all_tickers(some, **stored, allow_missing_tickers=False)
     assert (caught.value.failed, caught.value.of, caught.value.stored) == ({"b": "no"}, 2, 1)
-    nodes.require_all_tickers(prices, quality, ["A", "b"], allow_missing_tickers=True)
-    nodes.require_all_tickers(prices, quality, ["A"], allow_missing_tickers=False)
+    nodes.require_all_tickers(some, **stored, allow_missing_tickers=True)
+    nodes.require_all_tickers(all_, **stored, allow_missing_tickers=False)
 
 
 def test_terminal_shows_a_bar_and_the_lines_after_it(

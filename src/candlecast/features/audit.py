@@ -1,6 +1,6 @@
 """The leakage audit of every run: training knew nothing of what is predicted.
 
-It derives again, by other means than the window arithmetic, what must hold of the tables.
+It derives again, in another way than the code that made the tables, what must be true of them.
 """
 
 import datetime as dt
@@ -21,15 +21,7 @@ def audit_leakage(
     body: Body,
     purge: int,
 ) -> dict[str, int | str]:
-    """Audit the two sets of windows against the prices that they were made of.
-
-    Args:
-        prices: one row per ticker and session, those that the windows were made of.
-        train: windows to train on.
-        test: windows to predict.
-        window: candle bodies in a window.
-        body: see `candlecast.features.windows.candle_body`.
-        purge: sessions of each ticker between training and test.
+    """Audit the windows to train on and to test on against the prices that they were made of.
 
     Returns:
         The evidence: ``rows_in_both``, ``purged_sessions`` (the fewest of a ticker that has rows in
@@ -38,8 +30,8 @@ def audit_leakage(
 
     Raises:
         NotEnoughDataError: one of the sets is empty.
-        LeakageError: a (ticker, session) is in both sets, fewer sessions than `purge` lie between
-            them, or a lag is not the body of an earlier session.
+        LeakageError: a ticker's session is in both sets, fewer than `purge` of its sessions are
+            between them, or a lag is not the body of an earlier session.
     """
     rows_in_both, tickers = _compare_sessions(train, test)
     trained = [row for row in tickers if row["last"]]
@@ -59,9 +51,7 @@ def audit_leakage(
     if last >= first:
         broken.append(f"training ends on {last}, the test begins on {first}")
     if gap is not None and gap < purge:
-        broken.append(
-            f"a ticker has {gap} sessions between training and test, the purge is {purge}"
-        )
+        broken.append(f"a ticker has {gap} sessions between train and test, the purge is {purge}")
     if wrong:
         broken.append(f"{wrong} of {audited} windows hold a body that is not from its own past")
     if broken:
@@ -77,7 +67,7 @@ def audit_leakage(
 
 
 def _compare_sessions(train: DataFrame, test: DataFrame) -> tuple[int, list[Row]]:
-    """Count the rows in both sets, and return each ticker's last training and first test session.
+    """Count the rows in both sets, and return the last training and first test session per ticker.
 
     Both are null where there is none.
     """
@@ -111,9 +101,8 @@ def _fewest_between(
 def _check_lags(prices: DataFrame, windows: DataFrame, window: int, body: Body) -> tuple[int, int]:
     """Count the windows, and those whose lags are not the bodies of the sessions before.
 
-    These bodies are gathered as a list, which is another way than the lag functions that made the
-    windows, and compared whole. A missing body is not gathered, so a window that should be void is
-    too short.
+    The bodies are collected as a list, not by the lag functions that made the windows. A missing
+    body is not collected, so the list of a window that should be void is too short.
     """
     before = Window.partitionBy("ticker").orderBy("session").rowsBetween(-window, -1)
     candles = prices.select("ticker", "session", candle_body(body).cast("float").alias("past"))

@@ -12,9 +12,7 @@ from candlecast.errors import NotEnoughDataError
 
 
 def first_test_position(dates: int, test_fraction: float) -> int:
-    """Return how many of the session dates lie before the test set.
-
-    The last ``ceil(test_fraction * dates)`` are for the test.
+    """Return how many session dates are before the test: all but ``ceil(test_fraction * dates)``.
 
     >>> first_test_position(10, 0.25)
     7
@@ -25,7 +23,7 @@ def first_test_position(dates: int, test_fraction: float) -> int:
 def split_by_date(
     windows: DataFrame, test_fraction: float, purge: int
 ) -> tuple[DataFrame, DataFrame]:
-    """Split windows by session date, across all tickers at once.
+    """Split windows by session date, the same date for all tickers.
 
     >>> days = [("A", day) for day in range(1, 6)]
     >>> windows = spark.createDataFrame(days, "ticker string, session int")
@@ -35,14 +33,14 @@ def split_by_date(
 
     Args:
         windows: one row per ticker and session.
-        test_fraction: share of the distinct session dates that are for the test, the last ones.
+        test_fraction: share of the distinct session dates (the last ones) in the test set.
         purge: rows of each ticker that are left out before the first test date, so that at least as
-            many of its own sessions lie between training and test, whatever calendar the other
-            tickers keep.
+            many of its own sessions are between training and test, whatever calendar the other
+            tickers have.
 
     Returns:
-        ``(train, test)``, both with the columns and the grain of `windows`. A ticker that has no
-        session before the first test date is in the test set only.
+        ``(train, test)``, with the columns and the grain of `windows`. A ticker without a session
+        before the first test date is in the test set only.
 
     Raises:
         NotEnoughDataError: there are no windows.
@@ -65,22 +63,14 @@ def split_by_date(
 
 
 def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame:
-    """Keep the rows that may be trained on when predictions begin with the session `first`.
+    """Keep the windows that may be trained on when predictions begin with the session `first`.
 
     The rule of `split_by_date`, in pandas: of each ticker, all rows before that session but the
-    last `purge`.
+    last `purge`, in the order of `frame`.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": [1, 2, 3, 4, 5]})
     >>> purge_before(days, first=4, purge=1)["session"].tolist()
     [1, 2]
-
-    Args:
-        frame: windows, one row per ticker and session, in any order.
-        first: a session, of the type of ``frame["session"]``.
-        purge: rows of each ticker.
-
-    Returns:
-        The rows of `frame` that are kept, in its order.
     """
     before = frame[frame["session"] < first]
     age = before.groupby("ticker")["session"].rank(method="first", ascending=False)
@@ -90,30 +80,19 @@ def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame
 def count_needed_sessions(
     window: int, purge: int, folds: int, test_fraction: float, min_training_sessions: int
 ) -> int:
-    """Count the sessions from which every walk-forward fold has enough to learn from.
+    """Return the fewest distinct session dates with which every walk-forward fold has enough.
 
-    It is exact where the tickers keep one calendar and miss no price: with one session fewer the
-    first fold trains on fewer than `min_training_sessions`, with more sessions it never does. The
-    dates before a fold are ``dates - folds * (dates // (folds + 1))`` at least, as scikit-learn's
-    ``TimeSeriesSplit`` makes them.
+    It is exact for tickers of one calendar without missing prices: with one session fewer, the
+    first fold trains on fewer than `min_training_sessions` (after its purge). Of the training dates
+    ``dates - folds * (dates // (folds + 1))`` are before the first fold, see scikit-learn's
+    ``TimeSeriesSplit``.
 
     >>> count_needed_sessions(
     ...     window=14, purge=14, folds=5, test_fraction=0.2, min_training_sessions=20
     ... )
     281
-
-    Args:
-        window: candle bodies before a session.
-        purge: sessions between training and any prediction.
-        folds: walk-forward folds inside the training period.
-        test_fraction: share of the window dates that are for the test.
-        min_training_sessions: sessions that the first fold trains on, after its purge.
-
-    Returns:
-        The number of distinct session dates of the prices.
     """
     training = max((folds + 1) * (purge + min_training_sessions - 1) + 1, folds + 1)
     before_test = training + purge
-    fewest = max(1, math.floor(before_test / (1 - test_fraction)) - 1)
-    enough = (n for n in count(fewest) if first_test_position(n, test_fraction) >= before_test)
+    enough = (n for n in count(1) if first_test_position(n, test_fraction) >= before_test)
     return window + next(enough)

@@ -4,17 +4,17 @@ A table of windows has one row per ticker and session:
 
 - ``ticker``, ``session``: as in the prices.
 - ``lag_01`` … ``lag_NN``: the candle bodies of the `window` sessions before, newest first, float32.
-  They are what is known before the session opens; all other columns are known once it has closed.
-- ``up``: the label, 1 when close > open, else 0; so an equal close is not up.
+  They are known before the session opens; all other columns are known once it has closed.
+- ``up``: the label, 1 when close > open, else 0, also when they are equal.
 - ``body``: the candle body of the session itself, float64, in the unit of `candle_body`.
 - ``return_``: close / open - 1, float64, whatever the body.
 
 A window never crosses a ticker and runs over the sessions there are. A session without an open or a
-close voids every window that touches it: those rows are not there, and neither are the first
-`window` sessions of a ticker.
+close voids every window that touches it: those rows are left out, and so are the first `window`
+sessions of a ticker.
 
-The window arithmetic of the project exists here once: `make_windows` for sessions that have closed,
-`newest_windows` for the next one.
+Prices need the columns ``ticker``, ``session``, ``open`` and ``close``, in any order of rows.
+`make_windows` is for sessions that have closed, `newest_windows` for the next one.
 """
 
 from collections.abc import Sequence
@@ -38,23 +38,18 @@ def lag_columns(window: int) -> list[str]:
 
 
 def candle_body(body: Body) -> Column:
-    """Return the body of a candle as a column of ``open`` and ``close``.
+    """Return the body of a candle, float64; null where the open or the close is missing.
 
-    Args:
-        body: ``return`` is ``close / open - 1`` (no unit), ``delta`` is ``close - open`` (in the
-            quote's currency).
-
-    Returns:
-        The body, float64; null where the open or the close is missing. It is never filled.
+    ``return`` is ``close / open - 1`` (no unit), ``delta`` is ``close - open`` (in the quote's
+    currency).
     """
-    value = (
-        F.col("close") / F.col("open") - 1 if body == "return" else F.col("close") - F.col("open")
-    )
+    opened, closed = F.col("open"), F.col("close")
+    value = closed / opened - 1 if body == "return" else closed - opened
     return F.when(~F.isnan(value), value)
 
 
 def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
-    """Turn prices into windows: what was known before each session, and what became of it.
+    """Turn prices into windows: what was known before each session, and its outcome.
 
     >>> gains = [1.0, -1.0, 2.0, 0.0, 3.0]
     >>> prices = spark.createDataFrame(
@@ -71,15 +66,6 @@ def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
     |      5|   0.0|   2.0|  1| 3.0|
     +-------+------+------+---+----+
     <BLANKLINE>
-
-    Args:
-        prices: one row per ticker and session, in any order, with ``open`` and ``close``. Columns
-            are taken by name; others are ignored.
-        window: candle bodies before the session.
-        body: see `candle_body`.
-
-    Returns:
-        Windows, see `candlecast.features.windows`.
     """
     names = lag_columns(window)
     rows = _candles(prices, body).select(
@@ -94,7 +80,10 @@ def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
 
 
 def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
-    """Return what is known of each ticker before its next session.
+    """Return what is known of each ticker before its next session, one row per ticker.
+
+    Beside ``ticker`` and ``last_session`` it has the lags that `make_windows` returns once the next
+    session has closed. A ticker whose newest window is void, or not full, has no row.
 
     >>> gains = [1.0, -1.0, 2.0]
     >>> prices = spark.createDataFrame(
@@ -108,16 +97,6 @@ def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
     |     A|           3|   2.0|  -1.0|
     +------+------------+------+------+
     <BLANKLINE>
-
-    Args:
-        prices: as for `make_windows`.
-        window: candle bodies before the next session.
-        body: see `candle_body`.
-
-    Returns:
-        One row per ticker: ``ticker``, ``last_session`` (the last there is) and the lags, the same
-        as `make_windows` returns once the next session is there. A ticker whose newest window is
-        void, or not full, has no row.
     """
     names = lag_columns(window)
     newest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
@@ -135,7 +114,7 @@ def _candles(prices: DataFrame, body: Body) -> DataFrame:
 
 
 def _lags(names: Sequence[str], ahead: int) -> list[Column]:
-    """Return the bodies before the session that lies `ahead` sessions after the row's own."""
+    """Return the bodies before the session that is `ahead` sessions after the row's own."""
     by_session = Window.partitionBy("ticker").orderBy("session")
     return [
         F.lag("body", lag - ahead).over(by_session).cast("float").alias(name)

@@ -6,7 +6,7 @@ So a table loads in a notebook as in a run. Spark starts when the first dataset 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from candlecast.io.read_only import ReadOnlyDataset
+from candlecast.read_only import ReadOnlyDataset
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

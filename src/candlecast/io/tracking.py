@@ -24,7 +24,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 from candlecast.errors import CandlecastError, TrackingUnavailableError
-from candlecast.io.read_only import ReadOnlyDataset
+from candlecast.read_only import ReadOnlyDataset
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier

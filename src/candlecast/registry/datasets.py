@@ -8,9 +8,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import get_model_info
 
 from candlecast.errors import NoChampionError
-from candlecast.io.read_only import ReadOnlyDataset
 from candlecast.io.tracking import translate_mlflow_errors
 from candlecast.names import CHAMPION, PREVIOUS
+from candlecast.read_only import ReadOnlyDataset
 from candlecast.registry.client import find_version, promote, read_candidate, roll_back
 from candlecast.registry.entities import (
     Aliases,

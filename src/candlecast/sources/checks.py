@@ -1,29 +1,25 @@
 """The contract of prices: what a ticker's sessions must fulfil before they are stored.
 
-Nothing is filled, clipped or dropped silently. A row that is dropped is counted, and an impossible
-price is refused.
+Nothing is filled or clipped. A row that is dropped is counted, and an impossible price is refused.
 """
 
 import datetime as dt
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from candlecast.errors import ContractError, SourceError, describe_range
 from candlecast.sources.calendars import missing_sessions
 
 Source = Callable[[str, dt.date | None, dt.date | None], pd.DataFrame]
-"""Where sessions come from: from a ticker, the first and the last session (None: all there is) to
-one row per session with the columns of `COLUMNS`, or a SourceError."""
+"""Where prices come from. It takes a ticker, the first and the last session (None: all there is)
+and returns one row per session with the columns of `COLUMNS`, or raises a SourceError."""
 
 PRICES = ["open", "high", "low", "close"]
-COLUMNS = [
-    *("ticker", "session", *PRICES, "adj_close", "volume", "dividends", "stock_splits"),
-    *("source", "ingested_at"),
-]
+COLUMNS = ["ticker", "session", *PRICES, "adj_close", "volume", "dividends", "stock_splits"]
+COLUMNS += ["source", "ingested_at"]
 """The columns of prices, one row per ticker and session.
 
 The session is a date of the exchange, without a time or a zone. Prices and ``dividends`` are in the
@@ -35,15 +31,13 @@ TOLERANCE = 1e-6
 """How far, relative to itself, a price may lie outside [low, high]: quotes are rounded floats."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What a rule found in the sessions of a ticker: one row of the table ``quality``.
 
     Attributes:
-        ticker: whose sessions.
         rule: its name, unique per ticker.
         rows_in: rows before the rule.
-        rows_kept: rows after it. The table has their difference as ``rows_dropped``.
+        rows_kept: rows after the rule.
         found: rows or sessions that the rule is about.
         detail: what was done about them, or what they are.
     """
@@ -66,15 +60,15 @@ def check_sessions(
     """Check the sessions of one ticker.
 
     Args:
-        ticker: as it was requested.
+        ticker: the requested ticker.
         sessions: one row per session, in any order, with the columns of `COLUMNS` and maybe others.
         max_missing_share: share of the rows that may lack an open or a close.
         start: the first requested session; None: the first there is.
         end: the last requested session. Missing sessions are counted up to it, or to the day before
-            the ingestion if that is earlier. None: up to the last session that came.
+            the ingestion if that is earlier; None: up to the last session there is.
 
     Returns:
-        The rows to store, one per session and sorted by it, with the columns of `COLUMNS`; and one
+        The rows to store, one per session and sorted by it, with the columns of `COLUMNS`, and one
         finding per rule.
 
     Raises:
@@ -82,9 +76,9 @@ def check_sessions(
             or too many prices are missing.
         SourceError: there are no rows.
     """
-    if columns := [name for name in COLUMNS if name not in sessions]:
-        remedy = f"let the source return the missing columns: {', '.join(columns)}"
+    if lacking := [name for name in COLUMNS if name not in sessions]:
         rule = f"the columns are {', '.join(COLUMNS)}"
+        remedy = f"let the source return the missing columns: {', '.join(lacking)}"
         raise ContractError(ticker, rule, sessions, len(sessions), remedy)
     if sessions.empty:
         raise SourceError("The source", ticker, start, end, 1, "no sessions", "an empty answer")
@@ -104,26 +98,26 @@ def check_sessions(
 
 def _refuse_impossible(ticker: str, rows: pd.DataFrame) -> None:
     """Raise a ContractError at the first rule that no session may break."""
-    prices = rows[PRICES].to_numpy(dtype=np.float64)
+    prices = rows[PRICES]
     look = "look at the rows at the source; remove the ticker, or move start or end past them"
     choose = "find out at the source which row is right, or remove the ticker"
     rules = [
         ("a session is a date", _no_date(rows["session"]), look),
         ("one row per session", rows.duplicated("session", keep=False), choose),
-        ("prices are positive", np.any(prices <= 0, axis=1), look),
-        ("prices are finite", np.any(np.isinf(prices), axis=1), look),
+        ("prices are positive", (prices <= 0).any(axis=1), look),
+        ("prices are finite", (prices.abs() == math.inf).any(axis=1), look),
         ("high >= low", rows["high"] < rows["low"], look),
         ("close within [low, high]", _outside(rows, "close"), look),
     ]
     for rule, broken, remedy in rules:
-        if np.any(broken):
-            raise ContractError(ticker, rule, rows[np.asarray(broken)], len(rows), remedy)
+        if broken.any():
+            raise ContractError(ticker, rule, rows[broken], len(rows), remedy)
 
 
 def _findings(
     ticker: str, rows: pd.DataFrame, rows_in: int, start: dt.date | None, end: dt.date | None
 ) -> list[Finding]:
-    """Count what is kept although it may surprise."""
+    """Count what is kept, and what is missing."""
     first, newest = rows["session"].min(), rows["session"].max()
     ingested, last = rows["ingested_at"].max().tz_localize(None).normalize(), newest
     requested = describe_range(start, end)

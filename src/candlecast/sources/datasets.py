@@ -1,32 +1,21 @@
-"""The sources of prices as Kedro datasets: the committed sample, and Yahoo."""
+"""Kedro datasets that load a source of prices: the committed sample, and Yahoo."""
 
 import datetime as dt
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 
 from candlecast.errors import SourceError
+from candlecast.read_only import ReadOnlyDataset
 from candlecast.sources.checks import COLUMNS, Source
 
 
-class SourceDataset(AbstractDataset[None, Source]):
-    """A source of prices: its kinds load a `Source`. A run never writes it."""
-
-    def save(self, data: None) -> None:
-        """Refuse.
-
-        Raises:
-            DatasetError: always.
-        """
-        raise DatasetError(f"{self} is read only.")
-
-
-class SampleSource(SourceDataset):
-    """The committed sample of real prices, in place of a market-data service; loads a `Source`.
+class SampleSource(ReadOnlyDataset[Source]):
+    """The committed sample of real prices.
 
     Args:
         filepath: a CSV file, one row per ticker and session.
@@ -35,8 +24,8 @@ class SampleSource(SourceDataset):
     """
 
     def __init__(self, *, filepath: str, ingested_at: str, metadata: dict[str, Any] | None = None):
-        self._filepath = PurePosixPath(filepath)
-        self._ingested_at = ingested_at
+        self._file = Path(filepath)
+        self._ingested_at = pd.Timestamp(ingested_at).tz_convert("UTC")
         self.metadata = metadata
 
     def load(self) -> Source:
@@ -45,22 +34,18 @@ class SampleSource(SourceDataset):
         Raises:
             DatasetError: there is no such file, or it lacks a column.
         """
-        if not Path(self._filepath).is_file():
-            raise DatasetError(f"The sample {self._filepath} is missing. Clone the whole project.")
-        table = pd.read_csv(self._filepath, dtype={"ticker": str})
+        if not self._file.is_file():
+            raise DatasetError(f"The sample {self._file} is missing. Clone the whole project.")
+        table = pd.read_csv(self._file, dtype={"ticker": str})
         expected = [name for name in COLUMNS if name not in ("source", "ingested_at")]
         if not set(expected) <= set(table):
             raise DatasetError(
-                f"The sample {self._filepath}: expected the columns {', '.join(expected)}; "
+                f"The sample {self._file}: expected the columns {', '.join(expected)}; "
                 f"got {', '.join(map(str, table))}."
             )
         table["session"] = pd.to_datetime(table["session"])
-        table["source"] = "sample"
-        table["ingested_at"] = pd.Timestamp(self._ingested_at).tz_convert("UTC")
-        return partial(_select, table, f"The sample {self._filepath.name}")
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "ingested_at": self._ingested_at}
+        table = table.assign(source="sample", ingested_at=self._ingested_at)
+        return partial(_select, table, f"The sample {self._file.name}")
 
 
 def _select(
@@ -79,26 +64,22 @@ def _select(
     return rows.reset_index(drop=True)
 
 
-class YahooSource(SourceDataset):
-    """Yahoo's daily prices; loads a `Source` that makes its requests when it is called.
+class YahooSource(ReadOnlyDataset[Source]):
+    """Yahoo's daily prices; a request is made when the source is called.
 
     Args:
         filepath: the folder for the client's own caches.
-        known: tickers that an unknown one is compared with, to suggest the one that was meant.
+        known: tickers among which a near match of an unknown one is looked up.
     """
 
     def __init__(
         self, *, filepath: str, known: Sequence[str] = (), metadata: dict[str, Any] | None = None
     ):
-        self._filepath = PurePosixPath(filepath)
-        self._known = known
+        self._cache_dir, self._known = Path(filepath), known
         self.metadata = metadata
 
     def load(self) -> Source:
         """Return the source."""
         from candlecast.sources.yahoo import fetch_sessions
 
-        return partial(fetch_sessions, cache_dir=Path(self._filepath), known=self._known)
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return partial(fetch_sessions, cache_dir=self._cache_dir, known=self._known)

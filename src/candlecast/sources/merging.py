@@ -1,7 +1,4 @@
-"""Bring newly fetched prices and the stored ones together, ticker by ticker.
-
-Both have one row per ticker and session with `candlecast.sources.checks.COLUMNS`.
-"""
+"""Merge fetched prices with stored ones; both have `candlecast.sources.checks.COLUMNS`."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,11 +14,9 @@ logger = logging.getLogger(__name__)
 CHANGED = 1e-6
 """A price has changed when it differs by more than this, relative to the stored one."""
 RESCALED = 0.005
-"""A history has another scale when its typical price changed by more than this, relative to one."""
-
+"""A history has another scale when its median price changed by more than this, relative to one."""
 REPLACED = "history replaced"
-"""The rule of a finding that says that a ticker's stored history does not fit the new one."""
-
+"""The rule of the finding that a ticker's stored history does not fit the fetched one."""
 _VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
 
 
@@ -32,24 +27,17 @@ def compare_prices(
     start: str | None,
     end: str | None,
 ) -> list[Finding]:
-    """Compare fetched and stored prices, and log what was found.
+    """Compare fetched and stored prices of `tickers`, and log what was found.
 
-    The stored history of a ticker is to be replaced whole when it does not fit the new one: it came
-    from another source, or more than half of the sessions that both have changed by a common factor
-    (a split between two fetches rescales all prices before it).
-
-    Args:
-        fetched: prices of this run.
-        stored_prices: prices from earlier runs; None if there are none.
-        tickers: those that were fetched.
-        start: the first requested session; None: the first there is.
-        end: the last requested session; None: the last there is.
+    The stored history of a ticker is replaced as a whole when it does not fit the fetched one: it
+    has another source, or more than half of the sessions in both changed by a common factor (a
+    split between two fetches rescales all prices before it).
 
     Returns:
         The findings of tickers that were stored, sorted by ticker: ``history replaced`` (`found`
-        counts stored sessions that are dropped) or ``history kept`` (`found` counts stored sessions
-        that are kept though the answer lacks them inside the requested range), and ``prices
-        changed`` (`found` counts sessions with another price).
+        counts stored sessions that are dropped), or ``history kept`` (`found` counts stored
+        sessions inside the requested range that were not fetched again) and ``prices changed``
+        (`found` counts sessions with another price).
     """
     if stored_prices is None:
         return []
@@ -64,19 +52,17 @@ def compare_prices(
 def merge_prices(
     fetched: DataFrame, tickers: Sequence[str], price_changes: Sequence[Finding]
 ) -> Callable[[DataFrame | None], DataFrame]:
-    """Let fetched sessions replace stored ones, and keep stored ones that were not fetched.
-
-    Nothing is lost: the older version of the table stays readable.
+    """Replace stored sessions by fetched ones, and keep those that were not fetched again.
 
     Args:
-        fetched: prices of this run.
+        fetched: prices of this run, one row per ticker and session.
         tickers: those that were fetched.
         price_changes: what `compare_prices` returned.
 
     Returns:
-        A function of the stored prices (None if there are none), because another job may store some
-        until these are saved. It returns the prices of `tickers` to store. A session whose prices
-        did not change keeps its ``ingested_at``.
+        A function from the stored prices (None: there are none) to the prices of `tickers`, because
+        another job may store some before these are saved. A session whose prices did not change
+        keeps its ``ingested_at``.
     """
     replaced = [finding.ticker for finding in price_changes if finding.rule == REPLACED]
 
@@ -97,6 +83,12 @@ def merge_prices(
     return merge
 
 
+def in_range(start: str | None, end: str | None) -> Column:
+    """Return the condition that a session is from `start` to `end` (None: all there is)."""
+    first, last = (F.lit(day).cast("date") for day in (start or "0001-01-01", end or "9999-12-31"))
+    return F.col("session").between(first, last)
+
+
 def _joined(fetched: DataFrame, stored: DataFrame, tickers: Sequence[str]) -> DataFrame:
     """Put the new and the old values of a ticker's session into one row."""
     stored = stored.where(F.col("ticker").isin(list(tickers)))
@@ -114,7 +106,7 @@ def _joined(fetched: DataFrame, stored: DataFrame, tickers: Sequence[str]) -> Da
 
 
 def _changed() -> Column:
-    """Whether a price of the two rows differs, or is missing in only one of them."""
+    """Return whether a price differs between the two rows, or is missing in one of them."""
     condition = F.lit(False)
     for name in PRICES:
         new, old = F.col(f"new.{name}"), F.col(f"old.{name}")
@@ -124,15 +116,13 @@ def _changed() -> Column:
 
 
 def _facts(joined: DataFrame, start: str | None, end: str | None) -> DataFrame:
-    """Count what the two sides have, one row per ticker."""
-    first, last = start or "0001-01-01", end or "9999-12-31"
-    requested = F.col("session").between(F.lit(first).cast("date"), F.lit(last).cast("date"))
+    """Count the sessions on both sides, one row per ticker."""
     conditions = {
         "fetched": F.col("is_new"),
         "both": F.col("is_new") & F.col("is_old"),
         "changed": F.col("changed"),
         "only_stored": ~F.col("is_new"),
-        "lacking": ~F.col("is_new") & requested,
+        "lacking": ~F.col("is_new") & in_range(start, end),
     }
     return joined.groupBy("ticker").agg(
         *(F.count_if(condition).alias(name) for name, condition in conditions.items()),
@@ -143,7 +133,7 @@ def _facts(joined: DataFrame, start: str | None, end: str | None) -> DataFrame:
 
 
 def _why_replaced(facts: dict[str, Any]) -> str:
-    """Why the stored history of a ticker does not fit the new one; empty when it does."""
+    """Describe why a ticker's stored history does not fit the fetched one; empty if it does."""
     if others := sorted(set(facts["sources"]) - {facts["source"]}):
         return f"the stored history came from {', '.join(others)}"
     changed, both, factor = facts["changed"], facts["both"], facts["factor"]
@@ -153,6 +143,7 @@ def _why_replaced(facts: dict[str, Any]) -> str:
 
 
 def _findings(facts: dict[str, Any]) -> list[Finding]:
+    """Word what was counted of one ticker; nothing if it was not stored before."""
     if not facts["sources"]:
         return []
     ticker, only_stored, lacking = facts["ticker"], facts["only_stored"], facts["lacking"]

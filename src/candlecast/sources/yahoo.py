@@ -45,32 +45,26 @@ def fetch_sessions(
     known: Collection[str] = (),
     now: datetime | None = None,
 ) -> pd.DataFrame:
-    """Fetch the daily sessions of one ticker, the whole range at once. Not for several threads.
+    """Fetch the daily sessions of one ticker, the whole range at once. Not thread-safe.
 
-    Rows are what Yahoo sent. A missing price or volume stays NaN, and two rows of one date both
-    stay: the caller checks them. Yahoo's prices are adjusted for splits; `adj_close` for dividends
-    as well.
+    Rows are as Yahoo sent them: a missing price or volume is NaN, and two rows of one date are both
+    returned. The newest session is the last that has closed, see `last_closed`.
 
-    Today's session is returned once the exchange's regular trading period has ended and Yahoo's
-    latest trade is no older than that (or 30 minutes have passed: some exchanges reach Yahoo that
-    late). A market that trades round the clock closes at midnight of its zone, crypto in UTC.
-
-    What is rate limited or unavailable is requested again, `ATTEMPTS` times in all, with growing
-    random pauses. So is an answer that begins or ends more than `LONGEST_CLOSURE` away from what
-    Yahoo itself says it has of the range. Within each attempt yfinance repeats a request answered
-    with 400 or more once, with other cookies.
+    A request that is rate limited or unavailable, or returned only a part of the range (see
+    `find_gap`), is sent again after growing random pauses, `ATTEMPTS` times in all. Within each
+    attempt yfinance repeats a request answered with 400 or more once, with other cookies.
 
     Args:
         ticker: Yahoo's name, such as `AAPL`, `7203.T` or `BTC-USD`.
         start: the first session, a date of the exchange; None: the first there is.
         end: the last session, inclusive; None or a later date: the last that has closed.
         cache_dir: where yfinance keeps its caches.
-        known: tickers that an unknown one is compared with, to suggest the one that was meant.
+        known: tickers among which a near match of an unknown one is looked up.
         now: the present, with a time zone; the real one by default.
 
     Returns:
         One row per session, oldest first, with the columns of `candlecast.sources.checks.COLUMNS`;
-        dividends and splits are 0.0 if there are none, source is ``yahoo``.
+        dividends and splits are 0.0 if there are none.
 
     Raises:
         SourceError: after the last attempt, or at once when another attempt can't help.
@@ -119,7 +113,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 class _Session(requests.Session[requests.Response]):
-    """A session as yfinance uses it, which keeps the latest answer about prices."""
+    """The HTTP session that yfinance uses; it keeps the latest answer about prices."""
 
     latest: requests.Response | None = None
 
@@ -133,13 +127,13 @@ class _Session(requests.Session[requests.Response]):
 
 @functools.cache
 def _session() -> _Session:
-    """Return the one session for all tickers: its cookies are used again."""
+    """Return the one session of all tickers, so that its cookies are used again."""
     return _Session(impersonate="chrome")
 
 
 @functools.lru_cache(maxsize=1)
 def _configure(cache_dir: Path) -> None:
-    """Put yfinance's caches into the folder and let its errors through."""
+    """Let yfinance keep its caches in the folder, and raise its errors."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     yfinance.set_tz_cache_location(str(cache_dir))
     yfinance.config.debug.hide_exceptions = False
@@ -148,32 +142,26 @@ def _configure(cache_dir: Path) -> None:
 def _request(
     ticker: str, start: date, end: date
 ) -> tuple[requests.Response | None, pd.DataFrame, Exception | None]:
-    """Make one request, for a day more on either side.
+    """Request a range and one more day on either side.
 
     Returns:
-        Yahoo's last answer, yfinance's frame, and yfinance's error.
+        Yahoo's latest answer, yfinance's frame, and yfinance's error.
     """
     session = _session()
     session.latest = None
-    # yfinance 1.7 keeps 64 answers about past ranges, failed ones too: without this another
-    # attempt would make no request, and memory would grow.
+    # yfinance 1.7 caches 64 answers about past ranges, failed ones too: another attempt would make
+    # no request, and memory would grow.
     YfData.cache_get.cache_clear()
     history, error = pd.DataFrame(), None
     try:
         handle = yfinance.Ticker(ticker, session=session)
-        # yfinance 1.7 would spend one more request on the zone, which the answer itself names.
+        # yfinance 1.7 would request the zone as well, which the answer itself names.
         handle._tz = "UTC"
         history = handle.history(
             start=datetime.combine(start, time(), UTC) - timedelta(days=1),
             end=datetime.combine(end, time(), UTC) + timedelta(days=2),
-            interval="1d",
-            prepost=False,
-            actions=True,
             auto_adjust=False,
-            back_adjust=False,
-            repair=False,
             keepna=True,
-            rounding=False,
             timeout=TIMEOUT,
         )
     except Exception as caught:  # the answer says more, see read_result
@@ -183,7 +171,7 @@ def _request(
 
 
 def _describe(error: Exception | None) -> str:
-    """Word someone else's error, with its class."""
+    """Word an error of a package, with its class."""
     if isinstance(error, requests.exceptions.Timeout):
         return f"time-out, no whole answer within {TIMEOUT:g} s"
     text = str(error).partition(" See https://curl.se/")[0]

@@ -1,4 +1,4 @@
-"""Yahoo's answer about prices: what it holds, and how it fails. Pure functions, no network."""
+"""Read Yahoo's answer about prices, good or failed. Pure functions, no network."""
 
 import json
 from collections.abc import Callable
@@ -11,24 +11,18 @@ import pandas as pd
 
 from candlecast.errors import Reason, SourceError
 
-COLUMNS = {
-    "open": "open",
-    "high": "high",
-    "low": "low",
-    "close": "close",
-    "adjclose": "adj_close",
-    "volume": "volume",
-}
+COLUMNS = {"open": "open", "high": "high", "low": "low", "close": "close"}
+COLUMNS |= {"adjclose": "adj_close", "volume": "volume"}
 """Yahoo's names of the columns, and ours."""
 ACTIONS = {"Dividends": "dividends", "Stock Splits": "stock_splits"}
 """yfinance's names of the columns, and ours."""
 
 DELAY = timedelta(minutes=30)
-"""How late some exchanges' prices reach Yahoo."""
+"""How late Yahoo has the prices of some exchanges."""
 LONGEST_CLOSURE = timedelta(days=10)
 """The longest time that an exchange stays closed (Tokyo in May 2019)."""
 ROUND_THE_CLOCK = timedelta(hours=23)
-"""A trading period longer than this is a whole day: it closes at midnight."""
+"""A longer trading period is a whole day: it closes at midnight."""
 
 
 def read_result(
@@ -38,7 +32,7 @@ def read_result(
 
     Args:
         status: of HTTP.
-        body: JSON, if all is well.
+        body: JSON, unless the request failed.
         failure: makes the error from its reason and cause.
 
     Raises:
@@ -52,12 +46,11 @@ def read_result(
         chart = json.loads(body)["chart"]
         error = chart.get("error") or {}
     except (ValueError, KeyError, TypeError, AttributeError) as broken:
-        form = f"JSON cut off or broken after {len(body)} bytes"
-        if body.lstrip().startswith(b"<"):
-            form = "HTML instead of JSON"
+        html = body.lstrip().startswith(b"<")
+        form = "HTML instead of JSON" if html else f"JSON cut off or broken after {len(body)} bytes"
         raise failure("unavailable", f"{http}, {form}") from broken
     if status == HTTPStatus.NOT_FOUND or error.get("code") == "Not Found":
-        # Yahoo's own description says "may be delisted", which it does not know.
+        # Yahoo's own description, "may be delisted", is a guess.
         raise failure("unknown ticker", http)
     if status == HTTPStatus.BAD_REQUEST:
         raise failure("no sessions", f"{http}, {error.get('description', 'Bad Request')}")
@@ -76,16 +69,14 @@ def read_result(
 
 
 def read_rows(result: dict[str, Any], history: pd.DataFrame) -> pd.DataFrame:
-    """Return Yahoo's rows, oldest first, with their dividends and splits.
+    """Return Yahoo's rows, oldest first: ``session`` and our names of `COLUMNS` and `ACTIONS`.
+
+    Yahoo sends the latest trade as one more row of the newest session: it replaces the row before.
+    A dividend or split on a date without a session is a row without prices.
 
     Args:
-        result: see `read_result`.
-        history: what yfinance returned; dividends and splits are taken from it.
-
-    Returns:
-        One row per row of Yahoo's: the columns of `COLUMNS` and `ACTIONS`, and ``session``. Yahoo
-        sends the latest trade as one more row of the newest session: it replaces the row before.
-        A dividend or split on a date of its own is a row without prices.
+        result: from `read_result`.
+        history: what yfinance returned; only dividends and splits are used.
     """
     rows = _quotes(result)
     actions = history[list(ACTIONS)].rename(columns=ACTIONS)
@@ -96,7 +87,12 @@ def read_rows(result: dict[str, Any], history: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_closed(meta: dict[str, Any], now: datetime) -> date:
-    """Return the newest date whose session can be over, by the exchange's own trading period."""
+    """Return the newest date, in the exchange's zone, whose session has closed if there was one.
+
+    A session has closed when the exchange's regular trading period has ended, and the latest trade
+    that Yahoo has is no older than that, or `DELAY` has passed. A market that trades round the
+    clock closes at midnight of its zone, crypto in UTC.
+    """
     zone = meta["exchangeTimezoneName"]
     moment = pd.Timestamp(now).tz_convert(zone)
     today = moment.date()
@@ -110,7 +106,7 @@ def last_closed(meta: dict[str, Any], now: datetime) -> date:
     )
     if closes - opens > ROUND_THE_CLOCK or opens.date() < today:
         return yesterday
-    if opens.date() > today:  # the exchange has turned to its next session
+    if opens.date() > today:  # Yahoo already has the period of the next session
         return today
     over = closes <= moment and (closes <= traded or closes + DELAY <= moment)
     return today if over else yesterday
@@ -119,7 +115,8 @@ def last_closed(meta: dict[str, Any], now: datetime) -> date:
 def find_gap(rows: pd.DataFrame, meta: dict[str, Any], start: date, end: date) -> str:
     """Describe which end of the range is missing, though Yahoo has it; empty when none is.
 
-    Yahoo states for each ticker when it was first and last traded.
+    Each answer states when the ticker was first and last traded. A difference of up to
+    `LONGEST_CLOSURE` is no gap.
     """
     zone = meta["exchangeTimezoneName"]
     first, last = (
@@ -135,7 +132,7 @@ def find_gap(rows: pd.DataFrame, meta: dict[str, Any], start: date, end: date) -
 
 
 def _columns(result: dict[str, Any]) -> dict[str, list[float | None]]:
-    """Yahoo's columns by Yahoo's names."""
+    """Return Yahoo's columns by Yahoo's names."""
     columns: dict[str, list[float | None]] = {}
     for part in ("quote", "adjclose"):
         columns |= (result.get("indicators", {}).get(part) or [{}])[0]
@@ -143,7 +140,7 @@ def _columns(result: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _quotes(result: dict[str, Any]) -> pd.DataFrame:
-    """Yahoo's rows, oldest first, each with its session date in the exchange's zone."""
+    """Return Yahoo's rows, oldest first, each with its session, a date in the exchange's zone."""
     meta, columns = result["meta"], _columns(result)
     stamps = np.array(result["timestamp"], dtype="datetime64[s]")
     local = pd.DatetimeIndex(stamps, tz="UTC").tz_convert(meta["exchangeTimezoneName"])

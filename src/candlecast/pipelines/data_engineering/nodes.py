@@ -1,10 +1,10 @@
-"""Functions of the data_engineering pipeline."""
+"""Nodes that fetch prices, decide what is stored of them, and select what is windowed."""
 
 import datetime as dt
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import pandas as pd
@@ -13,19 +13,16 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import track
 
-from candlecast.errors import (
-    ContractError,
-    IngestError,
-    NotEnoughDataError,
-    Reason,
-    SourceError,
-)
+from candlecast.errors import ContractError, IngestError, NotEnoughDataError, SourceError
 from candlecast.sources.checks import Finding, Source, check_sessions
+from candlecast.sources.merging import in_range
 
 logger = logging.getLogger(__name__)
 
-STOP_AFTER: dict[Reason, int] = {"rate limited": 1, "unavailable": 3, "unexpected answer": 3}
+STOP_AFTER = {"rate limited": 1, "unavailable": 3, "unexpected answer": 3}
 """After how many failures in a row no further ticker is requested, by the last one's reason."""
+REFUSED = ("unexpected answer", "broken rule")
+"""Reasons for which no ticker is stored, unless tickers may be missing."""
 
 
 @dataclass
@@ -34,9 +31,9 @@ class FetchResult:
 
     Attributes:
         findings: what the checks found, by ticker that arrived.
-        failed: the reason, by ticker that is missing.
-        refused: the tickers of `failed` whose answer broke a contract or was unexpected.
-        dates: the distinct session dates that arrived, sorted.
+        failed: the error's message, by ticker that is missing.
+        refused: the tickers of `failed` whose answer is one of `REFUSED`.
+        dates: the distinct session dates of all tickers, sorted.
     """
 
     findings: dict[str, list[Finding]] = field(default_factory=dict)
@@ -54,16 +51,17 @@ def fetch_prices(
 ) -> Iterator[tuple[dict[str, pd.DataFrame], FetchResult]]:
     """Fetch and check one ticker after the other, so that only one is in memory.
 
-    The other tickers are skipped when the source keeps failing, see `STOP_AFTER`. On a terminal
-    there is a progress bar, and a line per ticker after it; otherwise each line comes at once.
+    When the source keeps failing, the rest are skipped, see `STOP_AFTER`. On a terminal there is a
+    progress bar, and a line per ticker after it; otherwise each line is logged at once.
 
     Yields:
         For each ticker that arrived, a file name and its prices (the columns of
-        `candlecast.sources.checks.COLUMNS`); in the end no file. Beside it, the result so far:
-        always the same object, which is complete in the end.
+        `candlecast.sources.checks.COLUMNS`), and at the end no file; each with the result so far,
+        always the same object.
     """
     first, last = (dt.date.fromisoformat(day) if day else None for day in (start, end))
-    result, failures, bar = FetchResult(), list[SourceError](), sys.stderr.isatty()
+    result, bar = FetchResult(), sys.stderr.isatty()
+    failures: list[SourceError | ContractError] = []  # in a row
     for ticker in track(tickers, "Fetching", console=Console(stderr=True), disable=not bar):
         if failures and len(failures) >= STOP_AFTER[failures[-1].reason]:
             break
@@ -72,14 +70,11 @@ def fetch_prices(
             prices, findings = check_sessions(ticker, sessions, max_missing_share, first, last)
         except (SourceError, ContractError) as error:
             result.failed[ticker] = str(error)
-            if isinstance(error, ContractError) or error.reason == "unexpected answer":
+            if error.reason in REFUSED:
                 result.refused.append(ticker)
-            if isinstance(error, SourceError) and error.reason in STOP_AFTER:
-                failures.append(error)
-            else:
-                failures.clear()
+            failures = [*failures, error] if error.reason in STOP_AFTER else []
         else:
-            failures.clear()
+            failures = []
             result.findings[ticker] = findings
             result.dates = result.dates.union(pd.DatetimeIndex(prices["session"]))
             yield {quote(ticker, safe=""): _for_spark(prices)}, result
@@ -118,14 +113,12 @@ def _log_ticker(ticker: str, result: FetchResult) -> None:
 def accept_tickers(
     fetch_result: FetchResult, needed_sessions: int, allow_missing_tickers: bool
 ) -> list[str]:
-    """Decide which of the fetched tickers are stored, before Spark starts.
+    """Return the tickers to store, before Spark starts: those that arrived, if any may be stored.
 
-    Returns:
-        The tickers that arrived. If others are missing though they may not be, these are stored
-        all the same, and `require_all_tickers` ends the run.
+    If others must not be missing, they are stored all the same: `require_all_tickers` ends the run.
 
     Raises:
-        IngestError: no ticker arrived; or an answer was refused, and no ticker may be missing.
+        IngestError: no ticker arrived, or an answer was refused and no ticker may be missing.
         NotEnoughDataError: there are too few sessions to window, split and validate.
     """
     arrived, failed = list(fetch_result.findings), fetch_result.failed
@@ -145,34 +138,35 @@ def accept_tickers(
 
 
 def tabulate_quality(fetch_result: FetchResult, price_changes: list[Finding]) -> pd.DataFrame:
-    """Tabulate what was found in the prices.
+    """Tabulate what was found in the prices, one row per ticker and rule.
 
     Returns:
-        One row per ticker and rule: the attributes of `candlecast.sources.checks.Finding`, and
-        ``rows_dropped``. A ticker that did not arrive has the one rule ``missing``, with the
-        reason.
+        The columns of `candlecast.sources.checks.Finding`, and ``rows_dropped``. A ticker that did
+        not arrive has the one rule ``missing``, with the reason as its detail.
     """
     arrived = [finding for findings in fetch_result.findings.values() for finding in findings]
     missing = [
         Finding(ticker, "missing", 0, 0, 0, reason)
         for ticker, reason in fetch_result.failed.items()
     ]
-    table = pd.DataFrame([asdict(finding) for finding in [*arrived, *price_changes, *missing]])
+    table = pd.DataFrame([*arrived, *price_changes, *missing])
     return table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
 
 
 def require_all_tickers(
-    prices: DataFrame, quality: pd.DataFrame, tickers: list[str], allow_missing_tickers: bool
+    fetch_result: FetchResult,
+    prices: DataFrame,
+    quality: pd.DataFrame,
+    allow_missing_tickers: bool,
 ) -> None:
-    """End the run if a requested ticker is missing, once `prices` and `quality` are stored.
+    """End the run if a ticker is missing. `prices` and `quality` are inputs to be stored before.
 
     Raises:
         IngestError: a ticker did not arrive, and none may be missing.
     """
-    rows = quality[quality["ticker"].isin(tickers) & (quality["rule"] == "missing")]
-    failed = dict(zip(rows["ticker"], rows["detail"], strict=True))
+    arrived, failed = fetch_result.findings, fetch_result.failed
     if failed and not allow_missing_tickers:
-        raise IngestError(failed, of=len(tickers), stored=len(tickers) - len(failed))
+        raise IngestError(failed, of=len(arrived) + len(failed), stored=len(arrived))
 
 
 def select_prices(
@@ -184,8 +178,7 @@ def select_prices(
 ) -> DataFrame:
     """Select the requested range of the tickers that arrived: one row per ticker and session.
 
-    A ticker that `quality` lists as missing is left out, even if earlier runs stored sessions of
-    it.
+    A ticker that `quality` lists as missing is left out, even if earlier runs stored its sessions.
 
     Raises:
         NotEnoughDataError: a ticker was never fetched.
@@ -195,9 +188,5 @@ def select_prices(
             f"Never fetched: {', '.join(never)}. To fix this, fetch them: kedro run --tags ingest"
         )
     missing = quality.loc[quality["rule"] == "missing", "ticker"]
-    selected = prices.where(F.col("ticker").isin(sorted(set(tickers) - set(missing))))
-    if start:
-        selected = selected.where(F.col("session") >= F.lit(start).cast("date"))
-    if end:
-        selected = selected.where(F.col("session") <= F.lit(end).cast("date"))
-    return selected
+    arrived = sorted(set(tickers) - set(missing))
+    return prices.where(F.col("ticker").isin(arrived) & in_range(start, end))

@@ -78,17 +78,14 @@ def create_pipeline() -> Pipeline:
             name="merge_prices",
         ),
         node(
-            tabulate_quality,
-            ["fetch_result", "price_changes"],
-            "quality",
-            name="tabulate_quality",
+            tabulate_quality, ["fetch_result", "price_changes"], "quality", name="tabulate_quality"
         ),
         node(
             require_all_tickers,
             {
+                "fetch_result": "fetch_result",
                 "prices": "prices",
                 "quality": "quality",
-                "tickers": "params:tickers",
                 "allow_missing_tickers": "params:allow_missing_tickers",
             },
             None,
