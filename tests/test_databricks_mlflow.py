@@ -134,9 +134,7 @@ def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
 ) -> None:
     mlflow.set_tracking_uri("databricks")
     workspace.workspace.denied = {UC + "registered-models/get"}
-    candidate = Candidate(
-        "c-1", "r-1", "FINISHED", {}, {}, True, "", "m-1", 14, "return", *[None] * 3
-    )
+    candidate = Candidate("c-1", "r-1", "FINISHED", {}, {}, None, None)
     with pytest.raises(DatasetError, match=r"PERMISSION_DENIED.*EXECUTE"):
         DecisionDataset(model_name=MODEL).save(Promotion(candidate, None, {"gate": "{}"}))
     assert [call for call in workspace.workspace.calls if call.method != "GET"] == []
