@@ -57,48 +57,31 @@ def walk_forward(
         yield past, frame[frame["session"].between(first, last)]
 
 
-def predict_folds(
+def validate_sizes(
     train: pd.DataFrame,
     forest_sizes: Sequence[int],
     min_weight_fraction_leaf: float,
     seed: int,
     folds: int,
     purge: int,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict every validated session with forests that were fitted on earlier sessions.
 
     Returns:
-        One row per validated ticker and session, sorted by session and ticker: ``fold`` (from 1),
+        The metrics, one row per fold (from 1) and size: ``fold``, ``trees``, ``log_loss``,
+        ``accuracy`` and ``roc_auc`` (NaN where the fold validated one class only). And the
+        predictions, one row per validated ticker and session, sorted by session and ticker:
         ``session``, ``up``, and P(up) by the fold's training share of ups (``base_rate``) and by
         each size (``trees_<size>``).
     """
-    parts = []
+    metrics, predictions = [], []
     for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
         forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
-        by_size = predict_sizes(forest, validated, forest_sizes)
-        parts.append(
-            validated[["session", "up"]].assign(
-                fold=fold,
-                base_rate=past["up"].mean(),
-                **{f"trees_{size}": probability for size, probability in by_size.items()},
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def evaluate_folds(predictions: pd.DataFrame, forest_sizes: Sequence[int]) -> pd.DataFrame:
-    """Evaluate each forest size on each fold of `predict_folds`.
-
-    Returns:
-        One row per fold and size: ``fold``, ``trees``, ``log_loss``, ``accuracy`` and ``roc_auc``
-        (NaN where the fold validated one class only).
-    """
-    rows = []
-    for fold, part in predictions.groupby("fold"):
-        up = part["up"]
-        for trees in forest_sizes:
-            probability = part[f"trees_{trees}"]
-            rows.append(
+        up = validated["up"]
+        part = validated[["session", "up"]].assign(base_rate=past["up"].mean())
+        for trees, probability in predict_sizes(forest, validated, forest_sizes).items():
+            part[f"trees_{trees}"] = probability
+            metrics.append(
                 {
                     "fold": fold,
                     "trees": trees,
@@ -107,7 +90,8 @@ def evaluate_folds(predictions: pd.DataFrame, forest_sizes: Sequence[int]) -> pd
                     "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
                 }
             )
-    return pd.DataFrame(rows)
+        predictions.append(part)
+    return pd.DataFrame(metrics), pd.concat(predictions, ignore_index=True)
 
 
 def choose_estimator(
@@ -119,7 +103,7 @@ def choose_estimator(
     standard error.
 
     Args:
-        fold_metrics: one row per fold and size, from `evaluate_folds`.
+        fold_metrics: one row per fold and size, from `validate_sizes`.
         training_f1: weighted F1 on the training rows by size: the original project's criterion,
             shown and never used.
 

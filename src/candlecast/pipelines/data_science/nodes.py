@@ -25,7 +25,7 @@ from candlecast.models.forests import (
     predict,
     predict_sizes,
 )
-from candlecast.models.selection import evaluate_folds, predict_folds
+from candlecast.models.selection import validate_sizes
 from candlecast.registry.entities import Champion
 
 
@@ -40,18 +40,18 @@ def validate_estimators(
     """Evaluate every forest size by walk-forward validation within the training period.
 
     Returns:
-        The metrics of `candlecast.models.selection.evaluate_folds`; and one row per validated
+        The metrics of `candlecast.models.selection.validate_sizes`; and one row per validated
         session date: ``session``, the mean log loss of the fold's training base rate
         (``base_rate``) and of each size (``trees_<size>``).
     """
-    predictions = predict_folds(
+    fold_metrics, predictions = validate_sizes(
         train, forest_sizes, min_weight_fraction_leaf, seed, folds=folds, purge=purge
     )
-    probabilities = predictions.drop(columns=["fold", "session", "up"])
+    probabilities = predictions.drop(columns=["session", "up"])
     losses = log_losses(predictions[["up"]].to_numpy(), probabilities.to_numpy())
     by_row = pd.DataFrame(losses, columns=probabilities.columns)
     by_date = by_row.groupby(predictions["session"]).mean().reset_index()
-    return evaluate_folds(predictions, forest_sizes), by_date
+    return fold_metrics, by_date
 
 
 def fit_largest_forest(
