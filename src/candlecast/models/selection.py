@@ -1,15 +1,13 @@
 """Walk-forward validation within the training period, and the choice among forest sizes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import TimeSeriesSplit
 
 from candlecast.errors import NotEnoughDataError
 from candlecast.features.split import purge_before
-from candlecast.models.forests import fit_forest, in_order, predict_sizes
+from candlecast.models.forests import in_order
 
 
 def walk_forward(
@@ -57,43 +55,6 @@ def walk_forward(
         yield past, frame[frame["session"].between(first, last)]
 
 
-def validate_sizes(
-    train: pd.DataFrame,
-    forest_sizes: Sequence[int],
-    min_weight_fraction_leaf: float,
-    seed: int,
-    folds: int,
-    purge: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict every validated session with forests that were fitted on earlier sessions.
-
-    Returns:
-        The metrics, one row per fold (from 1) and size: ``fold``, ``trees``, ``log_loss``,
-        ``accuracy`` and ``roc_auc`` (NaN where the fold validated one class only). And the
-        predictions, one row per validated ticker and session, sorted by session and ticker:
-        ``session``, ``up``, and P(up) by the fold's training share of ups (``base_rate``) and by
-        each size (``trees_<size>``).
-    """
-    metrics, predictions = [], []
-    for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
-        forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
-        up = validated["up"]
-        part = validated[["session", "up"]].assign(base_rate=past["up"].mean())
-        for trees, probability in predict_sizes(forest, validated, forest_sizes).items():
-            part[f"trees_{trees}"] = probability
-            metrics.append(
-                {
-                    "fold": fold,
-                    "trees": trees,
-                    "log_loss": log_loss(up, probability, labels=[0, 1]),
-                    "accuracy": accuracy_score(up, probability > 0.5),
-                    "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
-                }
-            )
-        predictions.append(part)
-    return pd.DataFrame(metrics), pd.concat(predictions, ignore_index=True)
-
-
 def choose_estimator(
     fold_metrics: pd.DataFrame, training_f1: dict[int, float]
 ) -> tuple[list[dict[str, float | bool]], int]:
@@ -103,7 +64,8 @@ def choose_estimator(
     standard error.
 
     Args:
-        fold_metrics: one row per fold and size, from `validate_sizes`.
+        fold_metrics: one row per fold and size (``fold``, ``trees``), with ``log_loss``,
+            ``accuracy`` and ``roc_auc``.
         training_f1: weighted F1 on the training rows by size: the original project's criterion,
             shown and never used.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
@@ -25,7 +25,7 @@ from candlecast.models.forests import (
     predict,
     predict_sizes,
 )
-from candlecast.models.selection import validate_sizes
+from candlecast.models.selection import walk_forward
 from candlecast.registry.entities import Champion
 
 
@@ -40,18 +40,30 @@ def validate_estimators(
     """Evaluate every forest size by walk-forward validation within the training period.
 
     Returns:
-        The metrics of `candlecast.models.selection.validate_sizes`; and one row per validated
-        session date: ``session``, the mean log loss of the fold's training base rate
+        The metrics, one row per fold (from 1) and size: ``fold``, ``trees``, ``log_loss``,
+        ``accuracy`` and ``roc_auc`` (NaN where the fold validated one class only). And one row per
+        validated session date: ``session``, the mean log loss of the fold's training base rate
         (``base_rate``) and of each size (``trees_<size>``).
     """
-    fold_metrics, predictions = validate_sizes(
-        train, forest_sizes, min_weight_fraction_leaf, seed, folds=folds, purge=purge
-    )
-    probabilities = predictions.drop(columns=["session", "up"])
-    losses = log_losses(predictions[["up"]].to_numpy(), probabilities.to_numpy())
-    by_row = pd.DataFrame(losses, columns=probabilities.columns)
-    by_date = by_row.groupby(predictions["session"]).mean().reset_index()
-    return fold_metrics, by_date
+    metrics, losses = [], []
+    for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
+        forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
+        up = validated["up"]
+        probabilities = {"base_rate": np.full(len(up), past["up"].mean())}
+        for trees, probability in predict_sizes(forest, validated, forest_sizes).items():
+            probabilities[f"trees_{trees}"] = probability
+            metrics.append(
+                {
+                    "fold": fold,
+                    "trees": trees,
+                    "log_loss": log_loss(up, probability, labels=[0, 1]),
+                    "accuracy": accuracy_score(up, probability > 0.5),
+                    "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
+                }
+            )
+        by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
+        losses.append(pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean())
+    return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
 def fit_largest_forest(
