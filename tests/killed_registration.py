@@ -1,11 +1,11 @@
-"""Runs a pipeline in child processes that kill themselves, each at another step in the registry.
+"""Runs a pipeline in child processes, each of which kills itself at another write to the registry.
 
-``python killed_registration.py <store> <folder> <pipeline> <parameters as JSON>`` copies the
-SQLite file `store` for each child, and prints a JSON list, one item a child: ``step`` (which call,
-before or after), ``killed`` and ``finished`` (what is in the registry after the kill, and after the
-same command has run again). The last item is of the child that nobody killed.
+``python killed_registration.py <store> <folder> <pipeline> <parameters as JSON>`` copies the SQLite
+file `store` for each child and prints a JSON list, one item per child: ``step`` (before or after
+which write), and what the registry holds after the kill (``killed``) and after the same command has
+run again (``finished``). The last child finishes without a kill; its step is empty.
 
-Children are forked, as importing everything takes longer than a registration.
+Children are forked, as the imports take longer than a registration.
 """
 
 import itertools
@@ -37,7 +37,7 @@ WRITES = (
 
 
 def kill_at(step: int) -> None:
-    """Kill this process at a step: before or after each write to the registry."""
+    """Make this process kill itself at one step: before or after a write to the registry."""
     steps = itertools.count()
 
     def stop(what: str) -> None:
@@ -61,7 +61,7 @@ def kill_at(step: int) -> None:
 
 
 def child(data_root: Path, pipeline: str, parameters: dict[str, Any], step: int | None) -> str:
-    """Run the pipeline in a forked process; say where it died, or nothing if it did not."""
+    """Run the pipeline in a forked process; return where it killed itself, or an empty text."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -77,8 +77,8 @@ def child(data_root: Path, pipeline: str, parameters: dict[str, Any], step: int 
             traceback.print_exc()
             os._exit(1)
     os.close(writing)
-    with os.fdopen(reading) as said:
-        where = said.read().strip()
+    with os.fdopen(reading) as output:
+        where = output.read().strip()
     _, status = os.waitpid(pid, 0)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert killed == bool(where), (status, where)
@@ -87,7 +87,7 @@ def child(data_root: Path, pipeline: str, parameters: dict[str, Any], step: int 
 
 
 def registry(data_root: Path) -> dict[str, Any]:
-    """Read the registry without MLflow, which no process that forks may have open."""
+    """Read the registry without MLflow, as a process that forks must not have its store open."""
     with closing(sqlite3.connect(data_root / "mlflow/mlflow.db")) as store:
         versions = [
             number for (number,) in store.execute("SELECT version FROM model_versions ORDER BY 1")
@@ -102,7 +102,7 @@ def registry(data_root: Path) -> dict[str, Any]:
 
 
 def main(store: str, folder: str, pipeline: str, text: str) -> None:
-    """Kill a child at each step until one is left alone."""
+    """Kill one child at each step, until there is no such step."""
     parameters, found = json.loads(text), []
     bootstrap_project(ROOT)
     dict(pipelines)  # imports what the children need

@@ -1,6 +1,6 @@
 """Tracking, registration and forecast against a workspace, by MLflow's own Databricks clients.
 
-The workspace is `databricks_workspace`: what it refuses is tested here too.
+The workspace is that of `databricks_workspace`; what it refuses is tested here too.
 """
 
 import json
@@ -33,7 +33,7 @@ MODEL = "spark_catalog.candlecast.candlecast"
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds nothing; to make one takes seconds."""
+    """An empty store; making one takes seconds."""
     database = tmp_path_factory.mktemp("empty") / "workspace.db"
     Workspace(database, database.parent)
     return database
@@ -41,7 +41,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A workspace that holds nothing; this process is logged in."""
+    """An empty workspace that this process is logged in to."""
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "login"))
     shutil.copy(empty, tmp_path)
     store = Workspace(tmp_path / empty.name, tmp_path / "workspace")
@@ -72,12 +72,14 @@ def post(server: Server, call: Call, login: str = "Bearer a-token") -> int:
     [(call, refusal.what) for refusal in REFUSALS for call in refusal.examples],
     ids=lambda value: value.path.rpartition("/")[2] if isinstance(value, Call) else "",
 )
-def test_fault_43_the_workspace_refuses(workspace: Server, call: Call, what: str) -> None:
+def test_fault_43_the_workspace_refuses_these_calls(
+    workspace: Server, call: Call, what: str
+) -> None:
     assert [refusal.what for refusal in REFUSALS if refusal.applies(call)] == [what]
     assert post(workspace, call) == 400
 
 
-def test_fault_43_the_workspace_refuses_who_is_not_logged_in(workspace: Server) -> None:
+def test_fault_43_the_workspace_demands_a_login(workspace: Server) -> None:
     call = Call("POST", "/api/2.0/mlflow/experiments/create", {"name": "/Shared/candlecast"})
     assert post(workspace, call, login="Bearer another") == 401
     assert post(workspace, call) == 200
@@ -108,13 +110,13 @@ def test_fault_43_the_workspace_counts_tags_and_demands_a_signature(
 
 
 @pytest.mark.parametrize(
-    "absent",
+    "code",
     ["RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "REGISTERED_MODEL_DOES_NOT_EXIST", "ALIAS_NOT_FOUND"],
 )
-def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
-    workspace: Server, absent: str
+def test_each_code_for_something_missing_means_that_there_is_no_champion(
+    workspace: Server, code: str
 ) -> None:
-    workspace.workspace.missing_code = absent
+    workspace.workspace.missing_code = code
     mlflow.set_tracking_uri("databricks")
     assert find_version(MODEL, "champion") is None
     MlflowClient().create_registered_model(MODEL)
@@ -122,42 +124,40 @@ def test_whatever_code_says_that_something_is_not_there_there_is_no_champion(
 
 
 @pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND", "BAD_REQUEST"])
-def test_what_is_a_fault_is_not_taken_for_no_champion(workspace: Server, code: str) -> None:
+def test_other_codes_do_not_mean_that_there_is_no_champion(workspace: Server, code: str) -> None:
     workspace.workspace.missing_code = code
     mlflow.set_tracking_uri("databricks")
     with pytest.raises(MlflowException, match=code):
         find_version(MODEL, "champion")
 
 
-def test_fault_43_a_permission_that_is_missing_is_named_and_nothing_is_moved(
+def test_fault_43_a_missing_permission_is_named_and_nothing_is_changed(
     workspace: Server,
 ) -> None:
     mlflow.set_tracking_uri("databricks")
     workspace.workspace.denied = {UC + "registered-models/get"}
-    candidate = Candidate(
-        "c-1", "r-1", "FINISHED", {}, {}, True, "", "m-1", 14, "return", *[None] * 3
-    )
+    candidate = Candidate("c-1", "r-1", "FINISHED", {}, {}, None, None)
     with pytest.raises(DatasetError, match=r"PERMISSION_DENIED.*EXECUTE"):
         DecisionDataset(model_name=MODEL).save(Promotion(candidate, None, {"gate": "{}"}))
     assert [call for call in workspace.workspace.calls if call.method != "GET"] == []
 
 
-def test_a_schedule_before_the_first_champion_ends_well(
+def test_a_scheduled_forecast_before_the_first_champion_succeeds(
     workspace: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As the bundle types it; a run that a person starts fails."""
+    """With the bundle's options; a run that a person starts fails."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
     places = f"catalog=spark_catalog,schema=none,volume={tmp_path}/volume"
     options = ["--env", "databricks", "--conf-source", str(ROOT / "conf")]
     forecast = [*options, "--pipelines", "forecast", "--params", places]
     main([*forecast, "--set", "trigger=periodic"])
-    told = capsys.readouterr().err
-    assert "spark_catalog.none.candlecast" in told
-    assert "kedro run --pipelines registration" in told
-    assert "ERROR" not in told
+    log = capsys.readouterr().err
+    assert "spark_catalog.none.candlecast" in log
+    assert "kedro run --pipelines registration" in log
+    assert "ERROR" not in log
     for trigger in ("one_time", ""):
         with pytest.raises(NoChampionError):
             main([*forecast, "--set", f"trigger={trigger}"])

@@ -1,4 +1,4 @@
-"""Small forests are cut from large ones, to the bit; folds are written out."""
+"""Forests and their first trees against scikit-learn, bit for bit; walk-forward folds."""
 
 import numpy as np
 import pandas as pd
@@ -34,18 +34,18 @@ def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
 
 
 def separate(frame: pd.DataFrame, trees: int, n_jobs: int) -> RandomForestClassifier:
-    """A forest of its own, by scikit-learn alone."""
+    """A forest of this size, by scikit-learn alone."""
     frame = frame.sort_values(["session", "ticker"])
     forest = RandomForestClassifier(
         n_estimators=trees, min_weight_fraction_leaf=LEAF, random_state=SEED, n_jobs=n_jobs
     )
     lags = frame[["lag_01", "lag_02", "lag_03", "lag_04"]]
-    # Threads fit; one predicts, as their sums are not the same to the last bit.
+    # Threads fit, and one predicts: sums by several differ in the last bit.
     return forest.fit(lags, frame["up"].astype(int)).set_params(n_jobs=1)
 
 
 def arrays(forest: RandomForestClassifier) -> list[np.ndarray]:
-    """All that the trees of a forest hold."""
+    """Everything that the trees of a forest hold."""
     return [
         getattr(tree.tree_, name)
         for tree in forest.estimators_
@@ -62,17 +62,15 @@ def assert_same(forest: RandomForestClassifier, other: RandomForestClassifier) -
         np.testing.assert_array_equal(mine, theirs)
 
 
-# --- To the bit -----------------------------------------------------------------------------------
+# --- Bit for bit ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [1, -1])
 @pytest.mark.parametrize("size", SIZES)
 def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
     train, test = windows(200), windows(60, seed=2)
-    small, alone = (
-        first_trees(fit_forest(train, max(SIZES), LEAF, SEED), size),
-        separate(train, size, n_jobs),
-    )
+    small = first_trees(fit_forest(train, max(SIZES), LEAF, SEED), size)
+    alone = separate(train, size, n_jobs)
     assert_same(small, alone)
     np.testing.assert_array_equal(
         small.predict_proba(features(test)), alone.predict_proba(features(test))
@@ -87,7 +85,7 @@ def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
     assert_same(parallel, fit_forest(train, 20, LEAF, SEED))
     assert_same(first_trees(parallel, 7), separate(train, 7, 1))
     assert parallel.n_estimators == len(parallel.estimators_) == 20  # unchanged by the cut
-    assert parallel.n_jobs == 1  # it predicts on one thread: the same to the bit, every time
+    assert parallel.n_jobs == 1  # it predicts on one thread: every time the same bits
 
 
 @pytest.mark.parametrize("sessions", [1, 60, PARALLEL_ROWS // 2, PARALLEL_ROWS // 2 + 13])

@@ -16,7 +16,7 @@ LAGS = lag_columns(14)
 
 
 def rows(count: int, seed: int = 1) -> pd.DataFrame:
-    """Random windows with a key and a text beside the lags, which stand in no order."""
+    """Random windows, lags oldest first, with a key and a text among them."""
     random = np.random.default_rng(seed)
     values = random.normal(0, 0.02, (count, len(LAGS))).astype(np.float32)
     frame = pd.DataFrame(values, columns=LAGS)[sorted(LAGS, reverse=True)]

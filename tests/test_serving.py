@@ -1,7 +1,6 @@
 """The champion predicts over HTTP, by MLflow's own server, and refuses unknown columns."""
 
 import json
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -17,7 +16,7 @@ LAGS = [f"lag_{number:02}" for number in range(1, 15)]
 
 
 def post(port, request):
-    """Post a request as the README's curl does; return the status and the parsed answer."""
+    """Post a request as the README's curl does; return its status and content."""
     posted = Request(
         f"http://127.0.0.1:{port}/invocations",
         data=json.dumps(request).encode(),
@@ -32,14 +31,10 @@ def post(port, request):
 
 
 def test_fault_29_the_champion_answers_over_http_and_names_a_wrong_column(stored, tmp_path):
-    """The documented example, and the messages of fault 29 for a missing and a misnamed column."""
+    """The documented example, then requests with a missing, a misnamed and a text column."""
     store = f"sqlite:///{stored}/mlflow/mlflow.db"
     mlflow.set_tracking_uri(store)
-    example = json.loads(
-        Path(
-            mlflow.artifacts.download_artifacts(f"{CHAMPION}/serving_input_example.json")
-        ).read_text()
-    )
+    example = mlflow.artifacts.load_dict(f"{CHAMPION}/serving_input_example.json")
     rows = example["dataframe_split"]
     assert rows["columns"] == LAGS
     forest = ChampionDataset(model_name="candlecast").load().model
@@ -49,17 +44,13 @@ def test_fault_29_the_champion_answers_over_http_and_names_a_wrong_column(stored
 
     environment = {"MLFLOW_TRACKING_URI": store}
     command = ["models", "serve", "--model-uri", CHAMPION, "--env-manager", "local"]
-    with mlflow_serving(
-        *command, health="/ping", log=tmp_path / "server.log", env=environment
-    ) as port:
+    log = tmp_path / "server.log"
+    with mlflow_serving(*command, health="/ping", log=log, env=environment) as port:
         status, reply = post(port, example)
         assert status == 200
         np.testing.assert_allclose(reply["predictions"], expected, rtol=0, atol=1e-12)
 
-        backwards = {
-            "columns": LAGS[::-1],
-            "data": [row[::-1] for row in rows["data"]],
-        }
+        backwards = {"columns": LAGS[::-1], "data": [row[::-1] for row in rows["data"]]}
         status, reply = post(port, {"dataframe_split": backwards})  # by name, not by position
         assert status == 200
         np.testing.assert_allclose(reply["predictions"], expected, rtol=0, atol=1e-12)

@@ -1,7 +1,4 @@
-"""Whole forecast runs, and the page that they end with in a real browser.
-
-A champion of June 2012 lives through the days that follow.
-"""
+"""Whole forecast runs of a champion trained in June 2012, and their page in a browser."""
 
 import json
 from pathlib import Path
@@ -53,29 +50,29 @@ def keys(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
     return [(ticker, str(session), version) for ticker, session, version in columns]
 
 
-def test_a_champions_days(run, spark, tmp_path):
+def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
     promote(run, "june", TRAINED)
 
-    # The eve: two forecasts of the next session, no outcome.
+    # The day before: two forecasts of the next session, no outcome.
     forecast(run, TRAINED, now="2012-07-01T18:00:00+00:00")
-    eve = table(spark, tmp_path)
-    assert keys(eve) == [("AAPL", "2012-07-02", 1), ("IBM", "2012-07-02", 1)]
-    assert eve["candidate"].tolist() == ["june", "june"]
-    assert eve[["up", "body", "return_"]].isna().all(axis=None)
+    before = table(spark, tmp_path)
+    assert keys(before) == [("AAPL", "2012-07-02", 1), ("IBM", "2012-07-02", 1)]
+    assert before["candidate"].tolist() == ["june", "june"]
+    assert before[["up", "body", "return_"]].isna().all(axis=None)
     assert record(tmp_path)["retrain"] is None
     assert record(tmp_path)["forecasts"] == {
         **{"made": 2, "outcome": 0, "waiting": 2, "without_session": 0, "made_late": 0}
     }
-    assert set(eve["made_at"]) == {pd.Timestamp("2012-07-01 18:00")}
+    assert set(before["made_at"]) == {pd.Timestamp("2012-07-01 18:00")}
     forest = mlflow.sklearn.load_model("models:/candlecast@champion")
     prices = spark.read.format("delta").load(str(tmp_path / "data/tables/prices"))
     lags = newest_windows(prices, WINDOW, "return").orderBy("ticker").toPandas().filter(like="lag_")
-    assert eve["probability"].tolist() == pytest.approx(
+    assert before["probability"].tolist() == pytest.approx(
         forest.predict_proba(lags)[:, 1].tolist(), abs=1e-12
     )
-    assert eve["previous_day"].tolist() == (lags["lag_01"] > 0).astype(int).tolist()
+    assert before["previous_day"].tolist() == (lags["lag_01"] > 0).astype(int).tolist()
 
-    # The days: outcomes come in, the 4th of July is no session.
+    # Two sessions later: outcomes are known; 4 July is not a session.
     forecast(run, "2012-07-03")
     days = table(spark, tmp_path)
     assert keys(days) == [
@@ -85,7 +82,7 @@ def test_a_champions_days(run, spark, tmp_path):
     assert days["prices_version"].nunique() == 2
     pd.testing.assert_frame_equal(
         days.head(2).drop(columns=["up", "body", "return_"]),
-        eve.drop(columns=["up", "body", "return_"]),
+        before.drop(columns=["up", "body", "return_"]),
     )
     priced = prices_by_key(table(spark, tmp_path, "prices"))
     for row in days.head(2).itertuples(index=False):
@@ -94,7 +91,7 @@ def test_a_champions_days(run, spark, tmp_path):
         assert row.body == row.return_
     assert days.tail(2)[["up", "body", "return_"]].isna().all(axis=None)
 
-    # The same again changes nothing.
+    # Running it again changes nothing.
     forecast(run, "2012-07-03")
     pd.testing.assert_frame_equal(table(spark, tmp_path), days)
 
@@ -113,7 +110,7 @@ def test_a_champions_days(run, spark, tmp_path):
         **compute_metrics(predictions),
         **intervals(predictions, repetitions=1000, seed=4284),
     }
-    assert found["forecasts"]["made_late"] == 2  # the new ones, made today
+    assert found["forecasts"]["made_late"] == 2  # the new ones, made now
     assert found["champion"]["version"] == 1
     assert found["drift"]["sessions"] == 2
     assert found["forecasts"]["outcome"] == 2
@@ -121,7 +118,7 @@ def test_a_champions_days(run, spark, tmp_path):
     assert few == {"too_few_outcomes": 1, "too_few_inputs": 2}
     assert "2 made late" in (tmp_path / "data/reporting/track_record.html").read_text()
 
-    # A new champion starts a record of its own; the old one's forecasts still get outcomes.
+    # A new champion starts a new record; forecasts of the old one still get outcomes.
     promote(run, "july", "2012-07-05")
     with pytest.raises(NotEnoughDataError, match=r"2012-07-05.*2012-07-05"):
         forecast(run, "2012-07-03")
@@ -155,7 +152,7 @@ def test_without_a_champion_nothing_is_fetched(run, tmp_path):
 
 
 def simulate(sessions: int, scale: float) -> str:
-    """The page of five tickers, one of them HTML; inputs are so many times as wide as before."""
+    """The page of five tickers, one of them HTML; new inputs are `scale` times as wide."""
     random = np.random.default_rng(7)
 
     def windows(count: int, width: float) -> pd.DataFrame:
@@ -207,7 +204,7 @@ def page_file(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_is_quiet_whole_and_can_be_read(
+def test_the_page_is_complete_and_can_be_read(
     browser: Browser, page_file: tuple[Path, int], theme: str, size: str
 ) -> None:
     file, report_figures = page_file

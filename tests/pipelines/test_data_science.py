@@ -1,4 +1,4 @@
-"""Estimators, the choice among them, and the predictions of the test set, on small frames."""
+"""Validation, choice and refit of estimators, and predictions of the test set."""
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
     assert table[0]["roc_auc"] == pytest.approx(metrics["roc_auc"][0:12:3].mean())
 
 
-def test_order_of_rows_changes_no_bit():
+def test_the_order_of_rows_changes_no_bit():
     train, test = windows(60), windows(9, seed=2)
     shuffled, test_shuffled = (part.sample(frac=1, random_state=1) for part in (train, test))
     for frame, again in zip(
@@ -295,7 +295,7 @@ def test_previous_day_of_windows_of_a_hundred():
 # --- predict_champion -----------------------------------------------------------------------------
 
 
-def test_the_champion_predicts_what_it_was_not_trained_on_with_windows_of_its_own(spark):
+def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
     days = pd.date_range("2024-01-01", periods=8)
     body = np.array([1.0, -1.0, 2.0, -2.0, 3.0, 1.0, -1.0, 2.0])
     prices = pd.DataFrame({"ticker": "A", "session": days.date, "open": 10.0, "close": 10 + body})

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from browsing import EVIL
 from candlecast.errors import NotEnoughDataError
 from candlecast.evaluation.drift import make_profile, measure_drift
 from candlecast.evaluation.metrics import compute_metrics
@@ -59,7 +60,7 @@ def champion(last_known: str = "2024-01-03", **others: Any) -> Champion:
 
 
 def newest(*rows: tuple[str, str]) -> pd.DataFrame:
-    """Predictions from the newest windows: a ticker and its last session each."""
+    """Predictions from the newest windows, one row per ticker and its last session."""
     frame = pd.DataFrame(rows, columns=["ticker", "last_session"])
     return frame.assign(
         last_session=pd.to_datetime(frame["last_session"]), previous_day=1, probability=0.52
@@ -67,7 +68,7 @@ def newest(*rows: tuple[str, str]) -> pd.DataFrame:
 
 
 def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
-    """Forecasts of version 3 as the table holds them, each row on so many weekdays."""
+    """Forecasts of version 3 as the table holds them, each row repeated on so many weekdays."""
     frames = [
         pd.DataFrame(
             {
@@ -88,7 +89,7 @@ def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
 # --- Predicting -----------------------------------------------------------------------------------
 
 
-def test_newest_predictions_come_from_the_champions_own_windows(spark):
+def test_newest_predictions_are_made_from_windows_of_the_champions_size(spark):
     bodies = {"A": [0.01, -0.02, 0.03], "B": [0.02, 0.01, -0.01], "short": [0.01]}
     rows = [
         (ticker, dt.date(2024, 1, number), 100.0, 100.0 * (1 + body))
@@ -164,7 +165,7 @@ def test_outcomes_are_filled_in_when_prices_hold_them(spark):
     assert known.loc[["KO", "GE"]].isna().all(axis=None)
 
 
-def test_a_body_is_what_the_version_means_by_it(spark):
+def test_each_version_gets_the_body_that_it_was_trained_on(spark):
     new = table({"body_kind": "delta"}, {"model_version": 4})[MADE]
     merged = merge_forecasts(new, None, prices(spark, ("AAPL", 4, 10.0, 12.0)))
     assert merged["body"].tolist() == [2.0, 12.0 / 10.0 - 1]
@@ -203,7 +204,7 @@ def test_an_outcome_stays_when_prices_lose_the_session_and_follows_a_correction(
 
 
 def known(sessions: int, hit_share: float, tickers: tuple[str, ...] = ("AAPL", "IBM")):
-    """Forecasts with outcomes; such a share of the predictions is right, ups and downs in turn."""
+    """Forecasts with outcomes, ups and downs in turn; about `hit_share` of them are right."""
     random = np.random.default_rng(4284)
     rows = []
     for ticker in tickers:
@@ -283,7 +284,7 @@ def test_predictions_that_are_clearly_worse_than_a_simple_rule_are_a_reason():
     assert ends["high"] < 0
 
 
-def test_reasons_come_together():
+def test_several_reasons_are_listed():
     record = evaluated(known(250, 0.3), drift_of(250, scale=2, up=0.8))
     codes = [reason["code"] for reason in record["reasons"]]
     assert codes == ["inputs_drifted", "share_up_shifted", "worse_than_baseline"]
@@ -335,8 +336,6 @@ def test_only_windows_that_are_new_to_the_champion_are_measured(spark):
 
 
 # --- The page -------------------------------------------------------------------------------------
-
-EVIL = "<script>alert(1)</script>"
 
 
 def page_of(forecasts: pd.DataFrame, drift: dict[str, Any]) -> str:

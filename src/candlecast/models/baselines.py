@@ -1,4 +1,4 @@
-"""Predictions that need no forest, to compare a model with."""
+"""Simple predictions to compare a model with."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from candlecast.models.forests import Floats, features
 def add_baselines(
     predictions: pd.DataFrame, base_rate: "float | pd.Series[float]", previous_up: "pd.Series[bool]"
 ) -> pd.DataFrame:
-    """Add the P(up) of every simple rule.
+    """Add P(up) by every simple rule.
 
     Args:
         predictions: one row per ticker and session.
@@ -35,7 +35,7 @@ def add_baselines(
 def predict_logistic(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
     """Return P(up) of each row of `test` by a logistic regression on the lags of `train`.
 
-    It is the one class that `train` has, if it has only one.
+    If `train` has one class only, that class is predicted.
     """
     if train["up"].nunique() == 1:
         return np.full(len(test), float(train["up"].iloc[0]))

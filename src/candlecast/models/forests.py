@@ -1,8 +1,8 @@
-"""Forests of several sizes from one: its first trees are the small forest, to the bit.
+"""Forests of several sizes from one fit.
 
 scikit-learn draws the seeds of a forest's trees one after the other from ``random_state``, so a
-forest of 50 trees is the first 50 of the forest of 1000 with the same seed. One fit gives every
-size, and one pass over its trees gives the predictions of every size.
+forest of 50 trees is, bit for bit, the first 50 trees of the forest of 1000 with the same seed. One
+fit gives every size, and one pass over its trees gives the predictions of every size.
 """
 
 import copy
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
-    """Take the lags of a windows frame by name, newest first, as float32; rows stay in order.
+    """Return the lags of a windows frame, newest first, as float32; rows stay in order.
 
     >>> list(features(pd.DataFrame({"lag_02": [0.1], "up": [1], "lag_01": [0.2]})))
     ['lag_01', 'lag_02']
@@ -32,7 +32,7 @@ def features(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort by session and ticker, so that no result depends on the order in which rows came."""
+    """Sort by session and ticker, so that no result depends on the order of the rows."""
     return frame.sort_values(["session", "ticker"], ignore_index=True)
 
 
@@ -41,17 +41,18 @@ def fit_forest(
 ) -> RandomForestClassifier:
     """Fit a forest (gini, bootstrap) on windows.
 
-    Large frames are fitted on all cores, which changes nothing. It predicts on one: threads add the
-    votes of the trees in the order in which they end, which changes the last bit of a probability.
+    Large frames are fitted on all cores, which changes no bit. The forest predicts on one core:
+    threads add the votes of trees in the order in which they end, which changes the last bit of a
+    probability.
 
     Args:
-        frame: windows with ``up``, one row per ticker and session, in any order.
+        frame: windows, one row per ticker and session, in any order.
         trees: how many.
         min_weight_fraction_leaf: smallest share of the rows in a leaf.
         seed: of the bootstrap and of the features tried.
 
     Returns:
-        The fitted forest; the same to the bit for the same rows and seed.
+        The fitted forest, bit for bit the same for the same rows and seed.
     """
     frame = in_order(frame)
     forest = RandomForestClassifier(
@@ -64,10 +65,7 @@ def fit_forest(
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:
-    """Return a forest of the first `trees` trees: equal to one fitted with that size and seed.
-
-    It shares its trees with `forest`, which is unchanged.
-    """
+    """Return a forest of the first `trees` trees of `forest`, which it shares with it."""
     small = copy.copy(forest)
     small.n_estimators, small.estimators_ = trees, forest.estimators_[:trees]
     return small
@@ -84,8 +82,8 @@ def predict_sizes(
         sizes: forest sizes, ascending.
 
     Returns:
-        By size, P(up) of each row: equal to the bit to ``predict_proba`` of the forest of that size
-        on one thread. It is 0 when the forest never saw an up.
+        By size, P(up) of each row, bit for bit that of ``predict_proba`` of the forest of that size
+        on one core; 0 when the forest never saw an up.
     """
     lags = np.ascontiguousarray(features(frame).to_numpy())
     parts = np.array_split(lags, (os.cpu_count() or 1) if len(lags) >= PARALLEL_ROWS else 1)
@@ -103,7 +101,7 @@ def predict(forest: RandomForestClassifier, frame: pd.DataFrame) -> Floats:
 def predict_matrix(
     forest: RandomForestClassifier, lags: npt.NDArray[np.float32], sizes: Sequence[int]
 ) -> Floats:
-    """Return P(up) of each row of `lags` on this thread: one row per size, one column per row."""
+    """Predict on this thread: return P(up), one row per size and one column per row of `lags`."""
     votes = np.zeros((len(lags), len(forest.classes_)))
     by_size = []
     for trees, tree in enumerate(forest.estimators_[: max(sizes)], start=1):

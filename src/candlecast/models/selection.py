@@ -1,24 +1,22 @@
-"""Walk-forward validation inside the training period, and the choice among forest sizes."""
+"""Walk-forward validation within the training period, and the choice among forest sizes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import TimeSeriesSplit
 
 from candlecast.errors import NotEnoughDataError
 from candlecast.features.split import purge_before
-from candlecast.models.forests import fit_forest, in_order, predict_sizes
+from candlecast.models.forests import in_order
 
 
 def walk_forward(
     frame: pd.DataFrame, folds: int, purge: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Make expanding walk-forward folds on the distinct session dates, mapped back to rows.
+    """Make expanding walk-forward folds on the distinct session dates.
 
-    scikit-learn's ``gap`` would count rows, wrong with several tickers; the purge here is that of
-    the split.
+    scikit-learn's ``gap`` would count rows, which is wrong with several tickers; the purge here is
+    that of the split.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": range(1, 8)})
     >>> for past, validated in walk_forward(days, folds=2, purge=1):
@@ -28,11 +26,11 @@ def walk_forward(
 
     Args:
         frame: windows, in any order.
-        folds: how many, all of the same number of dates.
+        folds: how many; each validates the same number of dates.
         purge: sessions of each ticker that are left out before the first date validated.
 
     Yields:
-        The windows that a fold trains on and those that it validates, by session and ticker.
+        The windows that a fold trains on and those that it validates, sorted by session and ticker.
 
     Raises:
         NotEnoughDataError: there are too few session dates.
@@ -57,77 +55,25 @@ def walk_forward(
         yield past, frame[frame["session"].between(first, last)]
 
 
-def predict_folds(
-    train: pd.DataFrame,
-    forest_sizes: Sequence[int],
-    min_weight_fraction_leaf: float,
-    seed: int,
-    folds: int,
-    purge: int,
-) -> pd.DataFrame:
-    """Predict every validated session with forests that were fitted on the sessions before it.
-
-    Returns:
-        One row per validated ticker and session, sorted by session and ticker: ``fold`` (from 1),
-        ``session``, ``up``, and P(up) by the fold's training share of ups (``base_rate``) and by
-        each size (``trees_<size>``).
-    """
-    parts = []
-    for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
-        forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
-        by_size = predict_sizes(forest, validated, forest_sizes)
-        parts.append(
-            validated[["session", "up"]].assign(
-                fold=fold,
-                base_rate=past["up"].mean(),
-                **{f"trees_{size}": probability for size, probability in by_size.items()},
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def evaluate_folds(predictions: pd.DataFrame, forest_sizes: Sequence[int]) -> pd.DataFrame:
-    """Evaluate each forest size on each fold of `predict_folds`.
-
-    Returns:
-        One row per fold and size: ``fold``, ``trees``, ``log_loss``, ``accuracy`` and ``roc_auc``
-        (NaN where the fold saw one class).
-    """
-    rows = []
-    for fold, part in predictions.groupby("fold"):
-        up = part["up"]
-        for trees in forest_sizes:
-            probability = part[f"trees_{trees}"]
-            rows.append(
-                {
-                    "fold": fold,
-                    "trees": trees,
-                    "log_loss": log_loss(up, probability, labels=[0, 1]),
-                    "accuracy": accuracy_score(up, probability > 0.5),
-                    "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
 def choose_estimator(
     fold_metrics: pd.DataFrame, training_f1: dict[int, float]
 ) -> tuple[list[dict[str, float | bool]], int]:
     """Choose by the one-standard-error rule (Breiman et al., Classification and Regression Trees).
 
-    It is the fewest trees whose mean log loss is at most that of the best size plus one standard
-    error of it; a tie goes to fewer trees.
+    The smallest size is chosen whose mean log loss is at most the lowest mean plus that one's
+    standard error.
 
     Args:
-        fold_metrics: one row per fold and size, from `evaluate_folds`.
-        training_f1: weighted F1 on the training rows by size, which the original project chose by;
+        fold_metrics: one row per fold and size (``fold``, ``trees``), with ``log_loss``,
+            ``accuracy`` and ``roc_auc``.
+        training_f1: weighted F1 on the training rows by size: the original project's criterion,
             shown and never used.
 
     Returns:
         One row per size, ascending: ``trees``, the means over the folds of ``log_loss``,
         ``accuracy`` and ``roc_auc`` (left out when no fold has one), ``log_loss_se`` (the standard
         error of the mean), ``training_f1``, ``fold_<n>.log_loss``, ``chosen`` and ``original_rule``
-        (what the highest training F1 would have chosen). And the chosen size.
+        (the highest training F1). And the chosen size.
     """
     by_size = fold_metrics.groupby("trees")
     folds = fold_metrics.pivot(index="trees", columns="fold", values="log_loss")

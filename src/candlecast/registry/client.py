@@ -1,8 +1,8 @@
 """Reading and changing the model registry, by MLflow's client.
 
-The alias ``champion`` is moved last and in one request, so it points to the old version or to the
-new one whenever the process or the server dies. Each step can be repeated: a version that a killed
-registration has made is used, a second one is never made.
+The alias ``champion`` is moved last and in one request: it points to the old or to the new version
+whenever the process or the server dies. Every step can be repeated: a version that a killed
+registration has made is used again.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -22,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from candlecast.errors import RegistrationError
 from candlecast.io.tracking import candidate_run, logged_model, unavailable
 from candlecast.names import CHAMPION, PREVIOUS
-from candlecast.registry.entities import Candidate, Promotion, Rollback
+from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +47,25 @@ def find_version(model_name: str, alias: str) -> ModelVersion | None:
 
 
 def _is_not_found(error: MlflowException) -> bool:
-    """Whether an error means that something does not exist: each registry has its own codes."""
+    """Return whether something does not exist: each registry has its own codes for that."""
     answer = error.json if isinstance(error, RestException) else {}
     code = str(answer.get("error_code", error.error_code))
     missing = code.endswith(("DOES_NOT_EXIST", "NOT_FOUND"))
     return missing and code != ErrorCode.Name(ENDPOINT_NOT_FOUND)  # the wrong server
 
 
-def read_candidate(name: str, model_name: str) -> Candidate:
-    """Return what the run of a candidate holds.
+def read_aliases(model_name: str) -> Aliases:
+    """Return the versions that the aliases point to."""
+    champion, previous = (find_version(model_name, alias) for alias in (CHAMPION, PREVIOUS))
+    return Aliases(
+        champion=int(champion.version) if champion else None,
+        previous=int(previous.version) if previous else None,
+        champion_tags=dict(champion.tags) if champion else {},
+    )
 
-    Args:
-        name: the id that it was trained and reported as.
-        model_name: of the registered model that may have a version of it.
+
+def read_candidate(name: str, model_name: str) -> Candidate:
+    """Return what the run of a candidate holds, and the version that its model has, if any.
 
     Raises:
         DatasetError: there is no such candidate.
@@ -66,55 +73,53 @@ def read_candidate(name: str, model_name: str) -> Candidate:
     run = candidate_run(name)
     client, run_id = MlflowClient(), run.info.run_id
     files = {file.path for file in client.list_artifacts(run_id)}
+    card = None
+    if {"report.html", "model_card.md"} <= files:
+        card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
+    # Like the time of the model below, this is by the clock of the run; the server may have another
     gate = client.get_metric_history(run_id, "gate.passed")
-    logged = logged_model(run_id)
-    # Times are of the model's own file and of the metrics, both by the clock of the run; the
-    # server may have another.
-    model = get_model_info(logged.model_uri) if logged else None
-    facts = (model and model.metadata) or {}
-    card = f"{run.info.artifact_uri}/model_card.md"
-    return Candidate(
+    candidate = Candidate(
         name=name,
         run_id=run_id,
         status=run.info.status,
         tags=dict(run.data.tags),
         metrics=dict(run.data.metrics),
-        has_report="report.html" in files,
-        card=mlflow.artifacts.load_text(card) if "model_card.md" in files else None,
-        model_id=logged.model_id if logged else None,
-        window=facts.get("window"),
-        body=facts.get("body"),
-        trained_at=dt.datetime.fromisoformat(model.utc_time_created).replace(tzinfo=dt.UTC)
-        if model
-        else None,
+        card=card,
         evaluated_at=dt.datetime.fromtimestamp(gate[-1].timestamp / 1000, dt.UTC) if gate else None,
-        version=_find_version_of(model_name, run_id, logged.model_id) if logged else None,
+    )
+    if (logged := logged_model(run_id)) is None:
+        return candidate
+    model = get_model_info(logged.model_uri)
+    facts = model.metadata or {}
+    return replace(
+        candidate,
+        model_id=logged.model_id,
+        window=facts["window"],
+        body=facts["body"],
+        trained_at=dt.datetime.fromisoformat(model.utc_time_created).replace(tzinfo=dt.UTC),
+        version=_find_version_of(model_name, run_id, logged.model_id),
     )
 
 
 def _find_version_of(model_name: str, run_id: str, model_id: str) -> int | None:
-    """Return the first usable version made of a logged model; one that never got ready is none.
+    """Return the first version made of a logged model, if it got ready.
 
-    Searched by the name alone: Unity Catalog takes no other filter (mlflow 3.17,
-    store/_unity_catalog/registry/uc_native_rest_store.py, and issue 12217), and finds without tags.
+    The search is by name alone: Unity Catalog takes no other filter (mlflow 3.17,
+    store/_unity_catalog/registry/uc_native_rest_store.py, and issue 12217). The versions that it
+    finds do not name their models.
     """
-    client, token = MlflowClient(), None
-    sources = {f"models:/{model_id}", model_id}
-    numbers = []
-    while True:
-        try:
-            page = client.search_model_versions(f"name='{model_name}'", page_token=token)
-        except MlflowException as error:
-            if _is_not_found(error):
-                return None
-            raise
-        for found in page:
-            if found.run_id == run_id and found.status == "READY":
-                version = client.get_model_version(model_name, found.version)
-                if sources & {version.source, version.model_id}:
-                    numbers.append(int(version.version))
-        if not (token := page.token):
-            return min(numbers, default=None)
+    try:
+        found = mlflow.search_model_versions(filter_string=f"name='{model_name}'")
+    except MlflowException as error:
+        if _is_not_found(error):
+            return None
+        raise
+    ready = (each for each in found if each.run_id == run_id and each.status == "READY")
+    for number in sorted(int(each.version) for each in ready):
+        version = MlflowClient().get_model_version(model_name, str(number))
+        if version.model_id == model_id or version.source == f"models:/{model_id}":
+            return number
+    return None
 
 
 # --- Changing -------------------------------------------------------------------------------------
@@ -132,23 +137,22 @@ def promote(model_name: str, promotion: Promotion) -> None:
         return
     client = MlflowClient()
     tags = {**promotion.tags, "promoted_at": _now()}
-    _ensure_model(client, model_name)
-    if candidate.version is None:
+    number = candidate.version
+    if number is None:
+        _ensure_model(client, model_name)
         number = _create_version(client, model_name, candidate, tags)
     else:
-        number = candidate.version
         _rewrite_version(client, model_name, number, tags, candidate.card)
     _require_champion(model_name, former, candidate.name)
     if former is not None:
         client.set_registered_model_alias(model_name, PREVIOUS, str(former))
     client.set_registered_model_alias(model_name, CHAMPION, str(number))
-    logger.info(
-        "registered: %s v%d, candidate %s, approved by %s; gate %s%s",
-        *(model_name, number, candidate.name, tags["approver"]),
-        "passed" if json.loads(tags["gate"])["passed"] else "not passed",
-        f", override reason: {tags['override_reason']}" if "override_reason" in tags else "",
-    )
-    _log_champion(number, former)
+    gate = "passed" if json.loads(tags["gate"])["passed"] else "not passed"
+    done = f"registered: {model_name} v{number}, candidate {candidate.name}, approved by "
+    done += f"{tags['approver']}; gate {gate}"
+    if "override_reason" in tags:
+        done += f", override reason: {tags['override_reason']}"
+    _log_champion(done, number, former)
 
 
 def roll_back(model_name: str, rollback: Rollback) -> None:
@@ -157,22 +161,20 @@ def roll_back(model_name: str, rollback: Rollback) -> None:
     Raises:
         RegistrationError: the champion has changed since the decision; no alias is moved.
     """
-    number, former, tags = rollback.champion, rollback.former, rollback.tags
+    number, former = rollback.previous, rollback.former
     if former == number:
         logger.info("the champion is already the previous version: %s v%d", model_name, number)
         return
     client = MlflowClient()
     _require_champion(model_name, former)
     if former is not None:
-        for key, value in {**tags, "rolled_back_at": _now()}.items():
+        for key, value in {**rollback.tags, "rolled_back_at": _now()}.items():
             client.set_model_version_tag(model_name, str(former), key, value)
     client.set_registered_model_alias(model_name, CHAMPION, str(number))
-    logger.info(
-        "rolled back: %s, requested by %s%s",
-        *(model_name, tags["rolled_back_by"]),
-        f", reason: {tags['rolled_back_reason']}" if "rolled_back_reason" in tags else "",
-    )
-    _log_champion(number, former)
+    done = f"rolled back: {model_name}, requested by {rollback.tags['rolled_back_by']}"
+    if "rolled_back_reason" in rollback.tags:
+        done += f", reason: {rollback.tags['rolled_back_reason']}"
+    _log_champion(done, number, former)
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
@@ -191,10 +193,10 @@ def _create_version(
     """Make one version, and wait for it.
 
     MLflow's client repeats a request whose answer was lost, and so makes two versions. Here it
-    sends one request, and if no answer comes, looks whether the version is there.
+    sends one request; if no answer comes, the version may be there all the same.
     """
     try:
-        with _http(retries=0):
+        with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
             version = client.create_model_version(
                 model_name,
                 f"models:/{candidate.model_id}",
@@ -214,7 +216,7 @@ def _create_version(
 def _rewrite_version(
     client: MlflowClient, model_name: str, number: int, tags: dict[str, str], card: str | None
 ) -> None:
-    """Give a version that is there already the tags and the text of a new one."""
+    """Give an existing version the tags and the text of a new one."""
     version = str(number)
     for key, value in tags.items():
         client.set_model_version_tag(model_name, version, key, value)
@@ -226,19 +228,19 @@ def _rewrite_version(
 
 def _require_champion(model_name: str, former: int | None, candidate: str | None = None) -> None:
     """Demand that the champion is still the one that the decision was made on."""
-    champion = find_version(model_name, CHAMPION)
-    current = int(champion.version) if champion else None
+    current = read_aliases(model_name).champion
     if current != former:
         before, now = (f"v{number}" if number else "none" for number in (former, current))
         raise RegistrationError(
             candidate,
-            f"the champion of {model_name} changed from {before} to {now} meanwhile; no alias was "
-            "moved",
+            f"the champion of {model_name} has changed from {before} to {now} since the decision; "
+            "no alias was moved",
             "Run this again to decide on the new champion.",
         )
 
 
-def _log_champion(number: int, former: int | None) -> None:
+def _log_champion(done: str, number: int, former: int | None) -> None:
+    logger.info("%s", done)
     previous = "the first" if former is None else f"previous: v{former}"
     logger.info("champion: v%d (%s)", number, previous)
 
@@ -252,7 +254,7 @@ def _now() -> str:
 
 @contextlib.contextmanager
 def fail_fast() -> Iterator[None]:
-    """Give up soon where nothing can be lost yet: 5 s for a server that is not there.
+    """Give up soon, while nothing can be lost yet: after 5 s if no server is there.
 
     Raises:
         TrackingUnavailableError: MLflow does not answer as it should.
@@ -261,7 +263,7 @@ def fail_fast() -> Iterator[None]:
     level = retries.level
     retries.setLevel(logging.ERROR)
     try:
-        with _http(retries=2, timeout=10):
+        with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="2", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
             yield
     except MlflowException as error:
         raise unavailable(
@@ -276,11 +278,10 @@ def fail_fast() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _http(**settings: int) -> Iterator[None]:
-    """Set ``retries`` and ``timeout`` (s) of MLflow's client, which reads variables per request."""
-    names = {"retries": "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "timeout": "MLFLOW_HTTP_REQUEST_TIMEOUT"}
-    before = {names[key]: os.environ.get(names[key]) for key in settings}
-    os.environ.update({names[key]: str(value) for key, value in settings.items()})
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables for a while: MLflow's client reads its own at each request."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

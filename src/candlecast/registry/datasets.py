@@ -4,28 +4,24 @@ from typing import Any
 
 import mlflow
 from kedro.io import AbstractDataset, DatasetError
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import get_model_info
 
 from candlecast.errors import NoChampionError
-from candlecast.io.tracking import translate_mlflow_errors
-from candlecast.names import CHAMPION, PREVIOUS
+from candlecast.io.tracking import READ_ONLY, translate_mlflow_errors
+from candlecast.names import CHAMPION
 from candlecast.read_only import ReadOnlyDataset
-from candlecast.registry.client import find_version, promote, read_candidate, roll_back
-from candlecast.registry.entities import (
-    Aliases,
-    Candidate,
-    Champion,
-    Promotion,
-    Rollback,
-    Version,
+from candlecast.registry.client import (
+    find_version,
+    promote,
+    read_aliases,
+    read_candidate,
+    roll_back,
 )
-
-UNCHANGED = "Nothing was changed. Run it again later."
+from candlecast.registry.entities import Aliases, Candidate, Champion, Promotion, Rollback
 
 
 class ChampionDataset(ReadOnlyDataset[Champion | None]):
-    """The version that the alias ``champion`` points to; loads a `Champion`.
+    """The version that the alias ``champion`` points to.
 
     The alias is resolved once, so that the model and its facts are of one version.
 
@@ -47,7 +43,7 @@ class ChampionDataset(ReadOnlyDataset[Champion | None]):
         Raises:
             DatasetError: MLflow does not answer; or, caused by `NoChampionError`, there is none.
         """
-        with translate_mlflow_errors("champion", UNCHANGED):
+        with translate_mlflow_errors("champion", READ_ONLY):
             version = find_version(self._model_name, CHAMPION)
             if version is None:
                 if self._missing_ok:
@@ -66,7 +62,7 @@ class ChampionDataset(ReadOnlyDataset[Champion | None]):
 
 
 class CandidateDataset(ReadOnlyDataset[Candidate]):
-    """What the MLflow run of one named candidate holds; loads a `Candidate`.
+    """What the MLflow run of one named candidate holds.
 
     Args:
         candidate: the id that it was trained and reported as.
@@ -89,12 +85,12 @@ class CandidateDataset(ReadOnlyDataset[Candidate]):
         """
         if self._candidate is None:
             raise DatasetError("Name the candidate: --params candidate=<id>. Its report shows it.")
-        with translate_mlflow_errors(f"candidate {self._candidate}", UNCHANGED):
+        with translate_mlflow_errors(f"candidate {self._candidate}", READ_ONLY):
             return read_candidate(self._candidate, self._model_name)
 
 
 class AliasesDataset(ReadOnlyDataset[Aliases]):
-    """Where the aliases ``champion`` and ``previous`` point to.
+    """Which versions the aliases ``champion`` and ``previous`` point to.
 
     Args:
         model_name: of the registered model; ``<catalog>.<schema>.<name>`` in Unity Catalog.
@@ -110,15 +106,12 @@ class AliasesDataset(ReadOnlyDataset[Aliases]):
         Raises:
             DatasetError: MLflow does not answer.
         """
-        with translate_mlflow_errors("champion", UNCHANGED):
-            champion, previous = (
-                find_version(self._model_name, alias) for alias in (CHAMPION, PREVIOUS)
-            )
-        return Aliases(_plain(champion), _plain(previous))
+        with translate_mlflow_errors("champion", READ_ONLY):
+            return read_aliases(self._model_name)
 
 
 class DecisionDataset(AbstractDataset[Promotion | Rollback, None]):
-    """Where a decision goes; a save carries it out in the registry.
+    """A decision on the champion: a save carries it out in the registry.
 
     Args:
         model_name: of the registered model.
@@ -129,11 +122,11 @@ class DecisionDataset(AbstractDataset[Promotion | Rollback, None]):
         self.metadata = metadata
 
     def load(self) -> None:
-        """Raise: a decision is not kept."""
+        """Raise: a decision is not stored."""
         raise DatasetError("A decision is carried out, not stored; load aliases instead.")
 
     def save(self, data: Promotion | Rollback) -> None:
-        """Carry it out; see `promote` and `roll_back`.
+        """Carry it out.
 
         Raises:
             DatasetError: MLflow does not answer; or, caused by `RegistrationError`, the champion
@@ -148,7 +141,3 @@ class DecisionDataset(AbstractDataset[Promotion | Rollback, None]):
 
     def _describe(self) -> dict[str, Any]:
         return {"model_name": self._model_name}
-
-
-def _plain(version: ModelVersion | None) -> Version | None:
-    return Version(int(version.version), dict(version.tags)) if version else None

@@ -1,10 +1,7 @@
-"""Facts about a candidate on its way to champion, and decisions on it; no registry is known here.
-
-Functions that decide are tested on these facts alone.
-"""
+"""What decisions on the champion are made from, and what they are: plain values, without MLflow."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sklearn.ensemble import RandomForestClassifier
@@ -19,18 +16,16 @@ class Candidate:
     Attributes:
         name: its id.
         run_id: of its MLflow run.
-        status: of that run; ``FINISHED`` unless its last process failed, was killed or goes on.
+        status: of that run; ``FINISHED`` unless its last process failed, was killed or is running.
         tags: of that run: ``git_commit``, ``candlecast``, ``version.<table>`` …
         metrics: flat numbers, the gate's among them.
-        has_report: whether there is a report for the person who approves.
-        card: the text of its model card; None: there is none.
-        model_id: of its newest logged model; None: it has none.
+        card: the text of its model card; None: it has no card, or no report to read.
+        evaluated_at: when the gate was last applied (UTC); None: never.
+        model_id: of its newest logged model; None: it has none, and nothing of what follows.
         window: candle bodies that the model sees.
         body: how a body is computed.
-        trained_at: when the model was logged (UTC); None: it has none.
-        evaluated_at: when the gate was last applied (UTC); None: never.
-        version: of the registered model that an earlier registration, ended or killed, made of
-            `model_id`; None: there is none.
+        trained_at: when the model was logged (UTC).
+        version: what an earlier registration, complete or killed, made of the model; None: nothing.
     """
 
     name: str
@@ -38,41 +33,39 @@ class Candidate:
     status: str
     tags: dict[str, str]
     metrics: dict[str, float]
-    has_report: bool
     card: str | None
-    model_id: str | None
-    window: int | None
-    body: str | None
-    trained_at: dt.datetime | None
     evaluated_at: dt.datetime | None
-    version: int | None
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of the registered model, with the tags that its registration wrote."""
-
-    number: int
-    tags: dict[str, str]
+    model_id: str | None = None
+    window: int | None = None
+    body: str | None = None
+    trained_at: dt.datetime | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)
 class Aliases:
-    """Where the aliases of the registered model point to; None: nowhere."""
+    """The versions that the aliases of the registered model point to; None: no version.
 
-    champion: Version | None
-    previous: Version | None
+    Attributes:
+        champion: the version that forecasts are made with.
+        previous: the champion before it.
+        champion_tags: what the registration wrote on the champion.
+    """
+
+    champion: int | None = None
+    previous: int | None = None
+    champion_tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """A candidate that is to become champion.
+    """A candidate becomes champion.
 
     Attributes:
-        candidate: its version becomes champion; where it has none, one is made.
-        former: the current champion; None: there is none. Where it is the candidate's own version,
+        candidate: its version becomes champion; if it has none, one is made.
+        former: the current champion; None: there is none. If it is the candidate's own version,
             there is nothing to do.
-        tags: for the version.
+        tags: for the candidate's version.
     """
 
     candidate: Candidate
@@ -82,16 +75,16 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Rollback:
-    """A champion that is to be replaced by the version before it.
+    """The previous version becomes champion again.
 
     Attributes:
-        champion: the version that becomes champion again.
-        former: the current champion; None: there is none. Where it is `champion`, there is nothing
-            to do.
-        tags: for the former champion.
+        previous: that version.
+        former: the current champion; None: there is none. If it is `previous`, there is nothing to
+            do.
+        tags: for the current champion.
     """
 
-    champion: int
+    previous: int
     former: int | None
     tags: dict[str, str]
 
@@ -109,8 +102,8 @@ class Champion:
         body: how a body is computed.
         profile: of its training set, see `candlecast.evaluation.drift.make_profile`.
         last_trained: the last session that it was trained on (ISO date).
-        last_known: the last session that it was tested on (ISO date); what comes later is new.
-        tags: of the version, as the registration wrote them (``approver``, ``promoted_at`` …).
+        last_known: the last session that it was tested on (ISO date); later sessions are new to it.
+        tags: what the registration wrote on the version (``approver``, ``promoted_at`` …).
     """
 
     version: int

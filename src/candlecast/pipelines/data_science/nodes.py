@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
@@ -25,7 +25,7 @@ from candlecast.models.forests import (
     predict,
     predict_sizes,
 )
-from candlecast.models.selection import evaluate_folds, predict_folds
+from candlecast.models.selection import walk_forward
 from candlecast.registry.entities import Champion
 
 
@@ -37,21 +37,33 @@ def validate_estimators(
     folds: int,
     purge: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Evaluate every forest size by walk-forward validation inside the training period.
+    """Evaluate every forest size by walk-forward validation within the training period.
 
     Returns:
-        The metrics of each fold and size, see `candlecast.models.selection.evaluate_folds`; and the
-        losses, one row per validated session date: ``session``, the mean log loss of the fold's
-        training base rate (``base_rate``) and of each size (``trees_<size>``).
+        The metrics, one row per fold (from 1) and size: ``fold``, ``trees``, ``log_loss``,
+        ``accuracy`` and ``roc_auc`` (NaN where the fold validated one class only). And one row per
+        validated session date: ``session``, the mean log loss of the fold's training base rate
+        (``base_rate``) and of each size (``trees_<size>``).
     """
-    predictions = predict_folds(
-        train, forest_sizes, min_weight_fraction_leaf, seed, folds=folds, purge=purge
-    )
-    probabilities = predictions.drop(columns=["fold", "session", "up"])
-    losses = log_losses(predictions[["up"]].to_numpy(), probabilities.to_numpy())
-    by_row = pd.DataFrame(losses, columns=probabilities.columns)
-    by_date = by_row.groupby(predictions["session"]).mean().reset_index()
-    return evaluate_folds(predictions, forest_sizes), by_date
+    metrics, losses = [], []
+    for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
+        forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
+        up = validated["up"]
+        probabilities = {"base_rate": np.full(len(up), past["up"].mean())}
+        for trees, probability in predict_sizes(forest, validated, forest_sizes).items():
+            probabilities[f"trees_{trees}"] = probability
+            metrics.append(
+                {
+                    "fold": fold,
+                    "trees": trees,
+                    "log_loss": log_loss(up, probability, labels=[0, 1]),
+                    "accuracy": accuracy_score(up, probability > 0.5),
+                    "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
+                }
+            )
+        by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
+        losses.append(pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean())
+    return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
 def fit_largest_forest(
@@ -60,7 +72,7 @@ def fit_largest_forest(
     """Fit the largest forest on the whole training set; the others are its first trees.
 
     Returns:
-        The forest, and the weighted F1 of each size on the rows that it was trained on.
+        The forest, and the weighted F1 of each size on the training set.
     """
     forest = fit_forest(train, max(forest_sizes), min_weight_fraction_leaf, seed)
     by_size = predict_sizes(forest, train, forest_sizes)
@@ -81,9 +93,9 @@ def select_model(
     """Make the model: the first `chosen_trees` trees of the forest fitted on all of `train`.
 
     Returns:
-        The model; its input for the first five rows of `train` by session and ticker; and what a
-        later process must know about it (see `candlecast.registry.entities.Champion`): ``window``,
-        ``body``, ``profile``, ``last_trained`` and ``last_known``.
+        The model; its input for the first five rows of `train` by session and ticker; and what
+        later processes must know about it: ``window``, ``body``, ``profile``, ``last_trained`` and
+        ``last_known`` (see `candlecast.registry.entities.Champion`).
     """
     return (
         first_trees(forest, chosen_trees),
@@ -101,17 +113,17 @@ def select_model(
 def predict_champion(
     test: pd.DataFrame, champion: Champion | None, prices: DataFrame
 ) -> pd.DataFrame:
-    """Predict the test set with the champion, from windows as it sees them.
+    """Predict the test set with the champion, from windows of its own size and body.
 
     Args:
-        test: one row per ticker and session.
+        test: windows.
         champion: None when there is none yet.
-        prices: one row per ticker and session; those that `test` was made from.
+        prices: those that `test` was made from.
 
     Returns:
-        One row per ticker and session of `test`: ``ticker``, ``session``, ``champion`` (its P(up),
-        missing where it was trained on the row or has no whole window) and ``champion_version``.
-        Both are missing everywhere when there is no champion.
+        One row per row of `test`: ``ticker``, ``session``, ``champion`` (its P(up), missing where
+        it was trained on the session or has no whole window) and ``champion_version``. Without a
+        champion both are missing everywhere.
     """
     rows = test[["ticker", "session"]]
     if champion is None:
@@ -133,14 +145,14 @@ def predict_test(
     test: pd.DataFrame,
     champion_predictions: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Predict the test set, once, with the model and with every baseline, beside the champion.
+    """Predict the test set with the model and with every baseline, beside the champion.
 
     Returns:
-        One row per ticker and session of `test`, sorted by session and ticker: ``ticker``,
-        ``session``, ``body``, ``return_``, ``up``, ``probability`` (the model's P(up)), a P(up) of
-        each rule of `candlecast.models.baselines.add_baselines`, ``logistic`` (a logistic
-        regression on the same features), and ``champion`` and ``champion_version`` of
-        `predict_champion`. Up is predicted where P(up) > 0.5.
+        One row per row of `test`, sorted by session and ticker: ``ticker``, ``session``, ``body``,
+        ``return_``, ``up``, ``probability`` (the model's P(up)), P(up) by each rule of
+        `candlecast.models.baselines.add_baselines` and by a logistic regression on the same
+        features (``logistic``), and ``champion`` and ``champion_version`` of `predict_champion`. Up
+        is predicted where P(up) > 0.5.
     """
     train, test = in_order(train), in_order(test)
     predictions = add_baselines(

@@ -2,10 +2,10 @@
 
 The forecasts frame has one row per ticker, session and model version: ``ticker``, ``session`` (the
 exchange's own date), ``model_version``, ``candidate`` (that the version was made from),
-``body_kind`` (what its bodies are), ``probability`` (P(up)), ``previous_day`` (1 when the candle
-before closed above its open, else 0), ``base_rate`` (the share of ups that it was trained on),
-``made_at`` (UTC), ``prices_version`` (of the table that it was made from), and the outcome, missing
-until it is known: ``up``, ``body`` and ``return_`` (close / open - 1).
+``body_kind`` (how that model's bodies are computed), ``probability`` (P(up)), ``previous_day`` (1
+when the candle before closed above its open, else 0), ``base_rate`` (the share of ups that the
+model was trained on), ``made_at`` (UTC), ``prices_version`` (of the table ``prices``), and the
+outcome, missing until it is known: ``up``, ``body`` and ``return_`` (close / open - 1).
 """
 
 import logging
@@ -61,11 +61,11 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
 
 
 def predict_newest(selected_prices: DataFrame, champion: Champion) -> pd.DataFrame:
-    """Predict the next session of each ticker from its newest window, where the prices are.
+    """Predict the next session of each ticker from its newest window.
 
     Returns:
-        One row per ticker: ``ticker``, ``last_session``, ``previous_day`` and ``probability``. A
-        ticker whose newest window is void has none.
+        One row per ticker, sorted: ``ticker``, ``last_session``, ``previous_day`` and
+        ``probability``. A ticker whose newest window is void has none.
     """
     windows = newest_windows(selected_prices, champion.window, champion.body)
     predicted = predict_windows(champion.model, windows, champion.features).select(
@@ -88,10 +88,10 @@ def make_forecasts(
 
     Args:
         newest_predictions: one row per ticker, from `predict_newest`.
-        champion: that made them.
-        tickers: that were requested.
+        champion: the version that made them.
+        tickers: the requested ones.
         now: the time (ISO, UTC).
-        prices_version: of the table that they were made from.
+        prices_version: of the table ``prices``.
 
     Returns:
         The forecasts frame without outcomes, sorted by ticker.
@@ -219,11 +219,11 @@ def evaluate_champion(
         seed: of the bootstrap.
 
     Returns:
-        ``retrain`` and ``reasons`` (`candlecast.evaluation.track_record.advise_retraining`);
-        ``champion``; ``forecasts`` (`candlecast.evaluation.track_record.count_forecasts`);
+        ``retrain`` and ``reasons`` of `candlecast.evaluation.track_record.advise_retraining`;
+        ``champion``; ``forecasts`` of `candlecast.evaluation.track_record.count_forecasts`;
         ``metrics``: flat numbers of `candlecast.evaluation.metrics.compute_metrics` and
-        `candlecast.evaluation.significance.intervals` on its forecasts with an outcome;
-        ``calibration``: one row per bin; ``drift``; ``monitoring``. What is undefined is left out.
+        `candlecast.evaluation.significance.intervals` on its forecasts with an outcome, empty
+        without any; ``calibration``: one row per bin; ``drift``; ``monitoring``.
     """
     own = forecasts[forecasts["model_version"] == champion_summary["version"]]
     predictions = predictions_of(own)

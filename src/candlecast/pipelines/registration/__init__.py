@@ -1,5 +1,5 @@
-"""From a candidate to the champion, and back."""
+"""A candidate becomes champion; `candlecast.pipelines.rollback` is the way back."""
 
-from candlecast.pipelines.registration.pipeline import create_pipeline, create_rollback
+from candlecast.pipelines.registration.pipeline import create_pipeline
 
-__all__ = ["create_pipeline", "create_rollback"]
+__all__ = ["create_pipeline"]

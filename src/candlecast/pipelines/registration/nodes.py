@@ -1,4 +1,7 @@
-"""Registration decisions: pure functions of facts; the dataset that they go to has the effects."""
+"""Decisions on the champion. Nodes only decide; the dataset that a decision goes to carries it out.
+
+See `candlecast.registry.entities` for the values.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,17 +17,17 @@ NOT_OLDER = ("prices", "train")
 """Tables that must not be older than those that the champion was trained on."""
 
 TABLES = (*NOT_OLDER, "test")
-"""Tables whose versions a registered version names."""
+"""Tables whose versions are tags of a registered version."""
 
-LONGEST = 1000
-"""Characters that a version's tag may hold in Unity Catalog."""
+LONGEST_TAG = 1000
+"""Characters of a version's tag in Unity Catalog."""
 
 NO_APPROVER = "no approver is named", "Name one: --params approver=<who>"
 """Cause and advice."""
 
 
 def validate_candidate(candidate: Candidate, aliases: Aliases, git_commit: str | None) -> Candidate:
-    """Demand that what is to be approved is whole, and not older than the champion.
+    """Demand that the candidate is complete, and not older than the champion.
 
     Args:
         candidate: what its run holds.
@@ -32,53 +35,49 @@ def validate_candidate(candidate: Candidate, aliases: Aliases, git_commit: str |
         git_commit: the commit that the candidate must have been made with; None: any.
 
     Returns:
-        The candidate, as it came.
+        The candidate, unchanged.
 
     Raises:
         RegistrationError: its run did not finish, it has no model or no report, the report is
             older than the model, another commit made it, or its tables are older than those that
-            the champion was trained on.
+            the champion was trained on. Nothing is demanded of the champion itself.
     """
     if _is_champion(candidate, aliases):
         return candidate
     name = candidate.name
-    run_again = f"Run it whole: kedro run --params candidate={name}"
+    run_again = f"Run it again from its start: kedro run --params candidate={name}"
     evaluate = f"Evaluate it: kedro run --tags evaluate --params candidate={name}"
     if candidate.status != "FINISHED":
         raise RegistrationError(name, f"its run is {candidate.status}, not FINISHED", run_again)
-    if candidate.model_id is None or candidate.trained_at is None:
+    if candidate.trained_at is None:
         raise RegistrationError(name, "its run has no model", run_again)
-    if not candidate.has_report or candidate.card is None or candidate.evaluated_at is None:
+    if candidate.card is None or candidate.evaluated_at is None:
         raise RegistrationError(name, "its run has no report to read before approving", evaluate)
     if candidate.evaluated_at < candidate.trained_at:
-        evaluated, trained = (
-            f"{time:%Y-%m-%d %H:%M:%S} UTC"
-            for time in (candidate.evaluated_at, candidate.trained_at)
-        )
         raise RegistrationError(
             name,
-            f"its report is from {evaluated}, and its model was trained again at {trained}",
+            f"its report is from {candidate.evaluated_at:%Y-%m-%d %H:%M:%S} UTC, and its model was "
+            f"trained again at {candidate.trained_at:%Y-%m-%d %H:%M:%S} UTC",
             evaluate,
         )
-    commit = candidate.tags.get("git_commit", "unknown")
+    commit = candidate.tags["git_commit"]
     if git_commit not in (None, commit):
         raise RegistrationError(
             name,
             f"it was made with commit {commit}, and commit {git_commit} is requested",
             "Check out the commit that made it, or train a candidate with the new one.",
         )
-    if aliases.champion:
-        for table in NOT_OLDER:
-            own = int(candidate.tags.get(f"version.{table}", -1))
-            champions = int(aliases.champion.tags.get(f"version_{table}", -1))
-            if own < champions:
-                raise RegistrationError(
-                    name,
-                    f"it was trained on {table} v{own}, older than v{champions} of the champion "
-                    f"(version {aliases.champion.number})",
-                    "Train a candidate on the current tables: kedro run --params candidate=<id>. "
-                    "If the tables were re-created, remove the alias champion first.",
-                )
+    for table in NOT_OLDER:
+        own = int(candidate.tags[f"version.{table}"])
+        champions = int(aliases.champion_tags.get(f"version_{table}", own))
+        if own < champions:
+            raise RegistrationError(
+                name,
+                f"it was trained on {table} v{own}, older than v{champions} of the champion "
+                f"(version {aliases.champion})",
+                "Train a candidate on the current tables: kedro run --params candidate=<id>. "
+                "If the tables were re-created, remove the alias champion first.",
+            )
     return candidate
 
 
@@ -88,8 +87,7 @@ def reapply_gate(candidate: Candidate, aliases: Aliases, gate: Gate) -> dict[str
     Returns:
         See `candlecast.evaluation.gate.apply_gate`.
     """
-    champion = aliases.champion.number if aliases.champion else None
-    return apply_gate(candidate.metrics, gate, champion)
+    return apply_gate(candidate.metrics, gate, aliases.champion)
 
 
 def promote_candidate(
@@ -108,16 +106,12 @@ def promote_candidate(
         approver: who answers for it.
         override_reason: why it is registered although it failed the gate; None: only if it passed.
 
-    Returns:
-        What to do: nothing when the candidate is the champion already.
-
     Raises:
         RegistrationError: no approver is named, or the candidate failed the gate and no reason is
-            given.
+            given. Neither is needed if the candidate is the champion already.
     """
-    former = aliases.champion.number if aliases.champion else None
     if _is_champion(candidate, aliases):
-        return Promotion(candidate, former, {})
+        return Promotion(candidate, aliases.champion, {})
     if approver is None:
         raise RegistrationError(candidate.name, *NO_APPROVER)
     if not gate_decision["passed"] and override_reason is None:
@@ -129,28 +123,21 @@ def promote_candidate(
         )
     tags = {
         "candidate": candidate.name,
-        "git_commit": candidate.tags.get("git_commit", "unknown"),
-        "candlecast": candidate.tags.get("candlecast", "unknown"),
+        "git_commit": candidate.tags["git_commit"],
+        "candlecast": candidate.tags["candlecast"],
         "approver": approver,
         "gate": _as_tag(gate_decision),
-        **{
-            f"version_{table}": candidate.tags[f"version.{table}"]
-            for table in TABLES
-            if f"version.{table}" in candidate.tags
-        },
+        **{f"version_{table}": candidate.tags[f"version.{table}"] for table in TABLES},
         "window": str(candidate.window),
         "body": str(candidate.body),
     }
     if override_reason is not None:
         tags["override_reason"] = override_reason
-    return Promotion(candidate, former, tags)
+    return Promotion(candidate, aliases.champion, tags)
 
 
 def roll_back(aliases: Aliases, approver: str | None, override_reason: str | None) -> Rollback:
     """Decide that the version before the champion becomes champion again.
-
-    Returns:
-        What to do: nothing when that version is the champion already.
 
     Raises:
         RegistrationError: no approver is named, or there is no previous version.
@@ -166,17 +153,16 @@ def roll_back(aliases: Aliases, approver: str | None, override_reason: str | Non
     tags = {"rolled_back_by": approver}
     if override_reason is not None:
         tags["rolled_back_reason"] = override_reason
-    former = aliases.champion.number if aliases.champion else None
-    return Rollback(aliases.previous.number, former, tags)
+    return Rollback(aliases.previous, aliases.champion, tags)
 
 
 def _is_champion(candidate: Candidate, aliases: Aliases) -> bool:
-    return aliases.champion is not None and aliases.champion.number == candidate.version
+    return candidate.version is not None and candidate.version == aliases.champion
 
 
 def _as_tag(gate_decision: Mapping[str, Any]) -> str:
-    """Write the decision as JSON, with fewer reasons where it would not fit into a tag."""
+    """Write the decision as JSON, with fewer reasons if it does not fit into a tag."""
     reasons = list(gate_decision["reasons"])
-    while len(text := json.dumps({**gate_decision, "reasons": reasons})) > LONGEST and reasons:
+    while len(text := json.dumps({**gate_decision, "reasons": reasons})) > LONGEST_TAG and reasons:
         reasons.pop()
     return text

@@ -15,8 +15,8 @@ def create_pipeline() -> Pipeline:
 
     ``kedro run --pipelines registration --params
     "candidate=<id>,approver=<who>[,override_reason=<why>]"``; ``--params`` splits texts at commas.
-    Doing it twice is harmless, and after a kill the same command finishes the job: the candidate
-    gets one version, and the alias ``champion`` is moved last.
+    Running it twice changes nothing more, and after a kill the same command finishes the job: the
+    candidate gets one version, and the alias ``champion`` is moved last.
     """
     return Pipeline(
         [
@@ -55,9 +55,8 @@ def create_pipeline() -> Pipeline:
 def create_rollback() -> Pipeline:
     """Make the version before the champion the champion again.
 
-    ``kedro run --pipelines rollback --params "approver=<who>[,override_reason=<why>]"``;
-    ``--params`` splits texts at commas. Doing it twice is harmless: the second time the champion is
-    the previous version already.
+    ``kedro run --pipelines rollback --params "approver=<who>[,override_reason=<why>]"``. Running it
+    twice changes nothing more.
     """
     return Pipeline(
         [

@@ -1,4 +1,4 @@
-"""Make the champion's predecessor the champion again; of registration's own nodes."""
+"""The pipeline ``rollback``, in a folder because Kedro finds pipelines by folder."""
 
 from candlecast.pipelines.registration.pipeline import create_rollback as create_pipeline
 
