@@ -210,7 +210,7 @@ def test_fault_25_approving_twice_is_harmless(store, capsys):
     [
         ({"candidate": "frist"}, DatasetError, ["frist", "first"]),
         ({"candidate": "x' OR 'a"}, ParameterError, ["candidate"]),
-        ({"candidate": None}, ParameterError, ["candidate"]),
+        ({"candidate": None}, DatasetError, ["candidate=<id>"]),
         ({"candidate": "reportless"}, RegistrationError, ["--tags evaluate", "=reportless"]),
         ({"candidate": "modelless"}, RegistrationError, ["no model", "candidate=modelless"]),
         ({"candidate": "retrained"}, RegistrationError, ["--tags evaluate", "=retrained"]),
@@ -244,7 +244,7 @@ def test_fault_25_a_stale_candidate_is_refused(store):
 
 
 def test_fault_25_without_a_candidate_or_a_store_the_message_says_so(tmp_path):
-    with pytest.raises(ParameterError):
+    with pytest.raises(DatasetError, match="candidate=<id>"):
         go(tmp_path, "registration", approver="Ada")
     with pytest.raises(DatasetError, match=r"no candidate yet.*kedro run"):
         register(tmp_path, "first")

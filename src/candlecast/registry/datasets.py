@@ -88,7 +88,9 @@ class CandidateDataset(ReadOnlyDataset[Candidate]):
                 answer.
         """
         if self._candidate is None:
-            raise DatasetError("Name the candidate: --params candidate=<id>. Its report shows it.")
+            raise DatasetError(
+                "No candidate is named: --params candidate=<id>. Its report has the id."
+            )
         with translate_mlflow_errors(f"candidate {self._candidate}", UNCHANGED):
             return read_candidate(self._candidate, self._model_name)
 
