@@ -125,7 +125,7 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
 def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
     table = "spark_catalog.kept.prices" if named else f"{tmp_path}/prices"
     dataset = DeltaDataset(table=table, replace_by="ticker")
-    dataset.stamp = {"candidate": "c-1", "sources": {"other": 7}}
+    dataset.stamp = {"sources": {"other": 7}, "parameters": {"window": 14}}
     for ticker, close in {"AAPL": 1.5, "IBM": 2.5}.items():
         dataset.save(pd.DataFrame({"ticker": [ticker], "close": [close]}))
     spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('maintained' = 'yes')")
@@ -136,7 +136,7 @@ def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_
         "CREATE OR REPLACE TABLE AS SELECT" if named else "WRITE",
     ]
     loaded = dataset.load()
-    assert dataset.commit == Commit(1, None, {"other": 7}, {"candidate": "c-1"})
+    assert dataset.commit == Commit(1, None, {"other": 7}, {"window": 14})
     # It reads the current, single file: maintenance removes the files of older versions.
     assert len(loaded.inputFiles()) == 1
     dataset.save(pd.DataFrame({"ticker": ["IBM"], "close": [3.5]}))

@@ -28,7 +28,7 @@ from candlecast.errors import (
     SparkUnavailableError,
 )
 from candlecast.runtime.log import TRACEBACK, expected_message
-from candlecast.runtime.spark import JAVA, java_version
+from candlecast.runtime.spark import JAVA, require_java
 from conftest import ROOT, SMALL, kedro, run_session
 
 DATA = {key: SMALL[key] for key in ("tickers", "start")}
@@ -243,7 +243,7 @@ def test_fault_26_java_missing_or_too_old(tmp_path, monkeypatch, script, came):
         java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SparkUnavailableError) as caught:
-        java_version()
+        require_java()
     assert caught.value.needed == f"Java {JAVA} or later"
     assert came in caught.value.found
 

@@ -15,16 +15,13 @@ from datetime import date
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
-import sklearn
 from kedro.framework.cli.project import run as run_command
 from mlflow.tracking import MlflowClient
 from packaging.requirements import Requirement
 
 from candlecast.__main__ import main, read_options
 from candlecast.errors import ParameterError
-from candlecast.io.tracking import pinned
 from conftest import ROOT, copy_project
 from yahoo_server import YahooServer, prices, walk
 
@@ -229,16 +226,6 @@ def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
     assert done.returncode == 1
     assert "data/sample/prices.csv is missing" in done.stderr.splitlines()[-1]
     assert not (installed.root / "none/tables").exists()
-
-
-def test_a_pin_is_a_version_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {"numpy": None, "scikit-learn": None, "pandas": "2.2.3"}
-    monkeypatch.setattr(importlib.metadata, "version", versions.get)
-    assert pinned(["numpy", "scikit-learn", "pandas", "types"]) == [
-        f"numpy=={np.__version__}",
-        f"scikit-learn=={sklearn.__version__}",
-        "pandas==2.2.3",
-    ]
 
 
 def test_the_wheel_needs_no_spark_and_holds_every_part(wheel: Path) -> None:

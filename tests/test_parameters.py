@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from candlecast import pipeline_registry
 from candlecast.errors import IncompatibleRunError, ParameterError
 from candlecast.parameters import Gate, check_parameters
-from candlecast.runtime.hooks import recorded
+from candlecast.runtime.mlflow_run import recorded
 from conftest import loader, run_session
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from bokeh_sampledata import package_path
 
-from candlecast.parameters import Group, Parameters
-from candlecast.runtime.hooks import provenance
+from candlecast.parameters import Parameters, parameter_names
+from candlecast.runtime.mlflow_run import provenance
 from conftest import ROOT, loader
 
 BASE = ROOT / "conf/base"
@@ -25,14 +25,6 @@ def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield prefix + key
         if isinstance(value, dict):
             yield from keys_of(value, f"{prefix}{key}.")
-
-
-def fields_of(group: type[Group], prefix: str = "") -> Iterator[str]:
-    for field_name, field in group.model_fields.items():
-        name = field.alias or field_name
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
-            yield from fields_of(field.annotation, f"{prefix}{name}.")
 
 
 # --- Configuration --------------------------------------------------------------------------------
@@ -72,7 +64,7 @@ def test_every_parameter_read_is_declared(pipelines):
 
 def test_parameters_fields_are_the_keys_of_the_configuration():
     declared = yaml.safe_load((BASE / "parameters.yml").read_text())
-    assert list(fields_of(Parameters)) == list(keys_of(declared))
+    assert parameter_names(Parameters) == list(keys_of(declared))
 
 
 def test_every_parameter_has_a_trailing_comment():

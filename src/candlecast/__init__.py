@@ -8,31 +8,31 @@ import warnings
 __version__ = "0.1.0"
 
 THIRD_PARTY_WARNINGS = (
-    # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 renamed; gone when they don't.
+    # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 has renamed.
     "register_new_resolver() is deprecated",
     # kedro-viz 12.5 uses a response class that fastapi deprecates.
     "ORJSONResponse is deprecated",
-    # kedro 1.7 reads a typed parameter's fields as pydantic 2.11 deprecates.
+    # kedro 1.7 reads a typed parameter's fields in a way that pydantic 2.11 deprecates.
     "Accessing the 'model_fields' attribute on the instance is deprecated",
 )
-"""How warnings begin that packages have for each other and nobody here can mend."""
+"""Warnings between other packages, by how they begin; nothing here can fix them."""
 
 
 def silence_third_party() -> None:
-    """Silence what other packages say to each other and to their makers, also in child processes.
+    """Silence other packages' warnings and telemetry, in child processes as well.
 
     `candlecast.settings` and `candlecast.__main__` call it; importing the package alone does not.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # kedro-telemetry and others
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # mlflow 3.17 tries 7 times again, for 4 minutes; 5 times outlast a server's restart (1 minute).
+    # mlflow 3.17 retries 7 times, for 4 minutes; 5 times (1 minute) outlast a server's restart.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     for message in THIRD_PARTY_WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message))
     given = os.environ.get("PYTHONWARNINGS", "").split(",")
     wanted = [f"ignore:{message}" for message in THIRD_PARTY_WARNINGS]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, dict.fromkeys([*given, *wanted])))
-    # mlflow 3.17 asks kedro-mlflow 2.0 for type hints, and puts its own filter before any other.
+    # On this import mlflow 3.17 warns of missing type hints, past every filter but this one.
     with warnings.catch_warnings(action="ignore"):
         warnings.showwarning = lambda *_args, **_kwargs: None
         importlib.import_module("kedro_mlflow.framework.hooks")

@@ -1,4 +1,4 @@
-"""What ``kedro run`` does, from an installed wheel: ``candlecast``, ``python -m candlecast``."""
+"""``kedro run`` from an installed wheel: ``candlecast`` or ``python -m candlecast``."""
 
 import argparse
 import copy
@@ -16,28 +16,26 @@ import fsspec
 from candlecast import silence_third_party
 
 SCHEDULE = "periodic"
-"""Databricks' ``{{job.trigger.type}}`` of a scheduled run."""
+"""The parameter ``trigger`` of a scheduled run: Databricks' ``{{job.trigger.type}}``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pipelines.
 
-    Returns on success, so that a job's task is not marked failed by a SystemExit; also when a
-    schedule (``--set trigger=periodic``) forecasts before there is a first champion.
+    Returns on success without a SystemExit, which Databricks takes for a failure. A scheduled
+    forecast (``--set trigger=periodic``) succeeds also while there is no champion.
 
     Args:
-        arguments: the options of ``kedro run``, also ``--conf-source``, and any number of
-            ``--set key=value``: one parameter each. The value is the whole text behind the first
-            equals sign, whatever characters it has, and goes before the same key in ``--params``.
-            The command line's when None.
+        arguments: the options of ``kedro run``, and any number of ``--set key=value``: one
+            parameter each, which overrides ``--params``. The value is the whole text after the
+            first equals sign. None: the command line's.
 
     Raises:
-        Exception: that of the run, or click's for a wrong option. Uncaught, the process ends with
-            an exit code other than 0.
+        Exception: that of the run, or click's for a wrong option.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        # Kedro reads this when it is imported, which silence_third_party does.
+        # Kedro reads the variable on import, in silence_third_party.
         if (log_configuration := _log_configuration(given, Path(scratch))).is_file():
             os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(log_configuration))
         silence_third_party()
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_options(run_command: click.Command, options: Sequence[str]) -> click.Context:
     """Read the options of Kedro's run command, and ``--set``, without running anything."""
     command = copy.copy(run_command)
-    help_text = "One parameter, taken whole as text: commas and colons do not split it."
+    help_text = "One parameter. Its value is taken whole: commas and colons do not split it."
     command.params = [
         *command.params,
         click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
@@ -79,8 +77,8 @@ def _override(parameters: dict[str, Any], texts: Sequence[str]) -> None:
         if not (equals and name and all(groups)):
             raise click.BadParameter(f"It must be key=value; it is {text!r}.", param_hint="'--set'")
         if "${" in value:
-            words = f"The configuration would read ${{ as a reference; it is {text!r}."
-            raise click.BadParameter(words, param_hint="'--set'")
+            message = f"It must not contain a reference (${{); it is {text!r}."
+            raise click.BadParameter(message, param_hint="'--set'")
         group = parameters
         for part in groups:
             if not isinstance(group.get(part), dict):
@@ -90,9 +88,9 @@ def _override(parameters: dict[str, Any], texts: Sequence[str]) -> None:
 
 
 def _log_configuration(options: list[str], scratch: Path) -> Path:
-    """Name ``logging.yml`` of the configuration, copied from an archive of ``kedro package``.
+    """Return the path of the configuration's ``logging.yml``, copied out of an archive.
 
-    Kedro reads all else from an archive itself.
+    Kedro itself reads everything else from an archive of ``kedro package``.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--conf-source", nargs="?", type=Path)

@@ -23,7 +23,7 @@ from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
 
 
 def _split(value: object) -> object:
-    """Split texts at spaces, commas and semicolons; the commas of ``--params`` are gone by then."""
+    """Split texts at spaces, semicolons and commas (in ``--params`` commas split parameters)."""
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in items):
         return value
@@ -31,23 +31,23 @@ def _split(value: object) -> object:
 
 
 def _sizes(value: object) -> object:
-    """Take one number, or a text of several: ``forest_sizes=50 100``."""
+    """Accept one number, or several as text: ``forest_sizes=50 100``."""
     if isinstance(value, str):
         return _split(value)
     return [value] if type(value) is int else value
 
 
 def _text(value: object) -> object:
-    """Take a number of a command line as text (``candidate=123``), and a blank text as none."""
+    """Accept a whole number as text (``candidate=123``), and a blank text as None."""
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, float):  # 1.1 or 1.10, 1e5 or 100000.0
-        raise ValueError("was read as a number, not as typed: put it between single quotes")
+    if isinstance(value, float):  # the text may have been 1.1 or 1.10, 1e5 or 100000.0
+        raise ValueError("was read as a number: put the text in single quotes")
     return str(value) if type(value) is int else value
 
 
 def _read(value: object) -> object:
-    """Read a text as the number or truth value that it holds: ``--set window=10``."""
+    """Read the number, boolean or null in a text: ``--set window=10``."""
     if isinstance(value, str):
         with suppress(ValueError):
             return json.loads(value)
@@ -55,26 +55,24 @@ def _read(value: object) -> object:
 
 
 def _time(value: object) -> object:
-    """Take a time of UTC to the second; the present one for none."""
+    """Accept a UTC time to the second; None is now."""
     if value in (None, ""):
         return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with suppress(ValueError):
         time = dt.datetime.fromisoformat(str(value))
         if time.utcoffset() == dt.timedelta() and time.microsecond == 0:
             return time.isoformat()
-    raise ValueError("must be a time of UTC written YYYY-MM-DDTHH:MM:SS+00:00")
+    raise ValueError("must be a time in UTC written YYYY-MM-DDTHH:MM:SS+00:00")
 
 
 def _date(value: object) -> object:
-    """Take dates as YYYY-MM-DD only, as nodes and the configuration see the text unchanged."""
-    value = value or None  # a job's parameter that is not given is an empty text
-    try:
-        iso = value is None or dt.date.fromisoformat(str(value)).isoformat() == value
-    except ValueError:
-        iso = False
-    if not iso:
-        raise ValueError("must be a date written YYYY-MM-DD")
-    return value
+    """Accept only YYYY-MM-DD, as nodes and the configuration see the text unchanged."""
+    if value in (None, ""):  # a job gives a parameter without a value as an empty text
+        return None
+    with suppress(ValueError):
+        if dt.date.fromisoformat(str(value)).isoformat() == value:
+            return value
+    raise ValueError("must be a date written YYYY-MM-DD")
 
 
 Integer = Annotated[int, BeforeValidator(_read)]
@@ -93,21 +91,21 @@ Ticker = Annotated[str, Field(min_length=1, max_length=64)]
 class Group(BaseModel):
     """Parameters that belong together.
 
-    Types are strict, but a text may hold the number that is meant, as command lines give texts.
+    Types are strict, except that a text may hold a number: command lines give texts.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Evaluation(Group):
-    """How predictions of the test set are evaluated."""
+    """How predictions on the test set are evaluated."""
 
     repetitions: Annotated[Integer, Field(ge=1000)]
     cost_bps: Annotated[Number, Field(ge=0)]
 
 
 class Gate(Group):
-    """What a candidate must show to pass."""
+    """When a candidate passes."""
 
     metric: Literal["accuracy", "roc_auc"]
     threshold: Annotated[Number, Field(ge=0, lt=1)]
@@ -181,7 +179,7 @@ class Parameters(Group):
         # ISO dates sort as text.
         today = dt.datetime.now(dt.UTC).date().isoformat()
         if value and value > today:
-            raise ValueError(f"lies in the future, today is {today} (UTC)")
+            raise ValueError(f"is in the future, today is {today} (UTC)")
         return value
 
     @field_validator("end")
@@ -198,7 +196,7 @@ PLACES = {
     "schema": "tables are named <catalog>.<schema>.<table>",
     "volume": "files go to /Volumes/<catalog>/<schema>/<volume>",
 }
-"""What must be given where tables have names and not paths."""
+"""Parameters that are required where tables have names instead of folders."""
 
 
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,11 +206,11 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         given: the merged parameters of configuration and command line.
 
     Returns:
-        The same parameters with their types: ``tickers`` is a list even when they came as one text,
-        separated by spaces or semicolons, dates are ISO texts, ``now`` is the time if none came.
+        The same parameters with their types: ``tickers`` is a list even if it was one text, dates
+        are ISO texts, ``now`` is the current time if it was not given.
 
     Raises:
-        ParameterError: what is wrong with each of them, with the near match of an unknown name.
+        ParameterError: what is wrong with each, with the near match of an unknown name.
     """
     named = "/" not in str(given.get("tables") or "/")
     missing = {
@@ -227,10 +225,10 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fault(error: Any, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Name the parameter that one of pydantic's errors is about, and say what is wrong with it."""
+    """Return the parameter that one of pydantic's errors is about, and what is wrong with it."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(key, _keys(Parameters), n=1, cutoff=0.5)
+        near = get_close_matches(key, parameter_names(Parameters), n=1, cutoff=0.5)
         return key, "unknown parameter" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return key, "is missing"
@@ -240,12 +238,12 @@ def _fault(error: Any, given: Mapping[str, Any]) -> tuple[str, str]:
     return key, f"{words}; it is {error['input']!r}"
 
 
-def _keys(group: type[BaseModel], prefix: str = "") -> list[str]:
-    """Name the keys of a group and of the groups in it as a command line does: ``gate.metric``."""
-    keys = []
+def parameter_names(group: type[Group], prefix: str = "") -> list[str]:
+    """Return the names of a group's parameters as on a command line, such as ``gate.metric``."""
+    names = []
     for field_name, field in group.model_fields.items():
-        name = field.alias or field_name
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys.extend(_keys(field.annotation, f"{prefix}{name}."))
-    return keys
+        name = prefix + (field.alias or field_name)
+        names.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            names.extend(parameter_names(field.annotation, f"{name}."))
+    return names

@@ -1,4 +1,4 @@
-"""The base of datasets that no node writes."""
+"""The base of datasets that are never saved."""
 
 from typing import Any, TypeVar
 
@@ -8,10 +8,10 @@ Loaded = TypeVar("Loaded")
 
 
 class ReadOnlyDataset(AbstractDataset[None, Loaded]):
-    """A dataset that is loaded only; it is described by the arguments that it was made with."""
+    """A dataset that is only loaded; its description is the arguments of its catalog entry."""
 
     def save(self, data: None) -> None:
-        """Raise: it is read only."""
+        """Refuse."""
         raise DatasetError(f"{type(self).__name__} is read only.")
 
     def _describe(self) -> dict[str, Any]:

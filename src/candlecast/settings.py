@@ -2,19 +2,16 @@
 
 from candlecast import silence_third_party
 
-silence_third_party()  # before the hooks import what it quiets
+silence_third_party()  # before the hooks import the packages that it silences
 
-from candlecast.runtime.hooks import (  # noqa: E402
-    DataRootHooks,
-    LineageHooks,
-    ParameterHooks,
-    RunHooks,
-    SparkHooks,
-)
+from candlecast.runtime.data_root import DataRootHooks  # noqa: E402
+from candlecast.runtime.hooks import ParameterHooks, SparkHooks  # noqa: E402
+from candlecast.runtime.lineage import LineageHooks  # noqa: E402
 from candlecast.runtime.log import LogHooks  # noqa: E402
+from candlecast.runtime.mlflow_run import RunHooks  # noqa: E402
 
-# Where several come first (tryfirst) pluggy calls the last of this list first: log, parameters.
-# Where several come last (trylast), after kedro-mlflow, it calls the first of it first: the run.
+# Of hooks marked tryfirst, pluggy calls the last one here first: the log, then the parameters.
+# Of those marked trylast, after kedro-mlflow's, it calls the first one here first: the MLflow run.
 HOOKS = (RunHooks(), LineageHooks(), SparkHooks(), DataRootHooks(), ParameterHooks(), LogHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)  # it calls home
 CONFIG_LOADER_ARGS = {

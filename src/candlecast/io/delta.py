@@ -1,4 +1,4 @@
-"""Delta tables: a folder on a laptop, a three-level name on Databricks."""
+"""Delta tables: folders on a laptop, three-level names on Databricks."""
 
 import contextlib
 import json
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAINTENANCE = {
-    *("OPTIMIZE", "OPTIMIZE CHECKPOINT", "CLUSTER BY", "VACUUM START", "VACUUM END"),
-    *("COMPUTE STATS", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"),
-    *("UPGRADE PROTOCOL", "DOMAIN METADATA CLEANUP"),
-}
-"""Commits that change no row. Databricks maintains the tables of Unity Catalog by itself, at any
-time (predictive optimization, compaction)."""
+MAINTENANCE = re.compile(
+    "OPTIMIZE|CLUSTER BY|VACUUM|COMPUTE STATS|(UN)?SET TBLPROPERTIES|UPGRADE PROTOCOL|DOMAIN META"
+)
+"""Operations of commits that change no row, by how they begin. Databricks maintains the tables of
+Unity Catalog at any time."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Commit:
 
     Attributes:
         version: of the table.
-        rows: how many the table has; None where a commit writes a part of it.
-        sources: versions of the tables that the writing run knew, by name.
-        made_with: ``candidate`` and the parameters of the writing run, by name.
+        rows: how many the table has; None where a commit writes only a part of it.
+        sources: the table versions that the writing run knew, by name.
+        made_with: the parameters of the writing run that shape the table, by name.
     """
 
     version: int
@@ -51,26 +49,25 @@ class Commit:
 
 
 Change = Callable[["DataFrame | None"], "DataFrame"]
-"""From what a table holds (None: there is no table yet) to the rows to save."""
+"""A function of what a table holds (None: there is no table yet) that returns the rows to save."""
 
 
 class DeltaDataset(AbstractDataset[Any, Any]):
     """A Delta table. A save is one commit.
 
-    No dataset of kedro-datasets has both addresses, replacement by value and commit stamps:
-    SparkDatasetV2 takes paths only, ManagedTableDataset names only.
+    Why it is not a dataset of kedro-datasets: docs/decisions.md.
 
-    Two jobs may write the same table at once. A save that finds another commit in its way is
-    repeated on what is stored then. With `replace_by` no commit in between is overlooked: each is
-    a transaction of the application ``candlecast``, numbered by the version that it was computed
-    from, and Delta carries out a number once.
+    Two jobs may write the same table at once. A save that conflicts with another commit is repeated
+    on what is stored by then. With `replace_by` no commit in between is missed: each save is a
+    transaction of the application ``candlecast``, numbered by the version that it was computed
+    from, and Delta carries out each number once.
 
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
         schema: the columns in DDL. A save with other columns is refused; types are cast.
-        replace_by: a column; a save replaces the rows of the values that it brings and keeps the
-            others. Without it a save replaces the table.
-        keys: the columns that Delta keeps statistics for (the others are wide, never filtered on).
+        replace_by: a text column; a save replaces the rows with the values that the new rows have
+            in it, and keeps the others. Without it a save replaces the table.
+        keys: the columns that Delta keeps statistics for (the others are never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
 
@@ -95,6 +92,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         metadata: dict[str, Any] | None = None,
     ):
         self._table = table
+        self._is_folder = "/" in table
         self._schema = schema
         self._replace_by = replace_by
         self._keys = keys
@@ -107,7 +105,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     @property
     def name(self) -> str:
-        """The table's name, the same in both places."""
+        """The table's name, without its folder or schema."""
         return re.split(r"[/.]", self._table)[-1]
 
     @property
@@ -117,7 +115,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     @property
     def _sql_name(self) -> str:
-        if "/" in self._table:
+        if self._is_folder:
             return f"delta.`{self._table}`"
         return ".".join(f"`{part}`" for part in self._table.split("."))  # a catalog may have a dash
 
@@ -186,11 +184,12 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             writer = writer.option("replaceWhere", f"{self._replace_by} IN ({literals})")
         else:
             writer = writer.option("overwriteSchema", "true")
-        if "/" in self._table:
+        if self._is_folder:
             writer.save(self._table)
         else:
             schema = self._sql_name.rpartition(".")[0]
-            if not self._spark.catalog.databaseExists(schema):  # the bundle makes it on Databricks
+            # On Databricks the bundle makes it, as a job may not.
+            if not self._spark.catalog.databaseExists(schema):
                 self._spark.sql(f"CREATE SCHEMA {schema}")
             writer.saveAsTable(self._sql_name)
         self.commit = self._find_own(token)
@@ -218,7 +217,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
     def _find(self, pin: int | None) -> tuple[int, Commit]:
         """Find the version to read, and the commit that made its rows.
 
-        The newest version is read as the platform keeps it; the files of older ones get removed.
+        After maintenance that is not the commit's own version but the newest: it has the same rows,
+        and the platform removes the files of older ones.
 
         Raises:
             DatasetError: there is no such table or version.
@@ -229,8 +229,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             )
         log = self._log()
         newest = change = next(log)
-        while change["operation"] in MAINTENANCE and (older := next(log, None)):
-            change = older  # at last the oldest: the log does not reach back to a change
+        while MAINTENANCE.match(change["operation"]) and (older := next(log, None)):
+            change = older  # the oldest there is, if the log no longer has the change
         version, commit = int(newest["version"]), self._commit_of(change)
         if pin is None or commit.version <= pin <= version:
             return version, commit
@@ -246,7 +246,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         """Find the commit that holds a token.
 
         Raises:
-            ConcurrentWriteError: there is none, as another writer came first.
+            ConcurrentWriteError: there is none: another writer's transaction had its number, so
+                Delta wrote nothing.
         """
         for entry in self._log():
             if json.loads(entry["userMetadata"] or "{}").get("commit") == token:
@@ -256,12 +257,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
     def _commit_of(self, entry: dict[str, Any]) -> Commit:
         rows = (entry["operationMetrics"] or {}).get("numOutputRows")
         stamp = json.loads(entry["userMetadata"] or "{}")
-        candidate = {"candidate": stamp["candidate"]} if "candidate" in stamp else {}
         return Commit(
             version=int(entry["version"]),
             rows=None if rows is None or self.is_shared else int(rows),
             sources=stamp.get("sources", {}),
-            made_with=stamp.get("parameters", {}) | candidate,
+            made_with=stamp.get("parameters", {}),
         )
 
     def _log(self) -> Iterator[dict[str, Any]]:
@@ -269,7 +269,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
         A folder's come from its own log, which saves a Spark job of 0.4 s.
         """
-        if "/" in self._table:
+        if self._is_folder:
             for file in sorted((Path(self._table) / "_delta_log").glob("*.json"), reverse=True):
                 actions = [json.loads(line) for line in file.read_text().splitlines()]
                 info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
@@ -283,7 +283,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 yield entry.asDict()
 
     def _exists(self) -> bool:
-        if "/" in self._table:
+        if self._is_folder:
             # A first write that was killed leaves a log without a commit.
             return any((Path(self._table) / "_delta_log").glob("*.json"))
         return bool(self._spark.catalog.tableExists(self._sql_name))
@@ -293,7 +293,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
 
 class TableVersion(DeltaDataset):
-    """The version of a Delta table that a run reads, for what notes where it came from."""
+    """The version of a Delta table that a run reads; loads the number alone."""
 
     def load(self) -> int:
         """Return the version.
@@ -307,7 +307,7 @@ class TableVersion(DeltaDataset):
 
 
 def _is_conflict(error: BaseException) -> bool:
-    """Whether another writer committed first; classic Spark has no exception class for it."""
+    """Whether another writer committed first; classic Spark has no exception class for that."""
     return isinstance(error, ConcurrentWriteError) or bool(
         re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error))
     )
@@ -315,9 +315,9 @@ def _is_conflict(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def translate_spark_errors(failure: str) -> Iterator[None]:
-    """Raise a DatasetError with one message, without the JVM stack trace of Spark Connect.
+    """Raise a DatasetError without the JVM's stack trace, which Spark Connect adds.
 
-    Kedro passes a DatasetError on unchanged, and puts a dataset's whole description before others.
+    To other errors, Kedro adds the dataset's whole description.
     """
     from pyspark.errors import PySparkException
 

@@ -1,4 +1,4 @@
-"""The Spark session of the datasets: the one that is there, else the one that the project starts.
+"""The Spark session of the datasets: the active one, or else one that the project starts.
 
 So a table loads in a notebook as in a run. Spark starts when the first dataset needs it.
 """
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class SparkSessions:
-    """Where datasets get their session from.
+    """Where the datasets of this process get their session.
 
     Attributes:
-        start: starts the project's own session. None where one is always there (Databricks).
+        start: starts the project's own session, set by a hook; None: one is there (Databricks).
     """
 
     start: "Callable[[], SparkSession] | None" = None
@@ -31,14 +31,12 @@ class SparkSessions:
 
 
 sessions = SparkSessions()
-"""The one of this process, as Spark has one session per process. A hook sets how it starts."""
 
 
 class SparkParquet(ReadOnlyDataset["DataFrame"]):
     """A folder of Parquet files, loaded as one Spark frame.
 
-    Not kedro-datasets' SparkDatasetV2: its session helper ignores the one that is there when
-    DATABRICKS_HOST is set.
+    kedro-datasets' SparkDatasetV2 would ignore the active session when DATABRICKS_HOST is set.
 
     Args:
         path: the folder.

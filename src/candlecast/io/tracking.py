@@ -1,15 +1,14 @@
 """What a candidate's MLflow run holds: JSON files with their metrics, the model, the lineage.
 
-A *candidate's run* is the active run, else that of the candidate that is named, else the newest.
-So a notebook loads what a run loads.
+They load from the active run; without one, as in a notebook, from the run of the named candidate
+or of the newest one.
 """
 
 import contextlib
 import importlib
-import importlib.metadata
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
-from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
@@ -29,17 +28,11 @@ from candlecast.read_only import ReadOnlyDataset
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-CONNECTION_ERRORS = (MlflowException, OSError)
-"""What MLflow's client raises; a run's files come by requests, whose errors are OSErrors."""
-
 READ_ONLY = "Nothing was changed. Try again later."
 
 
 def find_run(candidate: str | None = None) -> Run | None:
-    """Return the run of a candidate, or the newest candidate's; None when there is none.
-
-    It is one of the experiment that is set.
-    """
+    """Return the run of a candidate, or of the newest one, in the current experiment, or None."""
     named = f"= '{candidate}'" if candidate else "LIKE '%'"
     runs: list[Run] = mlflow.search_runs(
         filter_string=f"tags.candidate {named}", max_results=1, output_format="list"
@@ -48,7 +41,7 @@ def find_run(candidate: str | None = None) -> Run | None:
 
 
 def candidate_run(candidate: str | None) -> Run:
-    """Return the run of a candidate, or the newest candidate's.
+    """Return the run of a candidate, or of the newest one.
 
     Raises:
         DatasetError: there is no such candidate, or none at all.
@@ -74,22 +67,19 @@ def _active_run_or(candidate: str | None) -> Run:
 
 @contextlib.contextmanager
 def translate_mlflow_errors(request: str, advice: str) -> Iterator[None]:
-    """Raise a DatasetError with one message, without the passwords of an address.
-
-    Kedro passes a DatasetError on unchanged, and puts a dataset's whole description before others.
-    """
+    """Raise a DatasetError, to which Kedro does not add the dataset's whole description."""
     try:
         yield
     except CandlecastError as error:
         raise DatasetError(str(error)) from error
-    except CONNECTION_ERRORS as error:
+    except (MlflowException, OSError) as error:  # OSError: requests' errors, of files
         failure = unavailable(request, error, advice)
         failure.__cause__ = error
         raise DatasetError(str(failure)) from failure
 
 
 def unavailable(request: str, error: BaseException, advice: str) -> TrackingUnavailableError:
-    """Make one error of what MLflow's client raised, without the passwords of an address."""
+    """Word what MLflow's client raised, without the passwords of an address."""
     cause = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
@@ -103,7 +93,7 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
     """A JSON file that is logged to the active run: as an artifact, and its numbers as metrics.
 
     A flat mapping gives one metric per number. A list of rows gives one history per number of a
-    row: the metric ``<prefix>.<name>`` over the steps that the column `step` holds.
+    row: the metric ``<prefix>.<name>`` over the steps in the column `step`.
 
     Args:
         filepath: the file.
@@ -129,60 +119,34 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         Raises:
             DatasetError: no run is active; nothing is written.
         """
-        run = mlflow.active_run()
-        if run is None:
+        if mlflow.active_run() is None:
             raise DatasetError(f"{self._filepath} is logged to an MLflow run, and none is active.")
         super().save(data)
-        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
-        points = [
-            Metric(
-                # MLflow takes no other characters in a name; a ticker like ^GSPC has some.
-                key=re.sub(r"[^\w\-. :/]", "_", self._prefix + name),
-                value=float(value),
-                timestamp=now,
-                step=int(row[self._step]) if self._step else 0,
-            )
-            for row in ([data] if isinstance(data, dict) else data)
-            for name, value in row.items()
-            if isinstance(value, int | float) and name != self._step
-        ]
-        client = MlflowClient()
-        client.log_batch(run.info.run_id, metrics=points)
-        client.log_artifact(run.info.run_id, str(self._filepath))
-
-
-def pinned(packages: Sequence[str]) -> list[str]:
-    """Pin packages to the versions that are installed.
-
-    On images of Databricks whose packages pip has replaced, the metadata may have no version or
-    return None (dbdemos-notebooks, pull request 251). Then the module's own version is taken; a
-    package without either is left out.
-    """
-    found = {}
-    for package in packages:
-        try:
-            version: str | None = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        module = package.replace("scikit-learn", "sklearn")
-        found[package] = version or getattr(importlib.import_module(module), "__version__", None)
-    return [f"{package}=={version}" for package, version in found.items() if version]
+        for row in [data] if isinstance(data, dict) else data:
+            metrics = {
+                # MLflow allows no other characters in a name; a ticker like ^GSPC has some.
+                re.sub(r"[^\w\-. :/]", "_", self._prefix + name): float(value)
+                for name, value in row.items()
+                if isinstance(value, int | float) and name != self._step
+            }
+            mlflow.log_metrics(metrics, step=row[self._step] if self._step else None)
+        mlflow.log_artifact(str(self._filepath))
 
 
 class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has kedro-mlflow
     """The chosen estimator, refitted, as the logged model of a candidate's run.
 
-    Logged with its signature, an example of its input and the pinned versions of what it needs; its
+    It is logged with its signature, an example of its input and pinned requirements; its
     ``predict`` returns the probabilities of both classes. A save takes three values: the
-    classifier, rows of its input as the example, and what later processes must know of it (a
-    mapping, MLflow's model metadata). Only the registry reads the last two again, so a load returns
-    the classifier alone.
+    classifier, rows of its input as the example, and what later processes need to know about it (a
+    mapping, MLflow's model metadata). Only the registry reads the last two, so a load returns the
+    classifier alone.
 
     Args:
         candidate: whose model is loaded where no run is active; None: the newest candidate's.
     """
 
-    REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+    NEEDED = ("mlflow", "numpy", "pandas", "scipy", "sklearn", "skops")
 
     def __init__(self, *, candidate: str | None = None, metadata: dict[str, Any] | None = None):
         super().__init__(
@@ -192,7 +156,6 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
                 "serialization_format": "skops",  # named, so that it is the same everywhere
                 "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",
-                "pip_requirements": pinned(self.REQUIREMENTS),
             },
             metadata=metadata,
         )
@@ -202,6 +165,12 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         model, example, self._save_args["metadata"] = data
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
+        # Of the modules themselves: where an image of Databricks has replaced a package by pip, its
+        # metadata may have no version (dbdemos-notebooks, pull request 251).
+        self._save_args["pip_requirements"] = [
+            f"{module.__name__.replace('sklearn', 'scikit-learn')}=={module.__version__}"
+            for module in map(importlib.import_module, self.NEEDED)
+        ]
         super()._save(model)
 
     def _load(self) -> "RandomForestClassifier":
@@ -218,7 +187,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
 
 
 def logged_model(run_id: str) -> LoggedModel | None:
-    """Return the newest whole model that was logged to a run; None when there is none.
+    """Return the newest complete model of a run, or None.
 
     The run itself names its models: Databricks can't search them by run (mlflow 3.17,
     tracking/_model_registry/fluent.py, ``_get_logged_models_from_run``).
@@ -234,7 +203,7 @@ def logged_model(run_id: str) -> LoggedModel | None:
 
 
 def table_versions(tags: Mapping[str, str]) -> dict[str, int]:
-    """Return the versions of the tables that a candidate's run read or wrote, by name, sorted."""
+    """Return the table versions that a candidate's run read or wrote, sorted by name."""
     return {
         name.removeprefix("version."): int(value)
         for name, value in sorted(tags.items())

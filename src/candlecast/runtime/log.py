@@ -1,4 +1,4 @@
-"""What a run logs: a line per node, where its pages are, and one line for an expected error."""
+"""What a run logs: a line per node, the paths of its pages, and one line for an expected error."""
 
 import logging
 import logging.config
@@ -26,10 +26,10 @@ from candlecast.runtime.hooks import declared
 logger = logging.getLogger("candlecast")
 
 MIN_FREE_BYTES = 1_000_000
-"""Below this, a run can't write: the disk is full."""
+"""With less than this, a run can't write."""
 
 TRACEBACK = "CANDLECAST_TRACEBACK"
-"""The variable that shows the traceback of an expected error as well."""
+"""If this variable is set, an expected error shows its traceback as well."""
 
 
 class LogHooks:
@@ -37,7 +37,7 @@ class LogHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Set up the log before anything can fail; mlflow's import has changed Kedro's set-up."""
+        """Set up the log before anything can fail, and after mlflow's import has changed it."""
         self._loader = context.config_loader
         configuration = Path(self._loader.conf_source, "logging.yml")
         if configuration.is_file():
@@ -58,9 +58,9 @@ class LogHooks:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Log the candidate, if the run is of one."""
+        """Log the environment, and the candidate if this run has one (a rollback has none)."""
         given = self._loader.runtime_params
-        named = mlflow.active_run() or given["named_candidate"]  # a rollback is of none
+        named = mlflow.active_run() or given["named_candidate"]
         candidate = f"candidate {given['candidate']}, " if named else ""
         logger.info("%senvironment %s", candidate, run_params.get("env") or "base")
 
@@ -73,13 +73,13 @@ class LogHooks:
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline) -> None:
-        """Log where the pages are that were written."""
+        """Log the paths of the pages that were written."""
         self._end_line()
         for name in sorted(pipeline.all_outputs() & self._announced.keys()):
             logger.info("%s: %s", *self._announced[name])
 
     def _end_line(self) -> None:
-        """Log one line per node: its seconds, and the tables that it read and wrote."""
+        """Log the line of a node: its seconds, and the tables that it read and wrote."""
         if self._node is None:
             return
         sides = (
@@ -93,7 +93,7 @@ class LogHooks:
         self._node = None
 
     def _described(self, name: str) -> str:
-        """Describe a table by its version and rows; what is no table by nothing."""
+        """Describe a table by its version and rows; other data by nothing."""
         table = self._catalog.get(name)
         if not isinstance(table, DeltaDataset):
             return ""
@@ -105,10 +105,11 @@ class LogHooks:
     def _log_error(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """Log an expected error as one line. A bug keeps its traceback, also inside a dataset."""
+        """Log an expected error as one line. A bug keeps its traceback, even inside a dataset."""
         message = expected_message(error)
         root = (self._loader.runtime_params or {}).get("data_root")
-        if root and (free := free_bytes(Path(root))) is not None and free < MIN_FREE_BYTES:
+        free = free_bytes(Path(root)) if root else None
+        if free is not None and free < MIN_FREE_BYTES:
             message = (
                 f"The disk of {root} is full ({free // 1024} KiB are free): {kind.__name__}. What "
                 "earlier runs stored is whole. Make room, then run again."
@@ -120,7 +121,7 @@ class LogHooks:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Return the bytes that are free in a folder; None where that is not known."""
+    """Return the free bytes of a folder's disk; None where that is not known."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:  # it is not there, or not for this user
@@ -131,8 +132,8 @@ def free_bytes(folder: Path) -> int | None:
 def expected_message(error: BaseException | None) -> str | None:
     """Return the message of an error that a user can fix; None for a bug.
 
-    Kedro raises what a dataset raises as a DatasetError from it, more than once: the first of its
-    causes decides that is the project's own. A DatasetError that the project raises is for users.
+    Kedro wraps what a dataset raises in a DatasetError, sometimes twice. The first error of ours
+    in that chain is for users: a CandlecastError, or a DatasetError raised by this package.
     """
     while isinstance(error, CandlecastError | DatasetError):
         frames = list(traceback.walk_tb(error.__traceback__))

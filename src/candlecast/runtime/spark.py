@@ -1,7 +1,7 @@
-"""The local Spark session: a Java that is new enough, Delta's two jars, and ``spark.yml``.
+"""The local Spark session: a recent Java, Delta's two jars, and ``spark.yml``.
 
-On Databricks none of this runs: the session is the one that is there. ``python -m
-candlecast.runtime.spark`` fetches the jars ahead of the first run, so that runs need no network.
+On Databricks none of this runs, as a session is already there. ``python -m
+candlecast.runtime.spark`` fetches the jars before the first run, so that runs need no network.
 """
 
 import importlib.metadata
@@ -35,8 +35,8 @@ appender.stderr.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n
 """
 
 
-def java_version() -> int:
-    """Return the major version of the Java that Spark would start.
+def require_java() -> None:
+    """Check the Java that Spark would start.
 
     Raises:
         SparkUnavailableError: there is none, or it is too old.
@@ -50,48 +50,42 @@ def java_version() -> int:
         answer = (done.stderr or done.stdout).strip()
         match = re.search(r'version "(?:1\.)?(\d+)', answer)
         if match and int(match[1]) >= JAVA:
-            return int(match[1])
+            return
         found = f"Java {match[1]} at {java}" if match else f"{answer[:120]!r} from {java} -version"
     raise SparkUnavailableError(
         f"Java {JAVA} or later",
         found,
         "Install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
-        "install openjdk@17), or point JAVA_HOME at one.",
+        "install openjdk@17), or set JAVA_HOME to its folder.",
     )
 
 
-def delta_jars() -> list[str]:
-    """The names of the two jars that a Delta table needs (33 come with them, unused)."""
-    import pyspark
-
-    delta = importlib.metadata.version("delta-spark")
-    spark = ".".join(pyspark.__version__.split(".")[:2])
-    return [f"delta-spark_{spark}_2.13-{delta}.jar", f"delta-storage-{delta}.jar"]
-
-
 def ensure_jars() -> Path:
-    """Put the two Delta jars beside pyspark's own, once an environment, and return their folder.
+    """Put Delta's two jars beside pyspark's own if they are not there yet; return their folder.
 
-    They are resolved by Spark's own Ivy, which honours the machine's Maven settings.
+    Spark's own Ivy resolves them and honours the machine's Maven settings. The other 33 packages
+    that it brings are not used.
 
     Raises:
         SparkUnavailableError: they are not there and can't be fetched.
     """
     import pyspark
 
-    folder = Path(pyspark.__file__).parent / "jars"
-    wanted = [name for name in delta_jars() if not (folder / name).exists()]
-    if not wanted:
-        return folder
-    java_version()
-    artifact, version = delta_jars()[0].removesuffix(".jar").rsplit("-", 1)
+    spark, delta = Path(pyspark.__file__).parent, importlib.metadata.version("delta-spark")
+    artifact = f"delta-spark_{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
+    jars = spark / "jars"
+    names = (f"{artifact}-{delta}.jar", f"delta-storage-{delta}.jar")
+    missing = [name for name in names if not (jars / name).exists()]
+    if not missing:
+        return jars
+    require_java()
     with tempfile.TemporaryDirectory() as ivy:
-        script = Path(ivy) / "nothing.py"
-        script.write_text("")
+        script = Path(ivy, "nothing.py")
+        script.touch()
         resolved = subprocess.run(
             [
-                str(Path(pyspark.__file__).parent / "bin" / "spark-submit"),
-                *("--packages", f"io.delta:{artifact}:{version}"),
+                str(spark / "bin" / "spark-submit"),
+                *("--packages", f"io.delta:{artifact}:{delta}"),
                 *("--conf", f"spark.jars.ivy={ivy}"),
                 str(script),
             ],
@@ -100,60 +94,58 @@ def ensure_jars() -> Path:
             check=False,
             env={**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
         )
-        missing = [
-            name for name in wanted if not (Path(ivy) / "jars" / f"io.delta_{name}").exists()
-        ]
-        if missing:
-            output = resolved.stderr
-            lines = [line.strip() for line in output.splitlines() if "UNRESOLVED" in line]
-            raise SparkUnavailableError(
-                f"{' and '.join(missing)} in {folder}",
-                f"neither there nor by Maven ({'; '.join(lines) or output.strip()[-300:]})",
-                "Reach Maven Central or a mirror of it once and run: "
-                f"{sys.executable} -m candlecast.runtime.spark",
-            )
-        for name in wanted:
-            partial = folder / f"{name}.{os.getpid()}"
-            shutil.copyfile(Path(ivy) / "jars" / f"io.delta_{name}", partial)
-            partial.replace(folder / name)
-    return folder
+        for name in missing:
+            fetched = Path(ivy, "jars", f"io.delta_{name}")
+            if not fetched.exists():
+                lines = [line.strip() for line in resolved.stderr.splitlines()]
+                unresolved = [line for line in lines if "UNRESOLVED" in line]
+                raise SparkUnavailableError(
+                    f"{name} in {jars}",
+                    f"neither there nor by Maven ({'; '.join(unresolved or lines[-3:])})",
+                    "Connect to Maven Central or to a mirror of it once and run: "
+                    f"{sys.executable} -m candlecast.runtime.spark",
+                )
+            partial = jars / f"{name}.{os.getpid()}"
+            shutil.copyfile(fetched, partial)
+            partial.replace(jars / name)
+    return jars
 
 
-def start_session(configuration: Mapping[str, object], scratch: Path) -> "SparkSession":
+def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) -> "SparkSession":
     """Start the local session, or return the one that runs.
 
     Args:
-        configuration: Spark's settings by name.
+        configuration: Spark's settings by name; texts may hold ``{cores}`` and ``{scratch}``.
         scratch: the folder for Spark's own files (spilled data, the embedded metastore).
 
     Raises:
-        SparkUnavailableError: no Java, one too old, or the jars are missing and out of reach.
+        SparkUnavailableError: Java is missing or too old, or the jars can't be fetched.
     """
-    java_version()
+    require_java()
     ensure_jars()
     from pyspark.sql import SparkSession
 
     scratch.mkdir(parents=True, exist_ok=True)
     cores = str(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["SPARK_LOCAL_DIRS"] = str(scratch)
     (scratch / "log4j2.properties").write_text(LOG4J)
-    builder = SparkSession.builder.appName("candlecast")
-    for name, value in configuration.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        builder = builder.config(
-            name, text.replace("{cores}", cores).replace("{scratch}", str(scratch))
-        )
+    settings: dict[str, bool | float | int | str | None] = {
+        name: value.replace("{cores}", cores).replace("{scratch}", str(scratch))
+        if isinstance(value, str)
+        else value
+        for name, value in configuration.items()
+    }
     with _stderr_to(scratch / "spark.log"):
-        return builder.getOrCreate()
+        return SparkSession.builder.appName("candlecast").config(map=settings).getOrCreate()
 
 
 @contextmanager
 def _stderr_to(file: Path) -> Iterator[None]:
-    """Lend this process's standard error to what starts meanwhile: the JVM's lines go to a file."""
+    """Send the standard error of this process, and of the JVM that it starts, to a file."""
     kept = os.dup(2)
     try:
         with file.open("a") as log:

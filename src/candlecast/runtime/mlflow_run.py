@@ -1,0 +1,155 @@
+"""The MLflow run of a candidate: found again, checked, tagged, given its parameters."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro_mlflow.framework.hooks import mlflow_hook
+from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+from pydantic import BaseModel
+
+from candlecast import __version__
+from candlecast.errors import IncompatibleRunError, NoChampionError
+from candlecast.io.tracking import find_run
+from candlecast.names import CHAMPION
+from candlecast.registry.client import fail_fast, find_version
+from candlecast.runtime.hooks import declared
+
+PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
+
+
+class RunHooks:
+    """One MLflow run per candidate, whatever the number of processes: found by tag and resumed."""
+
+    @hook_impl(wrapper=True)
+    def after_context_created(self, context: KedroContext) -> Generator[None]:
+        """Find the candidate's run once kedro-mlflow has set up the store, and resume it."""
+        with fail_fast():
+            yield
+            self._project = context.project_path
+            self._parameters: dict[str, Any] = context.config_loader.runtime_params
+            mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
+            self._begun = find_run(self._parameters["candidate"])
+            self._champion = find_version(self._parameters["registered_model"], CHAMPION)
+        run = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's
+        run.name = self._parameters["candidate"]
+        if self._begun:
+            run.id = self._begun.info.run_id
+
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
+        """Note which datasets need a champion."""
+        self._need_champion = set(declared(conf_catalog, "requires_champion"))
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Refuse a run that can't succeed; tag the one that kedro-mlflow has started."""
+        if self._champion is None and self._need_champion & pipeline.inputs():
+            raise NoChampionError(self._parameters["registered_model"])
+        active = mlflow.active_run()
+        self._run_id = active.info.run_id if active else None
+        if active is None:
+            return
+        if self._begun:
+            self._require_same_parameters(self._begun.data.params, self._begun.info.status)
+        trains = any(
+            isinstance(catalog.get(name), MlflowModelTrackingDataset)
+            for name in pipeline.all_outputs()
+        )
+        if trains or not self._begun:
+            tags = provenance(self._project, self._parameters["git_commit"])
+            mlflow.set_tags({"candidate": self._parameters["candidate"], **tags})
+
+    @hook_impl(tryfirst=True)
+    def before_node_run(self, inputs: dict[str, Any]) -> None:
+        """Log a node's parameters in one request, and leave none of them to kedro-mlflow.
+
+        kedro-mlflow 2.0 flattens mappings but not models, cuts long values, and sends one request
+        per name. The inputs are Kedro's copy for hooks.
+        """
+        names = [name for name in inputs if name.startswith("params:")]
+        given = {name.removeprefix("params:"): inputs.pop(name) for name in names}
+        if self._run_id:
+            mlflow.log_params(recorded(given), run_id=self._run_id)
+
+    def _require_same_parameters(self, before: Mapping[str, str], status: str) -> None:
+        """Require the parameters of the candidate's earlier processes."""
+        now = recorded(self._parameters)
+        differences = {
+            name: (before[name], now[name])
+            for name in sorted(before.keys() & now.keys())
+            if before[name] != now[name]
+        }
+        if differences:
+            mlflow.end_run(status)  # as it was
+            same = ",".join(f"{name}={before[name]}" for name in differences)
+            raise IncompatibleRunError(
+                f"Candidate {self._parameters['candidate']}",
+                differences,
+                f'Run again with the same (--params "{same}"), or name another candidate.',
+            )
+
+
+def recorded(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return parameters as MLflow records them: texts that a command line could give.
+
+    Those of a group have names like ``gate.threshold``. A list that is too long for MLflow (some
+    1,000 tickers) is recorded by its length and digest.
+    """
+    texts: dict[str, str] = {}
+    for name, value in parameters.items():
+        group = value.model_dump() if isinstance(value, BaseModel) else value
+        if isinstance(group, dict):
+            texts |= recorded(group, f"{prefix}{name}.")
+            continue
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if len(text) > MAX_PARAM_VAL_LENGTH:
+            text = f"{len(value)} values, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
+        texts[prefix + name] = text
+    return texts
+
+
+def provenance(project: Path, git_commit: str | None) -> dict[str, str]:
+    """Return tags for the code and the packages that make a candidate.
+
+    ``git_dirty`` says whether tracked files of the project differ from the commit.
+
+    Args:
+        project: the project's folder.
+        git_commit: the commit of the code, where git can't be asked.
+    """
+    commit, dirty = git_commit, "unknown"
+    if commit is None and (commit := _git(project, "rev-parse", "HEAD")):
+        changes = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        dirty = str(changes != "").lower()
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # the platform's own
+            packages[name] = importlib.metadata.version(name)
+    return {
+        "git_commit": commit or "unknown",
+        "git_dirty": dirty,
+        "candlecast": __version__,
+        "packages": json.dumps(packages),
+    }
+
+
+def _git(project: Path, *words: str) -> str | None:
+    """Return what git prints; None without git or a repository."""
+    with contextlib.suppress(OSError):
+        command = ["git", "-C", str(project), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
