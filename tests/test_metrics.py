@@ -42,34 +42,15 @@ from candlecast.evaluation.trading import (
 )
 from candlecast.parameters import Evaluation, Gate
 from candlecast.reporting.wording import gate_reasons, verdict_headline, verdict_numbers
+from reports import predicted
 
 GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=100, champion_margin=0.03)
-
-
-def frame(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
-    """Build predictions of one ticker on consecutive days; training had 60 % ups."""
-    body = np.where(np.array(up) == 1, 0.01, -0.01)
-    return pd.DataFrame(
-        {
-            "ticker": ticker,
-            "session": pd.date_range("2024-01-01", periods=len(up)),
-            "body": body,
-            "up": np.array(up, dtype=np.int8),
-            "probability": probability,
-            "always_up": 1.0,
-            "majority": 1.0,
-            "previous_day": [0.0, *map(float, up[:-1])],
-            "base_rate": 0.6,
-            "logistic": 0.5,
-            "return_": body,
-        }
-    )
 
 
 @pytest.fixture
 def eight() -> pd.DataFrame:
     """Five ups in eight sessions; the model gets six right: 4 of 5 ups, 2 of 3 downs."""
-    return frame([1, 1, 0, 1, 0, 1, 0, 1], [0.8, 0.6, 0.4, 0.7, 0.6, 0.5, 0.2, 0.9])
+    return predicted([1, 1, 0, 1, 0, 1, 0, 1], [0.8, 0.6, 0.4, 0.7, 0.6, 0.5, 0.2, 0.9])
 
 
 def history(dates: int = 120, skill: float = 0.0, seed: int = 1) -> pd.DataFrame:
@@ -77,7 +58,7 @@ def history(dates: int = 120, skill: float = 0.0, seed: int = 1) -> pd.DataFrame
     generator = np.random.default_rng(seed)
     up = (generator.random(dates) < 0.5).astype(int)
     probability = 0.5 + skill * (up - 0.5) + 0.1 * generator.standard_normal(dates)
-    return frame(up.tolist(), np.clip(probability, 0, 1).round(2).tolist())
+    return predicted(up.tolist(), np.clip(probability, 0, 1).round(2).tolist())
 
 
 def evaluated(predictions: pd.DataFrame) -> dict[str, float]:
@@ -134,7 +115,7 @@ def test_metrics_of_eight_sessions(eight: pd.DataFrame) -> None:
 
 def test_calibration_error_is_the_mean_gap_of_equal_count_bins() -> None:
     # Two bins of ten rows each, 0.25 with three ups and 0.75 with seven: gaps 0.05 and 0.05.
-    predictions = frame([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.25] * 10 + [0.75] * 10)
+    predictions = predicted([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.25] * 10 + [0.75] * 10)
     assert compute_metrics(predictions)["ece"] == pytest.approx(0.05)
     table = calibration(predictions, repetitions=50, seed=1)
     assert table.drop(columns=["low", "high"]).to_dict("list") == {
@@ -178,7 +159,7 @@ def test_calibration_interval_counts_dates_not_rows() -> None:
 
 def test_a_bin_of_one_class_has_no_interval() -> None:
     """Every resample of it has the same share, which is no evidence that the share is certain."""
-    predictions = frame([1] * 40 + [1, 0] * 20, [0.9] * 40 + [0.4] * 40)
+    predictions = predicted([1] * 40 + [1, 0] * 20, [0.9] * 40 + [0.4] * 40)
     table = calibration(predictions, repetitions=100, seed=1)
     assert table["share_up"].tolist() == [0.5, 1.0]
     assert table["low"].isna().tolist() == [False, True]
@@ -195,7 +176,7 @@ def test_confusion_and_report(eight: pd.DataFrame) -> None:
 
 
 def test_best_baseline_may_be_always_down() -> None:
-    predictions = frame([0, 0, 0, 0, 1, 0], [0.6] * 6)
+    predictions = predicted([0, 0, 0, 0, 1, 0], [0.6] * 6)
     assert best_baseline(predictions) == "always_down"
     assert compute_metrics(predictions)["accuracy_minus_best_baseline"] == pytest.approx(
         1 / 6 - 5 / 6
@@ -203,27 +184,29 @@ def test_best_baseline_may_be_always_down() -> None:
 
 
 def test_groups(eight: pd.DataFrame) -> None:
-    other = frame([0, 0, 1], [0.4, 0.6, 0.4], ticker="B").assign(
+    other = predicted([0, 0, 1], [0.4, 0.6, 0.4], ticker="B").assign(
         session=pd.to_datetime(["2024-01-08", "2025-01-01", "2025-01-02"])
     )
     predictions = pd.concat([eight, other], ignore_index=True)
-    tickers = by_group(predictions, "ticker").set_index("ticker")
+    tickers = by_group(predictions, predictions["ticker"]).set_index("ticker")
     assert tickers["rows"].to_dict() == {"A": 8, "B": 3}
     assert tickers["accuracy"].to_dict() == pytest.approx({"A": 0.75, "B": 1 / 3})
     assert tickers["best_baseline"].to_dict() == {"A": "always_up", "B": "always_down"}
-    years = by_group(predictions, "year").set_index("year")
+    years = by_group(predictions, predictions["session"].dt.year).set_index("session")
     assert years["rows"].to_dict() == {2024: 9, 2025: 2}
     assert years["sessions"].to_dict() == {2024: 8, 2025: 2}
 
 
 def test_group_with_one_class_has_no_auc() -> None:
-    predictions = pd.concat([frame([0, 1], [0.4, 0.6]), frame([1, 1], [0.4, 0.6], ticker="B")])
-    assert by_group(predictions, "ticker")["roc_auc"].isna().tolist() == [False, True]
+    predictions = pd.concat(
+        [predicted([0, 1], [0.4, 0.6]), predicted([1, 1], [0.4, 0.6], ticker="B")]
+    )
+    assert by_group(predictions, predictions["ticker"])["roc_auc"].isna().tolist() == [False, True]
 
 
 def test_volatility_before_a_session_is_what_was_known_before_it() -> None:
     sizes = [1.0] * 11 + [2.0] * 11 + [3.0] * 11
-    predictions = frame([1] * 33, [0.6] * 33).assign(body=sizes)
+    predictions = predicted([1] * 33, [0.6] * 33).assign(body=sizes)
     terciles = volatility_tercile(predictions)
     assert terciles[:5].isna().all()
     assert terciles.value_counts().to_dict() == {"low": 9, "middle": 9, "high": 10}
@@ -238,11 +221,11 @@ def test_volatility_before_a_session_is_what_was_known_before_it() -> None:
 
 
 def test_fault_21_one_class_only() -> None:
-    up = frame([1] * 120, list(np.linspace(0.3, 0.7, 120)))
+    up = predicted([1] * 120, list(np.linspace(0.3, 0.7, 120)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics = evaluated(up)
-        confusion(up), classification_table(up), by_group(up, "volatility")
+        confusion(up), classification_table(up), by_group(up, volatility_tercile(up))
         calibration(up, repetitions=50, seed=1)
     json.dumps(metrics, allow_nan=False)
     assert metrics["classes"] == 1
@@ -270,8 +253,8 @@ def test_fault_22_constant_predictions() -> None:
 
 
 def test_ticker_with_three_sessions() -> None:
-    predictions = pd.concat([history(), frame([1, 0, 1], [0.6, 0.6, 0.6], ticker="B")])
-    assert by_group(predictions, "ticker")["sessions"].tolist() == [120, 3]
+    predictions = pd.concat([history(), predicted([1, 0, 1], [0.6, 0.6, 0.6], ticker="B")])
+    assert by_group(predictions, predictions["ticker"])["sessions"].tolist() == [120, 3]
     assert ticker_tests(predictions)["p_value"].tolist()[1] == 1.0
     alone = predictions[predictions["ticker"] == "B"]
     metrics = evaluated(alone)
@@ -382,7 +365,7 @@ def test_intervals_contain_the_metrics() -> None:
 
 def test_persistent_hits_make_long_blocks_and_wide_intervals() -> None:
     up = np.repeat(np.random.default_rng(0).integers(0, 2, size=20), 20)
-    clustered = frame(up.tolist(), [0.6 + 0.001 * (k % 7) for k in range(400)])
+    clustered = predicted(up.tolist(), [0.6 + 0.001 * (k % 7) for k in range(400)])
     scattered = clustered.sample(frac=1, random_state=0).assign(session=clustered["session"].array)
     wide, narrow = (intervals(s, repetitions=300, seed=1) for s in (clustered, scattered))
     assert wide["bootstrap_block_length"] > 10 > narrow["bootstrap_block_length"]
@@ -396,7 +379,7 @@ def test_mcnemar_counts_and_p_value(eight: pd.DataFrame) -> None:
     assert (result["mcnemar_model_only"], result["mcnemar_baseline_only"]) == (2, 1)
     assert result["mcnemar_p_value"] == 1.0
     # Eight rows of the model's alone, none of the baseline's: twice 1/2^8.
-    predictions = frame([1] * 9 + [0] * 8, [0.6] * 9 + [0.4] * 8).assign(previous_day=0.0)
+    predictions = predicted([1] * 9 + [0] * 8, [0.6] * 9 + [0.4] * 8).assign(previous_day=0.0)
     assert row_tests(predictions)["mcnemar_p_value"] == pytest.approx(2 / 2**8)
 
 
@@ -408,7 +391,7 @@ def test_pesaran_timmermann_worked_by_hand() -> None:
     """
     up = np.repeat([1, 0, 1, 0], [40, 10, 20, 30])
     probability = np.repeat([0.6, 0.6, 0.4, 0.4], [40, 10, 20, 30])
-    result = directional_test(frame(list(up), list(probability)))
+    result = directional_test(predicted(list(up), list(probability)))
     assert result is not None
     assert result[0] == pytest.approx(0.2 / np.sqrt(0.0024))
     assert result[0] == pytest.approx(4.0825, abs=1e-4)
@@ -417,8 +400,8 @@ def test_pesaran_timmermann_worked_by_hand() -> None:
 
 def test_holm_multiplies_the_smallest_p_value_by_the_tickers() -> None:
     up = [1, 0] * 15
-    good = frame(up, [0.6, 0.4] * 15)
-    poor = [frame(up, [0.6, 0.6, 0.4, 0.4, 0.6] * 6, ticker=ticker) for ticker in "BC"]
+    good = predicted(up, [0.6, 0.4] * 15)
+    poor = [predicted(up, [0.6, 0.6, 0.4, 0.4, 0.6] * 6, ticker=ticker) for ticker in "BC"]
     table = ticker_tests(pd.concat([good, *poor])).set_index("ticker")
     assert table["p_value"]["A"] == pytest.approx(2.16e-8, rel=0.01)  # S = sqrt(30)
     assert table["holm_p_value"]["A"] == pytest.approx(3 * table["p_value"]["A"])
@@ -476,8 +459,8 @@ def test_deflated_sharpe_ratio_of_the_paper() -> None:
 @pytest.fixture
 def two_tickers() -> pd.DataFrame:
     """Three sessions of two tickers: both bought, one bought, none bought."""
-    first = frame([1, 1, 0], [0.6, 0.6, 0.4]).assign(return_=[0.10, 0.02, -0.05])
-    second = frame([0, 0, 0], [0.7, 0.5, 0.1], ticker="B").assign(return_=[-0.04, -0.02, -0.01])
+    first = predicted([1, 1, 0], [0.6, 0.6, 0.4]).assign(return_=[0.10, 0.02, -0.05])
+    second = predicted([0, 0, 0], [0.7, 0.5, 0.1], ticker="B").assign(return_=[-0.04, -0.02, -0.01])
     return pd.concat([first, second], ignore_index=True)
 
 
@@ -513,7 +496,7 @@ def test_trading_metrics(two_tickers: pd.DataFrame) -> None:
 
 
 def test_a_first_loss_is_a_drawdown() -> None:
-    predictions = frame([0, 1], [0.6, 0.6]).assign(return_=[-0.1, 0.05])
+    predictions = predicted([0, 1], [0.6, 0.6]).assign(return_=[-0.1, 0.05])
     assert trading_metrics(predictions, cost_bps=0, trials=1)[
         "strategy.max_drawdown"
     ] == pytest.approx(-0.1)

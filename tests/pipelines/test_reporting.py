@@ -7,135 +7,33 @@ import numpy as np
 import pandas as pd
 import pytest
 from jinja2 import UndefinedError
-from kedro.io import DataCatalog, MemoryDataset
-from kedro.runner import SequentialRunner
 
 from candlecast.evaluation.gate import apply_gate
 from candlecast.evaluation.significance import evaluate_model
-from candlecast.parameters import Evaluation, Gate
-from candlecast.pipelines.reporting import create_pipeline
-from candlecast.pipelines.reporting.nodes import build_tables, describe_training, write_summary
-from candlecast.reporting.html import accuracies, metric_text, number, p_value, percent
+from candlecast.pipelines.reporting.nodes import build_tables
+from candlecast.reporting.html import accuracies, metric_text, number, p_value, percent, whole
+from candlecast.reporting.report import describe_training, write_summary
+from reports import ESTIMATORS, EVALUATION, GATE, LINEAGE, losses, make_report, predicted
 
-EVALUATION = Evaluation.model_construct(repetitions=100, cost_bps=5.0)  # fewer than a run may
-GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=20, champion_margin=0.03)
 UNDEFINED = "undefined: only one class occurred"
-ESTIMATORS = [
-    {"trees": 50, "log_loss": 0.6931, "log_loss_se": 0.0010, "accuracy": 0.51, "roc_auc": 0.52}
-    | {"training_f1": 0.55, "fold_1.log_loss": 0.6930, "fold_2.log_loss": 0.6932}
-    | {"chosen": True, "original_rule": False},
-    {"trees": 1000, "log_loss": 0.6930, "log_loss_se": 0.0020, "accuracy": 0.52}
-    | {"training_f1": 0.56, "fold_1.log_loss": 0.6929, "fold_2.log_loss": 0.6931}
-    | {"chosen": False, "original_rule": True},
-]
-LINEAGE = {
-    "candidate": "candidate-7",
-    "run_id": "0f3a",
-    "experiment": "candlecast",
-    "started": "2024-03-01 12:00 UTC",
-    "git_commit": "1234567890abcdef",
-    "candlecast": "0.1.0",
-    "packages": {"numpy": "2.4.6"},
-    "versions": {"test": 3, "train": 2},
-    "parameters": {"window": "14"},
-}
-
-
-def predicted(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
-    """Predictions of one ticker on successive weekdays; a candle moves by 1 to 3 % up or down."""
-    move = np.where(np.array(up) == 1, 0.01, -0.01) * np.resize([1, 2, 3], len(up))
-    return pd.DataFrame(
-        {
-            "ticker": ticker,
-            "session": pd.bdate_range("2024-01-01", periods=len(up)),
-            "body": move,
-            "return_": move,
-            "up": np.array(up, dtype=np.int8),
-            "probability": probability,
-            "always_up": 1.0,
-            "majority": 0.0,
-            "previous_day": [0.0, *map(float, up[:-1])],
-            "base_rate": 0.5,
-            "logistic": 0.5,
-        }
-    )
-
-
-def losses(sessions: int = 30) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "session": pd.bdate_range("2023-01-02", periods=sessions),
-            "base_rate": 0.70,
-            "trees_50": np.tile([0.68, 0.70], sessions // 2),
-            "trees_1000": np.tile([0.67, 0.69], sessions // 2),
-        }
-    )
-
-
-def quality(tickers: list[str]) -> pd.DataFrame:
-    rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
-    return pd.DataFrame(
-        [
-            {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}
-            | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0}
-            for ticker in tickers
-            for rule, found in rules.items()
-        ]
-    )
-
-
-class Kept(MemoryDataset):
-    """A dataset that the runner does not empty when no node needs it any more."""
-
-    def _release(self) -> None:
-        pass
-
-
-def pages(predictions: pd.DataFrame, trained: pd.DataFrame | None = None, **inputs: Any) -> dict:
-    """Run the pipeline; what it gives, by name."""
-    train = (predictions if trained is None else trained).assign(
-        session=lambda frame: frame["session"] - pd.Timedelta(days=400)
-    )
-    given = {
-        "test_scores": predictions,
-        "train@pandas": train,
-        "validation_losses": losses(),
-        "model_selection": ESTIMATORS,
-        "leakage_audit": {
-            "last_training_session": "2020-01-02",
-            "first_test_session": "2020-02-03",
-            "purged_sessions": 14,
-            "rows_in_both": 0,
-            "rows_audited": 1234,
-            "rows_with_wrong_lags": 0,
-        },
-        "quality": quality(sorted(predictions["ticker"].unique())),
-        "lineage": LINEAGE,
-        "params:evaluation": EVALUATION,
-        "params:gate": GATE,
-        "params:window": 14,
-        "params:tickers": sorted(predictions["ticker"].unique()),
-        "params:body": "return",
-        "params:seed": 1,
-        **inputs,
-    }
-    kept = ("metrics", "gate_decision", "report_context", "report", "model_card", "summary")
-    kept += ("report_figures",)
-    catalog = DataCatalog(
-        {name: MemoryDataset(value) for name, value in given.items()}
-        | {name: Kept() for name in kept}
-    )
-    SequentialRunner().run(create_pipeline(), catalog)
-    return {name: catalog.load(name) for name in kept}
-
-
+PAGES = ("report", "model_card", "summary")
 ALTERNATING = predicted([1, 0] * 20, [0.6, 0.4] * 20)
 
 
 @pytest.fixture(scope="module")
 def alternating() -> dict[str, Any]:
-    """What the pipeline gives for a model that is right every day."""
-    return pages(ALTERNATING)
+    """What the pipeline makes of a model that is right every day."""
+    return make_report(ALTERNATING)
+
+
+def text_of(report: str) -> str:
+    """The report with every white space as one blank."""
+    return " ".join(report.split())
+
+
+def row_of(report: str, header: str) -> str:
+    """The table row that begins with `header`."""
+    return report.split(f'<th scope="row">{header}', 1)[1].split("</tr>", 1)[0]
 
 
 def test_evaluation_gives_flat_valid_numbers() -> None:
@@ -192,10 +90,24 @@ def test_tables_hold_the_numbers_behind_the_figures() -> None:
     assert table["accuracy"].tolist() == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
+def test_results_are_grouped_by_ticker_year_and_volatility() -> None:
+    other = predicted([1] * 9, [0.6] * 9, ticker="B")
+    other["session"] += pd.DateOffset(years=1)
+    predictions = pd.concat([ALTERNATING, other], ignore_index=True)
+    tables = build_tables(predictions, losses(), ESTIMATORS, EVALUATION, seed=1)
+    rows = {key: tables[key].set_index(key)["rows"] for key in ("ticker", "year", "volatility")}
+    assert rows["ticker"].to_dict() == {"A": 40, "B": 9}
+    assert tables["ticker"]["holm_p_value"].tolist() == [pytest.approx(0, abs=1e-6), 1.0]
+    assert rows["year"].to_dict() == {2024: 40, 2025: 9}
+    assert rows["volatility"].index.tolist() == ["low", "middle", "high"]
+    assert rows["volatility"].sum() == 35 + 4  # but the first five of each ticker
+
+
 def test_numbers_look_the_same_everywhere() -> None:
     assert number(-0.0002) == "0.000"
     assert number(0.0143, signed=True) == "+0.014"
     assert percent(0.49857) == "49.9%"
+    assert whole(3270.0) == "3,270"
     assert (p_value(0.0312), p_value(1e-9)) == ("0.031", "<0.001")
     edge = {"brier_skill": 0.002, "brier_skill.low": -0.001, "brier_skill.high": 0.0061}
     assert metric_text(edge, "brier_skill") == "+0.002 [-0.001, +0.006]"
@@ -204,113 +116,130 @@ def test_numbers_look_the_same_everywhere() -> None:
 
 
 def test_a_model_that_is_right_every_day_passes(alternating: dict[str, Any]) -> None:
-    result = alternating
-    assert result["gate_decision"]["passed"] is True
-    for text in ("40 sessions", "100.0%", "“always up”, 50.0%"):
-        assert text in result["report_context"]["plain"]
-    for name in ("report", "model_card", "summary"):
-        assert "Evidence of skill." in result[name]
-        assert "1.000 [1.000, 1.000]" in result[name]
-    assert "Gate passed" in result["report"]
-    assert "A person may now approve or refuse candidate <code>candidate-7</code>" in (
-        " ".join(result["report"].split())
-    )
-    assert "would have chosen 1,000; it is shown here and not used" in (
-        " ".join(result["report"].split())
-    )
-    assert "seed 1, 100 repetitions" in " ".join(result["report"].split())
-    assert "test version 3, train version 2" in result["report"]
+    assert alternating["gate_decision"]["passed"] is True
+    context = alternating["report_context"]
+    for value in ("40 sessions", "100.0%", "“always up”, 50.0%"):
+        assert value in context["plain"]
+    for name in PAGES:
+        assert context["headline"] in alternating[name]
+        assert "1.000 [1.000, 1.000]" in alternating[name]
+        assert LINEAGE["candidate"] in alternating[name]
+    report = alternating["report"]
+    assert '<section class="gate passed"' in report
+    assert "<small>chosen</small>" in row_of(report, "50")
+    assert "<small>original rule</small>" in row_of(report, "1,000")
+    assert "would have chosen 1,000" in text_of(report)
+    assert "seed 1, 100 repetitions" in text_of(report)
+    assert "test version 3, train version 2" in report
+
+
+@pytest.mark.parametrize(("dirty", "named"), [("true", 1), ("false", 0), ("unknown", 0)])
+def test_uncommitted_changes_are_named_beside_the_commit(dirty: str, named: int) -> None:
+    result = make_report(ALTERNATING, lineage={**LINEAGE, "git_dirty": dirty})
+    commit = LINEAGE["git_commit"]
+    changes = "(with uncommitted changes)"
+    assert result["report"].count(f"<code>{commit}</code> {changes}") == named
+    assert result["model_card"].count(f"`{commit[:12]}` {changes}") == named
+    for name in PAGES:
+        assert ("uncommitted" in result[name]) is (named == 1 and name != "summary")
 
 
 def test_the_report_compares_with_the_champion_as_the_gate_does() -> None:
     """The candidate is right every day, the champion wrong every second day that is new to it."""
     new = [float("nan")] * 10 + [0.6] * 30
     version = pd.array([4] * 40, "Int32")
-    shown = pages(ALTERNATING.assign(champion=new, champion_version=version))
-    assert shown["metrics"]["champion.sessions"] == 30
-    assert shown["metrics"]["accuracy_minus_champion"] == 0.5
-    assert shown["gate_decision"]["passed"]
-    assert shown["gate_decision"]["reasons"][1]["value"] == 0.5
-    assert shown["gate_decision"]["reasons"][1]["champion_version"] == 4
-    for words in ("Against the champion", "version 4,", "30 of 40 sessions", "<td>0.500</td>"):
-        assert words in shown["report"]
-    assert "champion version 4, on 30 of these sessions: accuracy +0.500 [" in shown["model_card"]
-    assert "| minus champion version 4 | accuracy +0.500 [" in shown["summary"]
+    result = make_report(ALTERNATING.assign(champion=new, champion_version=version))
+    assert result["metrics"]["champion.sessions"] == 30
+    assert result["metrics"]["accuracy_minus_champion"] == 0.5
+    assert result["gate_decision"]["passed"]
+    assert result["gate_decision"]["reasons"][1]["value"] == 0.5
+    assert result["gate_decision"]["reasons"][1]["champion_version"] == 4
+    section = result["report"].split('<section id="champion">', 1)[1].split("</section>", 1)[0]
+    for value in ("version 4,", "30 of 40 sessions", "<td>0.500</td>", "+0.500 ["):
+        assert value in section
+    for name in ("model_card", "summary"):
+        [line] = [line for line in result[name].splitlines() if "inus champion version 4" in line]
+        assert "accuracy +0.500 [" in line
 
 
 def test_a_champion_that_knows_the_test_set_fails_the_gate() -> None:
     version = pd.array([4] * 40, "Int32")
-    shown = pages(ALTERNATING.assign(champion=float("nan"), champion_version=version))
-    assert not shown["gate_decision"]["passed"]
-    assert "was trained on every session of this test set" in shown["report"]
-    assert "Minus champion" not in shown["model_card"]
+    result = make_report(ALTERNATING.assign(champion=float("nan"), champion_version=version))
+    assert not result["gate_decision"]["passed"]
+    section = result["report"].split('<section id="champion">', 1)[1].split("</section>", 1)[0]
+    assert "version 4," in section
+    assert "<table" not in section
+    assert "Minus champion" not in result["model_card"]
 
 
 def test_without_a_champion_none_is_mentioned(alternating: dict[str, Any]) -> None:
     assert alternating["gate_decision"]["passed"]
-    for name in ("report", "model_card", "summary"):
+    for name in PAGES:
         assert "hampion" not in alternating[name]
 
 
 def test_the_original_rule_may_have_chosen_the_same() -> None:
-    candidates = [{**row, "original_rule": row["chosen"]} for row in ESTIMATORS]
-    report = " ".join(pages(ALTERNATING, model_selection=candidates)["report"].split())
-    assert "would have chosen the same; it is shown here and not used" in report
+    estimators = [{**row, "original_rule": row["chosen"]} for row in ESTIMATORS]
+    report = make_report(ALTERNATING, model_selection=estimators)["report"]
+    assert "would have chosen the same" in text_of(report)
+    assert "<small>original rule</small>" in row_of(report, "50")
 
 
 def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
-    result = pages(predicted([1] * 30, [0.6, 0.4] * 15))
+    result = make_report(predicted([1] * 30, [0.6, 0.4] * 15))
     assert "roc_auc" not in result["metrics"]
     assert result["gate_decision"]["passed"] is False
     assert result["report_context"]["headline"] == "No evidence of skill."
     assert "<text style" in result["report_figures"]["roc"]
     assert UNDEFINED in result["report_figures"]["roc"]
-    assert f'<td class="model">{UNDEFINED}</td>' in result["report"]
+    assert f'<td class="model">{UNDEFINED}</td>' in row_of(result["report"], "ROC AUC")
     assert f"| ROC AUC | {UNDEFINED} |" in result["model_card"]
     assert f"| ROC AUC | {UNDEFINED} |" in result["summary"]
-    assert "Gate not passed" in result["report"]
+    assert '<section class="gate failed"' in result["report"]
 
 
 def test_the_report_names_constant_predictions() -> None:
-    result = pages(predicted([1, 0] * 15, [0.55] * 30))
-    assert "It predicts the same probability for every row." in result["report"]
-    assert result["gate_decision"]["passed"] is False
-    assert "The model predicts the same probability for every session." in result["report"]
+    result = make_report(predicted([1, 0] * 15, [0.55] * 30))
+    codes = [reason["code"] for reason in result["gate_decision"]["reasons"]]
+    assert codes[0] == "constant_probability"
+    assert result["report_context"]["gate"]["reasons"][0] in result["report"]
+    assert "the same probability for every row" in result["report"]
 
 
 def test_a_ticker_with_three_sessions_has_its_row() -> None:
     few = predicted([1, 1, 1], [0.6, 0.6, 0.4], ticker="NEW")
-    result = pages(pd.concat([ALTERNATING, few], ignore_index=True), trained=ALTERNATING)
-    row = result["report"].split('<th scope="row">NEW</th>', 1)[1].split("</tr>", 1)[0]
+    both = pd.concat([ALTERNATING, few], ignore_index=True)
+    report = make_report(both, **{"train@pandas": ALTERNATING})["report"]
+    row = row_of(report, "NEW</th>")
     assert "<td>3</td>" in row
     assert "0.667" in row
     assert UNDEFINED in row
-    assert "NEW not trained on" in result["report"]
+    assert "NEW not trained on" in report
 
 
 def test_html_in_a_ticker_is_shown_as_text() -> None:
     evil = "<script>alert(1)</script>"
-    result = pages(ALTERNATING.assign(ticker=evil))
-    for name in ("report", "model_card", "summary"):
+    result = make_report(ALTERNATING.assign(ticker=evil))
+    for name in PAGES:
         assert "<script" not in result[name]
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in result[name]
 
 
 def test_a_bar_in_a_ticker_does_not_break_a_markdown_table() -> None:
-    result = pages(ALTERNATING.assign(ticker="A|B"))
+    result = make_report(ALTERNATING.assign(ticker="A|B"))
     assert "| trained on | A\\|B, 2022-11-27 to" in result["summary"]
 
 
 def test_many_tickers_are_counted_not_listed() -> None:
     tickers = [f"T{place:02d}" for place in range(40)]
     predictions = pd.concat([ALTERNATING.assign(ticker=ticker) for ticker in tickers])
-    result = pages(predictions)
-    assert "T10, T11 and 28 more" in result["report"]
-    assert "<summary>40 rows</summary>" in result["report"]
+    report = make_report(predictions)["report"]
+    assert "T10, T11 and 28 more" in report
+    assert "<summary>40 rows</summary>" in report
 
 
 def test_bodies_in_currency_are_named() -> None:
-    result = pages(ALTERNATING, **{"params:body": "delta"})
+    result = make_report(ALTERNATING, **{"params:body": "delta"})
     assert "14 candle bodies (close - open)" in result["report"]
 
 
@@ -323,7 +252,7 @@ def test_figures_leave_their_colours_to_the_page(alternating: dict[str, Any]) ->
         assert "font-family" not in text
         assert f'role="img" aria-labelledby="{name}-title {name}-desc"' in text
     assert '<desc id="roc-desc">ROC AUC: 1.000 [1.000, 1.000].</desc>' in report_figures["roc"]
-    assert report_figures == pages(ALTERNATING)["report_figures"]
+    assert report_figures == make_report(ALTERNATING)["report_figures"]
 
 
 def test_the_summary_fits_a_summary_page(alternating: dict[str, Any]) -> None:
@@ -341,7 +270,7 @@ def test_what_was_trained_is_described() -> None:
     assert summary["trained"] == {
         "tickers": ["A"],
         "first": "2024-01-01",
-        "last": "2024-01-12",
+        "last": "2024-01-10",
         "sessions": 10,
         "rows": 10,
         "share_up": 0.5,

@@ -1,7 +1,7 @@
-"""The bootstrap behind every interval: dates are drawn, never single rows.
+"""The bootstrap behind every interval: it draws dates, never single rows.
 
-Rows of one date are not independent, since tickers move together. The unit of every interval is
-therefore the date: all rows of a date are drawn together, in blocks of dates.
+Rows of one date are not independent, since tickers move together. So all rows of a date are drawn
+together, in blocks of successive dates.
 """
 
 from typing import Any
@@ -11,31 +11,31 @@ import numpy.typing as npt
 import pandas as pd
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
-from candlecast.evaluation.metrics import probability_of
+from candlecast.evaluation.metrics import MODEL, probability_of
 
 CONFIDENCE = 0.95
-"""Of the intervals, two-sided: a gate on the lower end passes without skill in 2.5 % of cases."""
+"""Of the two-sided intervals: a gate on the lower end passes without skill in 2.5 % of cases."""
 
 MIN_SESSIONS = 20
-"""Distinct dates below which there is no interval: a bootstrap of fewer says nothing."""
+"""With fewer distinct dates there is no interval: a bootstrap of so few means nothing."""
 
 Floats = npt.NDArray[np.float64]
 
 
 class DateBootstrap:
-    """A stationary bootstrap of the dates of `sessions`; all rows of a date are drawn together.
+    """A stationary bootstrap of the dates of `sessions`.
 
     Args:
         sessions: the date of each row.
-        series: one row per row; the daily means of its columns decide on the block length, the
-            largest that the rule asks for.
+        series: for each row what a metric is the mean of, one or more columns; their daily means
+            give the block length, see `block_length`.
         repetitions: of the bootstrap.
         seed: of the bootstrap.
 
     Attributes:
         block: mean length of a block, in dates.
         counts: how often each date is drawn: one row per repetition, one column per date. Every
-            metric is a function of sums over dates, so these counts are all that it needs.
+            metric is a function of sums over dates, so it needs no more than these counts.
 
     References:
         Politis and Romano (1994), The stationary bootstrap, JASA 89.
@@ -48,22 +48,19 @@ class DateBootstrap:
         self._date, dates = pd.factorize(sessions, sort=True)
         self.block = block_length(series.groupby(self._date).mean().to_numpy())
         draws = StationaryBootstrap(self.block, np.arange(len(dates)), seed=seed)
-        self.counts = np.stack(
-            [
-                np.bincount(draws.update_indices(), minlength=len(dates)).astype(np.float64)
-                for _ in range(repetitions)
-            ]
-        )
+        drawn = (draws.update_indices() for _ in range(repetitions))
+        counts = [np.bincount(indices, minlength=len(dates)) for indices in drawn]
+        self.counts = np.stack(counts).astype(np.float64)
 
     def sums(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the sum of each column of `rows` over the rows drawn: one row per repetition."""
         daily = rows.groupby(self._date).sum()
         return pd.DataFrame(self.counts @ daily.to_numpy(), columns=daily.columns)
 
-    def roc_auc(self, predictions: pd.DataFrame, name: str) -> Floats:
-        """Return the ROC AUC of each repetition: the share of (up, down) pairs ranked rightly.
+    def roc_auc(self, predictions: pd.DataFrame, name: str = MODEL) -> Floats:
+        """Return the ROC AUC of each repetition: the share of (up, down) pairs ranked correctly.
 
-        Rows are sorted once; in each repetition a row weighs as often as its date was drawn, and
+        Rows are sorted once; in each repetition a row counts as often as its date was drawn, and
         ties count half. NaN where a repetition drew one class only.
         """
         probability = probability_of(predictions, name)
@@ -82,10 +79,9 @@ class DateBootstrap:
 
 
 def block_length(daily: Floats) -> int:
-    """Return the mean block length, in dates, for the most persistent column of `daily`.
+    """Return the mean block length, in dates, that suits the most persistent column of `daily`.
 
-    Args:
-        daily: one row per date, one column per series; constant columns are skipped.
+    `daily` has one row per date, one column per series; constant columns are skipped.
     """
     varying = daily[:, np.ptp(daily, axis=0) > 0]
     if varying.shape[1] == 0:
@@ -96,14 +92,14 @@ def block_length(daily: Floats) -> int:
 def draw_dates(
     sessions: "pd.Series[Any]", series: pd.DataFrame, repetitions: int, seed: int
 ) -> DateBootstrap | None:
-    """Return the bootstrap of the dates of `sessions`; None when they are fewer than 20."""
+    """Return the bootstrap of the dates of `sessions`; None when there are fewer than 20."""
     if sessions.nunique() < MIN_SESSIONS:
         return None
     return DateBootstrap(sessions, series, repetitions, seed)
 
 
 def percentile_interval(values: Floats) -> tuple[float, float]:
-    """Return the ends of the percentile interval; NaN when over 1 % of `values` is undefined."""
+    """Return the ends of the percentile interval; NaN if more than 1 % of `values` are NaN."""
     defined = values[np.isfinite(values)]
     if len(defined) < 0.99 * len(values):
         return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""How far what a model sees now has moved from what it was trained on."""
+"""How far a model's inputs have moved from those that it was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ BINS = 10
 """Bins of a lag, of equal count in training."""
 
 CONFIDENCE = 0.999
-"""Only what exceeds this quantile of what chance explains is drift."""
+"""Drift exceeds this quantile of what chance explains."""
 
 
 def make_profile(train: pd.DataFrame) -> dict[str, Any]:
-    """Describe a training set, so that later inputs can be compared with it without it.
+    """Describe a training set, so that later inputs can be compared with the description alone.
 
     Args:
         train: windows with ``up``, one row per ticker and session.
@@ -37,7 +37,7 @@ def make_profile(train: pd.DataFrame) -> dict[str, Any]:
 
 
 def bin_shares(values: "pd.Series[Any]", edges: list[float]) -> list[float]:
-    """Return the share of the values in each bin: below the first inner edge to above the last."""
+    """Return the share of the values in each bin; `edges` are the inner ones."""
     places = np.searchsorted(np.asarray(edges), values.astype(float), side="right")
     counts = np.bincount(places, minlength=len(edges) + 1)
     return [float(share) for share in counts / max(1, len(values))]
@@ -46,14 +46,11 @@ def bin_shares(values: "pd.Series[Any]", edges: list[float]) -> list[float]:
 def psi(expected: Sequence[float], observed: Sequence[float]) -> float:
     """Return the population stability index of two distributions over the same bins.
 
-    It is ``sum((o - e) * ln(o / e))``: 0 where they are equal, without an upper limit.
+    It is ``sum((o - e) * ln(o / e))``: 0 if they are equal, without an upper limit. No share may be
+    0.
 
     >>> round(psi([0.5, 0.5], [0.6, 0.4]), 4)
     0.0405
-
-    Args:
-        expected: share per bin, none of them 0.
-        observed: likewise.
     """
     e, o = np.asarray(expected), np.asarray(observed)
     return float(((o - e) * np.log(o / e)).sum())
@@ -64,17 +61,17 @@ def measure_drift(
 ) -> dict[str, Any]:
     """Compare new windows with those that a model was trained on.
 
-    The index of equal distributions is not 0: divided by ``1 / n + 1 / m`` (n and m observations)
-    it is about chi-squared, with as many degrees of freedom as bins minus one. A lag has drifted
-    when its index exceeds both ``max_psi`` and the 99.9 % quantile of that. As n counts the session
-    dates and not the rows, tickers that move together raise no false alarm.
+    Two samples of one distribution have an index above 0: divided by ``1 / n + 1 / m`` (n and m
+    observations) it is about chi-squared, with as many degrees of freedom as bins minus one. A lag
+    has drifted if its index exceeds both ``max_psi`` and the 99.9 % quantile of that. As n counts
+    dates and not rows, tickers that move together raise no false alarm. The share of ups has
+    shifted if its distance from that of training exceeds both ``max_share_up_shift`` and a normal
+    quantile, with dates counted in the same way.
 
     Args:
         profile: of the training set, from `make_profile`.
         windows: one row per ticker and session that the model was not trained on: lags and ``up``.
-        monitoring: ``max_psi``; and ``max_share_up_shift``, the distance of the share of ups from
-            that of training above which it has shifted, if chance does not explain it (a normal
-            quantile, dates counted likewise).
+        monitoring: ``max_psi`` and ``max_share_up_shift``.
 
     Returns:
         ``sessions`` (distinct dates), ``rows``, ``first_session`` and ``last_session`` (ISO dates);

@@ -1,8 +1,8 @@
-"""The gate and the verdict: codes and numbers, taken from a candidate's metrics alone.
+"""The gate and the verdict: codes and numbers, from a candidate's metrics alone.
 
-`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes. Where
-an interval is part of what is returned, that is ``metric`` (its name), ``value``, ``low``, ``high``
-and ``confidence``.
+`candlecast.reporting.wording` has the sentences. A missing or undefined metric never passes. In
+what the functions return, an interval is ``metric`` (its name), ``value``, ``low``, ``high`` and
+``confidence``.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from candlecast.evaluation.metrics import HARD_BASELINES
 from candlecast.parameters import Gate
 
 GATE_METRICS = {"accuracy": "accuracy_minus_best_baseline", "roc_auc": "roc_auc_minus_half"}
-"""What the gate can look at, by its parameter ``metric``."""
+"""The metric that the gate checks, by its parameter ``metric``."""
 
 CHAMPION_METRICS = {"accuracy": "accuracy_minus_champion", "roc_auc": "roc_auc_minus_champion"}
 """The same, for the comparison with the champion."""
@@ -25,15 +25,15 @@ def apply_gate(
 ) -> dict[str, Any]:
     """Decide whether a model may be registered.
 
-    It may when the lower end of the interval of the gate's metric is above the threshold, on enough
-    sessions, and when it is not worse than the champion, if there is one, by more than the margin:
-    the lower end of the difference's interval is above the negative margin.
+    The lower end of the interval of the gate's metric must be above the threshold, on enough
+    sessions. If there is a champion, the lower end of the interval of the difference from it must
+    be above minus the margin.
 
     Args:
         metrics: flat numbers, from `candlecast.evaluation.significance.evaluate_model`.
         gate: the rule.
-        champion_version: the current champion, which must be the one compared with; None: whichever
-            was.
+        champion_version: the current champion, which the model must have been compared with; None:
+            the one that it was compared with.
 
     Returns:
         The rule (``metric``, ``threshold``, ``min_sessions``, ``champion_margin``), ``passed``
@@ -42,7 +42,7 @@ def apply_gate(
         * ``too_few_sessions``: ``sessions``, ``required``;
         * ``one_class``, ``constant_probability``, ``constant_direction``;
         * ``no_interval``: ``metric``;
-        * ``not_above_threshold``, or ``above_threshold`` when it passed: an interval, ``sessions``
+        * ``not_above_threshold``, or ``above_threshold`` if it passed: an interval, ``sessions``
           and ``threshold``;
         * ``other_champion``: ``champion_version``, which the model was not compared with.
 
@@ -84,15 +84,16 @@ def _check_low(
     metrics: Mapping[str, float], name: str, threshold: float, **numbers: float
 ) -> tuple[bool, dict[str, Any]]:
     """Return whether the lower end of an interval is above a threshold, and the reason."""
-    if not _is_bounded(metrics, name):
+    interval = _interval(metrics, name)
+    if interval is None:
         return False, {"code": "no_interval", "metric": name, **numbers}
-    holds = metrics[f"{name}.low"] > threshold
+    holds = interval["low"] > threshold
     code = "above_threshold" if holds else "not_above_threshold"
-    return holds, {"code": code, **_interval(metrics, name), "threshold": threshold, **numbers}
+    return holds, {"code": code, **interval, "threshold": threshold, **numbers}
 
 
 def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Return what the metrics are worth.
+    """Return what the metrics are evidence of.
 
     Evidence is an interval by date that lies above zero: of the accuracy minus the best baseline's
     or, failing that, of the ROC AUC minus 0.5, which is then called ranking only.
@@ -110,19 +111,18 @@ def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
         return {"code": "one_class", **result}
     if not metrics["distinct_probabilities"] > 1:
         return {"code": "constant_probability", **result}
-    if not all(_is_bounded(metrics, name) for name in GATE_METRICS.values()):
+    accuracy, roc_auc = (_interval(metrics, name) for name in GATE_METRICS.values())
+    if accuracy is None or roc_auc is None:
         return {"code": "too_few_sessions", **result}
-    intervals = {key: _interval(metrics, name) for key, name in GATE_METRICS.items()}
-    ranking = "ranking" if intervals["roc_auc"]["low"] > 0 else "none"
-    code = "skill" if intervals["accuracy"]["low"] > 0 else ranking
-    return {"code": code, **result, **intervals}
+    ranking = "ranking" if roc_auc["low"] > 0 else "none"
+    code = "skill" if accuracy["low"] > 0 else ranking
+    return {"code": code, **result, "accuracy": accuracy, "roc_auc": roc_auc}
 
 
-def _is_bounded(metrics: Mapping[str, float], name: str) -> bool:
-    return bool(np.isfinite(metrics.get(f"{name}.low", np.nan)))
-
-
-def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
+def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any] | None:
+    """Return the interval of a metric; None if there is none."""
+    if not np.isfinite(metrics.get(f"{name}.low", np.nan)):
+        return None
     ends = {key: metrics[f"{name}.{key}"] for key in ("low", "high")}
     confidence = metrics["bootstrap_confidence"]
     return {"metric": name, "value": metrics[name], **ends, "confidence": confidence}

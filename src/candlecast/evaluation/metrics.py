@@ -6,19 +6,18 @@ Every function takes the predictions frame, one row per ticker and session:
 * ``probability``, the model's P(up), and one column per baseline, each a P(up); ``logistic`` may be
   missing. A P(up) above 0.5 predicts up;
 * ``return_``, close / open - 1, where trading is illustrated;
-* ``champion``, its P(up), where there is one: NaN in rows that it was trained on or has no window
-  for. ``champion_version`` is its version.
+* ``champion``, the champion's P(up), if there is a champion: NaN in rows that it was trained on or
+  has no window for. ``champion_version`` is its version.
 
 Metrics are flat numbers under scikit-learn's names, a baseline's as ``<baseline>.<name>``. A metric
 that is undefined is left out, never NaN, so that the numbers are always valid JSON:
 
 * ``roc_auc`` is left out when only one class occurred (``classes`` is then 1);
 * ``log_loss``, ``ece`` and skills exist for probabilities only: a hard 0 or 1 that is wrong once
-  has an infinite log loss, and a clipped one would measure the clip;
-* a skill is left out when the base rate's own loss is zero.
+  has an infinite log loss, and a clipped one would measure the clipping;
+* a skill is left out when the base rate's loss is zero.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,37 +28,36 @@ from sklearn import metrics as sk
 THRESHOLD = 0.5
 """A probability above it predicts up."""
 
-MODEL = "model"
-"""Names the model where a function takes the name of a baseline or of the model."""
+MODEL = "probability"
+"""The model's column. Functions take it, or a baseline's, as `name`."""
 
 HARD_BASELINES = ("always_up", "always_down", "majority", "previous_day")
-"""Baselines that name a class; ``always_down`` needs no column. The gate compares with the best."""
+"""They predict a class; the gate compares with the best. ``always_down`` has no column."""
 
-SOFT_BASELINES = ("base_rate", "logistic")
-"""Baselines that give a probability."""
+BASELINES = (*HARD_BASELINES, "base_rate", "logistic")
+"""All baselines; the last two predict a probability."""
 
 BINS = 10
-"""Calibration bins, of equal count: a forest's probabilities crowd into few of equal width."""
+"""Calibration bins, of equal count: a forest's probabilities fill few bins of equal width."""
 
 VOLATILITY_SESSIONS = 21
-"""Earlier sessions (about a month) that the volatility before a session is taken from."""
+"""Sessions that the volatility before a session is measured on: about a month."""
 
 VOLATILITY_MIN_SESSIONS = 5
-"""Fewer earlier sessions than this give no volatility."""
+"""With fewer earlier sessions there is no volatility."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
 def check_predictions(predictions: pd.DataFrame) -> None:
-    """Refuse a predictions frame that no metric may be computed from.
+    """Refuse a predictions frame that metrics can't be computed from.
 
     Raises:
         ValueError: a column is missing, there is no row, a ticker has a session twice, or a label
             or probability is NaN or out of range. The message names the column and counts rows.
     """
-    named = [name for name in baselines_of(predictions) if name != "always_down"]
-    probabilities = ["probability", *named]
+    probabilities = [name for name in (MODEL, *baselines_of(predictions)) if name != "always_down"]
     needed = ["ticker", "session", "body", "up", *probabilities]
     if missing := [name for name in needed if name not in predictions]:
         raise ValueError(
@@ -81,32 +79,31 @@ def check_predictions(predictions: pd.DataFrame) -> None:
 
 
 def baselines_of(predictions: pd.DataFrame) -> list[str]:
-    """Return the names of the baselines; ``logistic`` only where there is its column."""
-    baselines = [*HARD_BASELINES, *SOFT_BASELINES]
-    return [name for name in baselines if name != "logistic" or name in predictions]
+    """Return the names of the baselines; ``logistic`` only if it has a column."""
+    return [name for name in BASELINES if name != "logistic" or name in predictions]
 
 
 def probability_of(predictions: pd.DataFrame, name: str) -> Floats:
-    """Return P(up) of the model (``"model"``) or of a baseline, one value per row."""
+    """Return P(up) of the model or of a baseline, one value per row."""
     if name == "always_down":
         return np.zeros(len(predictions))
-    return predictions["probability" if name == MODEL else name].to_numpy(dtype=np.float64)
+    return predictions[name].to_numpy(dtype=np.float64)
 
 
 def predicted_up(predictions: pd.DataFrame, name: str = MODEL) -> Bools:
-    """Return where the model (``"model"``) or a baseline predicts up."""
+    """Return where the model or a baseline predicts up."""
     return probability_of(predictions, name) > THRESHOLD
 
 
 def hits_of(predictions: pd.DataFrame, name: str = MODEL) -> Bools:
-    """Return where the class predicted by the model (``"model"``) or a baseline came true."""
+    """Return where the direction predicted by the model or a baseline was right."""
     return np.asarray(predicted_up(predictions, name) == (predictions["up"].to_numpy() == 1))
 
 
 def log_losses(up: npt.NDArray[Any], probability: Floats) -> Floats:
-    """Return the log loss of each row, in nats.
+    """Return the log loss of each row, in nats; clipped at one double precision epsilon.
 
-    A probability of exactly 0 or 1 counts as one double away from it, as in scikit-learn.
+    scikit-learn clips alike.
     """
     epsilon = np.finfo(np.float64).eps
     right = np.where(up == 1, probability, 1 - probability).clip(epsilon, 1 - epsilon)
@@ -114,10 +111,10 @@ def log_losses(up: npt.NDArray[Any], probability: Floats) -> Floats:
 
 
 def best_baseline(predictions: pd.DataFrame) -> str:
-    """Return the hard baseline of highest accuracy on these rows; of equals the first.
+    """Return the hard baseline with the highest accuracy on these rows; the first of several.
 
-    Always up and always down are both among them, so a model that predicts one class every day
-    can't beat the best, whichever way the market went.
+    It is at least as good as both always up and always down, so a model that predicts one class
+    every day can't beat it, whichever way the market went.
     """
     return max(HARD_BASELINES, key=lambda name: float(hits_of(predictions, name).mean()))
 
@@ -151,9 +148,8 @@ def compute_metrics(predictions: pd.DataFrame) -> dict[str, float]:
     }
     for name in (MODEL, *baselines_of(predictions)):
         prefix = "" if name == MODEL else f"{name}."
-        metrics = _metrics_of(
-            up, probability_of(predictions, name), soft=name not in HARD_BASELINES
-        )
+        is_hard = name in HARD_BASELINES
+        metrics = _metrics_of(up, probability_of(predictions, name), soft=not is_hard)
         result |= {prefix + metric: value for metric, value in metrics.items()}
     for prefix in ("", "logistic."):
         for skill, loss in (("brier_skill", "brier_score_loss"), ("log_loss_skill", "log_loss")):
@@ -190,26 +186,26 @@ def _metrics_of(up: npt.NDArray[Any], probability: Floats, *, soft: bool) -> dic
     return {name: float(value) for name, value in result.items()}
 
 
-def calibration_bins(probability: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+def calibration_bins(probability: Floats) -> npt.NDArray[np.int64]:
     """Return the bin of each row, from 0: bins of about equal count, equal probabilities together.
 
     A constant probability gives one bin.
     """
-    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, BINS + 1)))
     return np.searchsorted(edges[1:-1], probability, side="right").astype(np.int64)
 
 
 def calibration_error(up: npt.NDArray[Any], probability: Floats) -> float:
     """Return the expected calibration error over bins of about equal count.
 
-    The mean over rows of the distance, in the row's bin, of mean probability and share of ups.
+    It is the distance between a bin's mean probability and its share of ups, averaged over rows.
     """
     gaps = np.bincount(calibration_bins(probability), probability - up)
     return float(np.abs(gaps).sum() / len(up))
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Count rows by actual class (index ``down``, ``up``) and predicted class (columns alike)."""
+    """Count rows by actual class (index) and predicted class (columns), ``down`` and ``up``."""
     check_predictions(predictions)
     return pd.DataFrame(
         sk.confusion_matrix(predictions["up"], predicted_up(predictions), labels=[0, 1]),
@@ -221,19 +217,19 @@ def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
 def classification_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return ``precision``, ``recall``, ``f1`` and ``rows`` of each class (``class``: down, up)."""
     check_predictions(predictions)
-    scores = sk.precision_recall_fscore_support(
+    metrics = sk.precision_recall_fscore_support(
         predictions["up"], predicted_up(predictions), labels=[0, 1], zero_division=0
     )
-    table = pd.DataFrame(scores, ["precision", "recall", "f1", "rows"], ["down", "up"]).T
+    table = pd.DataFrame(metrics, ["precision", "recall", "f1", "rows"], ["down", "up"]).T
     return table.rename_axis("class").reset_index()
 
 
 def volatility_tercile(predictions: pd.DataFrame) -> "pd.Series[Any]":
-    """Return for each row whether the ticker had been calm, middling or turbulent before.
+    """Return how volatile the ticker was before each row's session.
 
-    The volatility before a session is the mean absolute body of the ticker's last 21 predicted
-    sessions, that session excluded: known before the open. Terciles are cut within the ticker, as
-    bodies may differ in unit, and over all its predicted sessions: hindsight, good for description.
+    Volatility is the mean absolute body of the ticker's last 21 predicted sessions before that one,
+    so it is known before the open. Terciles are cut per ticker, as units of bodies may differ, and
+    over all its predicted sessions. That needs hindsight and is good for description only.
 
     Returns:
         ``"low"``, ``"middle"`` or ``"high"`` on the index of `predictions`; missing in a ticker's
@@ -248,37 +244,28 @@ def volatility_tercile(predictions: pd.DataFrame) -> "pd.Series[Any]":
         )
     )
     rank = volatility.groupby(ordered["ticker"]).rank(pct=True, method="first")
-    return pd.cut(rank, [0, 1 / 3, 2 / 3, 1], labels=["low", "middle", "high"]).reindex(
-        predictions.index
-    )
+    terciles = pd.cut(rank, [0, 1 / 3, 2 / 3, 1], labels=["low", "middle", "high"])
+    return terciles.reindex(predictions.index)
 
 
-GROUPS: Mapping[str, Callable[[pd.DataFrame], "pd.Series[Any]"]] = {
-    "ticker": lambda predictions: predictions["ticker"],
-    "year": lambda predictions: predictions["session"].dt.year,
-    "volatility": volatility_tercile,
-}
-"""What `by_group` can group by."""
-
-
-def by_group(predictions: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Compute metrics of the model within groups: by ``ticker``, ``year`` or ``volatility``.
+def by_group(predictions: pd.DataFrame, groups: "pd.Series[Any]") -> pd.DataFrame:
+    """Compute metrics of the model per group of rows.
 
     Returns:
-        One row per group: the group under the name `key`, ``sessions`` (distinct dates), ``rows``,
-        ``share_up``, ``accuracy``, ``best_baseline`` (its name in this group),
+        One row per group: the group under the name of `groups`, ``sessions`` (distinct dates),
+        ``rows``, ``share_up``, ``accuracy``, ``best_baseline`` (its name in this group),
         ``best_baseline_accuracy``, ``accuracy_minus_best_baseline``, ``roc_auc`` (NaN when only one
         class occurred) and ``brier_score_loss``.
     """
     check_predictions(predictions)
     rows = []
-    for name, group in predictions.groupby(GROUPS[key](predictions), observed=True):
+    for name, group in predictions.groupby(groups, observed=True):
         metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
         best = best_baseline(group)
         best_accuracy = hits_of(group, best).mean()
         rows.append(
             {
-                key: name,
+                groups.name: name,
                 "sessions": group["session"].nunique(),
                 "rows": len(group),
                 "share_up": group["up"].mean(),

@@ -1,7 +1,7 @@
 """How far the predictions can be trusted: intervals by date, and tests.
 
-Functions take the predictions frame, see `candlecast.evaluation.metrics`. `repetitions` and `seed`
-are those of the bootstrap; the same seed gives the same numbers.
+Functions take the predictions frame (see `candlecast.evaluation.metrics`), and `repetitions` and
+`seed` of the bootstrap. The same seed gives the same numbers.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def evaluate_model(
         test_scores: the predictions frame with ``return_``.
         validation_losses: one row per validated session date: ``session``, ``base_rate`` and one
             column per estimator tried, its mean loss on that date.
-        evaluation: repetitions of the bootstrap, and the cost of a trade.
+        evaluation: ``repetitions`` of the bootstrap, and ``cost_bps`` of a trade.
         seed: of the bootstrap.
 
     Returns:
@@ -70,17 +70,17 @@ def evaluate_model(
 def intervals(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, float]:
     """Return the 95 % percentile interval of each metric by a stationary bootstrap of dates.
 
-    The mean block length is the largest that Politis and White's rule asks for among three daily
-    series: hits, hits minus the best baseline's, and log loss. The best baseline is the best on the
-    predicted rows and stays the same in every repetition, which can only lower the difference.
+    The mean block length is the largest that Politis and White's rule gives for three daily series:
+    hits, hits minus the best baseline's, and log loss. The best baseline is the best on all rows
+    and stays the same in every repetition, which can only lower the difference.
 
     Returns:
         ``<name>.low`` and ``<name>.high`` for accuracy, balanced_accuracy, f1, precision, recall,
         matthews_corrcoef, brier_score_loss, log_loss, brier_skill, log_loss_skill, ece (in the
         bins of all rows), roc_auc, roc_auc_minus_half and accuracy_minus_best_baseline, and
         ``bootstrap_repetitions``, ``bootstrap_seed``, ``bootstrap_block_length`` (dates) and
-        ``bootstrap_confidence``. Intervals are left out on fewer than 20 dates; that of one metric
-        when the metric is undefined in more than 1 % of the repetitions.
+        ``bootstrap_confidence``. On fewer than 20 dates there is no interval, and none of a metric
+        that is undefined in more than 1 % of the repetitions.
     """
     check_predictions(predictions)
     result = {
@@ -93,7 +93,7 @@ def intervals(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict
     if bootstrap is None:
         return result
     metrics = _metrics_of_sums(bootstrap.sums(rows))
-    metrics["roc_auc"] = bootstrap.roc_auc(predictions, MODEL)
+    metrics["roc_auc"] = bootstrap.roc_auc(predictions)
     metrics["roc_auc_minus_half"] = metrics["roc_auc"] - 0.5
     return {**result, "bootstrap_block_length": float(bootstrap.block), **interval_ends(metrics)}
 
@@ -104,8 +104,8 @@ def calibration(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> pd
     Returns:
         One row per bin, from low to high: ``probability`` (the mean), ``share_up``, ``rows``, and
         ``low`` and ``high``: the 95 % percentile interval of the share, from the same draws of
-        dates as `intervals`, the bins staying those of all rows. They are NaN in a bin whose rows
-        are of fewer than 20 dates or of one class, which a bootstrap can't draw otherwise.
+        dates as `intervals`, in the bins of all rows. They are NaN in a bin with fewer than 20
+        dates, or with one class: every draw would have the same share.
     """
     check_predictions(predictions)
     bin_of_row = calibration_bins(predictions["probability"].to_numpy())
@@ -128,17 +128,15 @@ def calibration(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> pd
 
 
 def compare(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, float]:
-    """Compare the model with the champion, on the rows that both can predict.
-
-    Those that the champion was trained on are not among them: there it would be flattered.
+    """Compare the model with the champion, on the rows that are new to both.
 
     Returns:
         ``champion.version``, ``champion.sessions`` (distinct dates compared on), ``champion.rows``,
         the champion's ``champion.accuracy``, ``champion.roc_auc``, ``champion.log_loss`` and
         ``champion.brier_score_loss``, and ``accuracy_minus_champion`` and
         ``roc_auc_minus_champion`` (the model's minus the champion's on these rows) with ``.low``
-        and ``.high``, as in `intervals`. Nothing when there is no champion; the first three only
-        when there is no row to compare on.
+        and ``.high``, as in `intervals`. Nothing if there is no champion; only the first three if
+        there is no row to compare on.
     """
     if "champion" not in predictions or predictions["champion_version"].isna().all():
         return {}
@@ -164,7 +162,7 @@ def compare(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[s
     if bootstrap is None:
         return result
     drawn = bootstrap.sums(rows)
-    lead_auc = bootstrap.roc_auc(both, MODEL) - bootstrap.roc_auc(both, "champion")
+    lead_auc = bootstrap.roc_auc(both) - bootstrap.roc_auc(both, "champion")
     return result | interval_ends(
         {
             "accuracy_minus_champion": (drawn["lead"] / drawn["rows"]).to_numpy(),
@@ -178,7 +176,7 @@ BLOCK_SERIES = ["hit", "lead", "log_loss"]
 
 
 def _row_quantities(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return what the metrics are sums of, one row per row of the predictions."""
+    """Return the quantities that the metrics are sums of, one row per row of the predictions."""
     up = predictions["up"].to_numpy(dtype=np.float64)
     probability = probability_of(predictions, MODEL)
     base = probability_of(predictions, "base_rate")
@@ -245,8 +243,8 @@ def directional_test(predictions: pd.DataFrame) -> tuple[float, float] | None:
 def row_tests(predictions: pd.DataFrame) -> dict[str, float]:
     """Test the model by rows: McNemar against the best baseline, and Pesaran-Timmermann.
 
-    Both take rows as independent, so with several tickers they are too sure; the intervals by date
-    decide. They are here because readers know them.
+    Both assume independent rows, so with several tickers their p-values are too small. They are
+    here because readers know them; the gate uses the intervals by date.
 
     Returns:
         ``mcnemar_p_value`` (exact, two-sided), ``mcnemar_model_only`` and
@@ -288,14 +286,11 @@ def superior_ability(
 ) -> dict[str, float]:
     """Test whether the best estimator beats the base rate, counting how many were tried.
 
-    Args:
-        validation_losses: see `evaluate_model`.
-        repetitions: of the bootstrap.
-        seed: of the bootstrap.
+    `validation_losses` are those of `evaluate_model`.
 
     Returns:
-        ``spa_p_value`` (the consistent one; small: the best estimator is better than the base rate
-        beyond what picking the best of them explains), ``spa_estimators`` and ``spa_sessions``.
+        ``spa_p_value`` (the consistent one; small: the best estimator beats the base rate by more
+        than choosing the best of several explains), ``spa_estimators`` and ``spa_sessions``.
 
     Raises:
         ValueError: a loss is missing.
@@ -308,7 +303,7 @@ def superior_ability(
     gains = base_rate[:, None] - losses
     if missing := int(np.isnan(gains).sum()):
         raise ValueError(f"{missing} of the losses for the superior ability test are NaN.")
-    p_value = 1.0  # arch answers 0 when no loss differs from the benchmark's
+    p_value = 1.0  # arch returns 0 if no loss differs from the benchmark's
     if np.ptp(gains) > 0 and len(losses) >= MIN_SESSIONS:
         test = SPA(base_rate, losses, block_length(gains), repetitions, seed=seed)
         test.compute()

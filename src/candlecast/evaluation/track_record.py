@@ -1,7 +1,7 @@
-"""What became of the champion's forecasts, and whether to retrain it: codes and numbers.
+"""How the champion's forecasts turned out, and whether to retrain it: codes and numbers.
 
-`candlecast.reporting.track_record` has the sentences. The forecasts frame is that of
-`candlecast.pipelines.forecast.nodes`.
+`candlecast.reporting.track_record` has the sentences. `candlecast.pipelines.forecast.nodes`
+describes the forecasts frame.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ def made_late(forecasts: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def count_forecasts(own: pd.DataFrame, forecasts: pd.DataFrame) -> dict[str, int]:
-    """Count forecasts by what became of them.
+    """Count the forecasts of one version.
 
     Args:
-        own: the forecasts of one version.
-        forecasts: of all versions: what their outcomes show of a ticker's sessions.
+        own: the forecasts of that version.
+        forecasts: those of all versions; their outcomes show which sessions a ticker has had.
 
     Returns:
         How many were ``made``, have an ``outcome``, are ``waiting`` for it, are ``without_session``
-        (a later session of the ticker has an outcome, that one has none) and were ``made_late``.
+        (their session has no outcome, but a later one of the ticker has) and were ``made_late``.
     """
     known = forecasts[forecasts["up"].notna()]
     last_known = own["ticker"].map(known.groupby("ticker")["session"].max())
@@ -60,16 +60,16 @@ def advise_retraining(
     """Decide whether the champion should be retrained.
 
     Args:
-        metrics: of its forecasts with an outcome; empty when there are none.
+        metrics: of its forecasts with an outcome; empty if there are none.
         drift: from `candlecast.evaluation.drift.measure_drift`.
-        min_sessions: fewest distinct session dates to decide on.
+        min_sessions: the fewest dates to decide on.
 
     Returns:
         ``retrain`` (true, false, or null while it is too early to tell) and ``reasons``: one dict
-        per reason, valid JSON, with its ``code`` and the numbers it is about. To retrain:
+        per reason, valid JSON, with a ``code`` and its numbers. To retrain:
 
-        * ``inputs_drifted``: ``drifted`` of ``lags``, and of the one that drifted most ``name``,
-          ``psi`` and ``limit``;
+        * ``inputs_drifted``: ``drifted`` of ``lags``, and ``name``, ``psi`` and ``limit`` of the
+          one that drifted most;
         * ``share_up_shifted``: ``share_up_trained``, ``share_up``;
         * ``worse_than_baseline``: ``value``, ``low`` and ``high`` of accuracy minus best baseline.
 

@@ -1,8 +1,8 @@
 """An illustrative trading table: what acting on the predictions would have earned, net of costs.
 
 Functions take the predictions frame (see `candlecast.evaluation.metrics`) with the column
-``return_``: close / open - 1 of the session, whatever the configured body is. `cost_bps` is the
-cost of one side of a trade, in basis points of the traded value.
+``return_``: close / open - 1 of the session, also where bodies are in currency. `cost_bps` is the
+cost of buying or of selling, in basis points of the traded value.
 """
 
 import numpy as np
@@ -14,16 +14,16 @@ from candlecast.evaluation.metrics import check_predictions, predicted_up
 SESSIONS_PER_YEAR = 252
 
 CONSTANT = 1e-12
-"""Daily returns that deviate by less are one number, rounded differently; ratios are undefined."""
+"""Daily returns with a smaller deviation differ by rounding only; their ratios are undefined."""
 
 
 def strategy_returns(predictions: pd.DataFrame, *, cost_bps: float) -> pd.DataFrame:
-    """Trade the predictions: long at the open where up is predicted, out at the close.
+    """Trade the predictions: buy at the open what is predicted up, sell at the close.
 
-    The tickers predicted up share the money equally; without one, it rests at no interest. Each
-    trade pays the cost twice, in and out. Holding is all tickers, equally weighted, open to close
-    of every session, and pays no cost, as a holder would not trade: the harder comparison. Nights
-    are in neither. An illustration: no slippage, taxes, dividends or limits of size.
+    The tickers predicted up share the money equally; without one it earns nothing. Each trade pays
+    the cost twice. Holding is all tickers, equally weighted, from open to close of every session,
+    without costs, as a holder would not trade: that makes the comparison harder. Nights are in
+    neither. An illustration: no slippage, taxes, dividends or limits of size.
 
     Returns:
         One row per session: ``session``, ``strategy`` (net), ``strategy_gross`` and ``holding``
@@ -60,21 +60,16 @@ def equity_curve(predictions: pd.DataFrame, *, cost_bps: float) -> pd.DataFrame:
 
 
 def trading_metrics(predictions: pd.DataFrame, *, cost_bps: float, trials: int) -> dict[str, float]:
-    """Summarise the returns of `strategy_returns`.
-
-    Args:
-        predictions: the predictions frame.
-        cost_bps: cost of a trade.
-        trials: how many estimators were tried.
+    """Summarise the returns of `strategy_returns`, when `trials` estimators were tried.
 
     Returns:
         ``trading_cost_bps``, ``trading_trials`` and, for each of ``strategy`` (net),
         ``strategy_gross`` and ``holding``, ``<strategy>.<name>``: ``annual_return`` (compound),
         ``annual_volatility``, ``sharpe_ratio`` (annual, over zero interest), ``max_drawdown`` (0 or
         negative), ``annual_turnover`` (traded value over capital) and ``deflated_sharpe_ratio`` (a
-        probability, with the variance 1 / (sessions - 1) that the Sharpe ratios of skill-less
-        trials of this length have; for holding one trial). A year has 252 sessions. Ratios are left
-        out where returns never vary.
+        probability; the Sharpe ratios of trials of this length without skill have the variance
+        1 / (sessions - 1); holding is one trial). A year has 252 sessions. Ratios are left out
+        where returns never vary.
     """
     daily = strategy_returns(predictions, cost_bps=cost_bps)
     turnover = float(daily["turnover"].mean() * SESSIONS_PER_YEAR)
@@ -109,11 +104,9 @@ def _summary(returns: "pd.Series[float]", turnover: float, trials: int) -> dict[
 
 
 def best_of_trials(trials: int, variance: float) -> float:
-    """Return the Sharpe ratio to expect from the best of several trials without skill.
+    """Return the Sharpe ratio to expect from the best of several independent trials without skill.
 
-    Args:
-        trials: independent trials; one is expected at 0.
-        variance: of the trials' Sharpe ratios, per period.
+    `variance` is that of the trials' Sharpe ratios, per period. One trial has 0 to expect.
 
     References:
         Bailey and Lopez de Prado (2014), The deflated Sharpe ratio, Journal of Portfolio

@@ -1,12 +1,12 @@
-"""Figures of the pages: drawn by matplotlib, returned, and made fit for a page in two themes."""
+"""Figures of the pages, drawn by matplotlib, and as SVG whose colours follow the page's theme."""
 
 import re
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ THEME = {
     MODEL: "var(--model)",
     OTHER: "var(--other)",
 }
-"""What a page puts in place of the colours drawn with, so that its theme decides."""
+"""What stands for each colour in a page, so that the page's theme decides."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
@@ -39,12 +39,12 @@ STYLE: dict[Any, Any] = {
 }
 
 WIDTH = 4.6
-"""Of every figure, in inches; a page scales them alike."""
+"""Of every figure, in inches, so that a page scales all of them alike."""
 
 
 def _blank(height: float) -> tuple["Figure", "Axes"]:
     """Return an empty figure; without pyplot, which would keep it and look for a display."""
-    from matplotlib import rc_context  # here, as matplotlib takes longer than most commands do
+    from matplotlib import rc_context  # here, as importing matplotlib is slow
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
@@ -53,7 +53,7 @@ def _blank(height: float) -> tuple["Figure", "Axes"]:
 
 
 def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """Write names at the left, from top to bottom."""
+    """Label the rows at the left, from top to bottom."""
     axes.set_yticks(range(len(names)), names, color=INK)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -83,7 +83,7 @@ def draw_accuracy(
 
 
 def draw_roc(curve: pd.DataFrame) -> "Figure":
-    """Draw a ROC curve; of an empty one, say why.
+    """Draw a ROC curve; an empty one becomes a note.
 
     Args:
         curve: one row per point: ``false_up`` (share of downs predicted up), ``true_up`` (of ups).
@@ -124,7 +124,7 @@ def draw_calibration(table: pd.DataFrame) -> "Figure":
 
 
 def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
-    """Draw the population stability index of every lag, and what it must exceed to be drift.
+    """Draw the population stability index of every lag, and what drift must exceed.
 
     Args:
         lags: one row per lag: ``name``, ``psi``, ``drifted``.
@@ -144,7 +144,7 @@ def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figu
 
 
 def draw_validation(estimators: pd.DataFrame) -> "Figure":
-    """Draw the mean log loss of every estimator with one standard error, and the rule's limit.
+    """Draw the mean log loss of every estimator with one standard error, and the highest to choose.
 
     Args:
         estimators: one row per estimator: ``trees``, ``log_loss``, ``log_loss_se``, ``chosen``.
@@ -165,7 +165,7 @@ def draw_validation(estimators: pd.DataFrame) -> "Figure":
 
 
 def draw_equity(curve: pd.DataFrame) -> "Figure":
-    """Draw what 1 grew to.
+    """Draw the growth of 1.
 
     Args:
         curve: one row per session: ``session``, ``strategy`` (net of costs) and ``holding``.
@@ -187,21 +187,14 @@ def draw_equity(curve: pd.DataFrame) -> "Figure":
     return figure
 
 
-def svg_texts(report_figures: Mapping[str, tuple["Figure", str, str]]) -> dict[str, str]:
-    """Return figures as SVG by name, each given with its title and description; see `svg_text`."""
-    return {
-        name: svg_text(drawing[0], name, *drawing[1:]) for name, drawing in report_figures.items()
-    }
-
-
-def svg_text(figure: "Figure", name: str, title: str, description: str) -> str:
-    """Return a figure as SVG to be put into a page, which gives it its colours and its font.
+def svg(name: str, figure: "Figure", title: str, description: str) -> Markup:
+    """Return a figure as SVG for a page, which sets its colours and its font.
 
     Args:
+        name: the prefix of every id in it, so that a page can hold several figures.
         figure: as drawn here.
-        name: stands before every id in it, so that several fit on one page.
-        title: for those who do not see it.
-        description: likewise, what it shows, in numbers.
+        title: for readers who can't see the figure.
+        description: for the same readers: what it shows, in numbers.
     """
     from matplotlib import rc_context
 
@@ -217,7 +210,7 @@ def svg_text(figure: "Figure", name: str, title: str, description: str) -> str:
     inside = re.sub(r"font-family: [^;]*;", "", inside)
     for colour, themed in THEME.items():
         inside = inside.replace(colour, themed)
-    return (
+    return Markup(
         f'<svg role="img" aria-labelledby="{name}-title {name}-desc" viewBox="{box}">'
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>{inside}</svg>'

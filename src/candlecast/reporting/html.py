@@ -1,4 +1,4 @@
-"""Pages and cards: templates filled in, and numbers as a reader sees them."""
+"""Templates filled in, and numbers as a reader sees them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,26 +7,22 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from candlecast.evaluation.metrics import HARD_BASELINES, SOFT_BASELINES
-
-BASELINES = (*HARD_BASELINES, *SOFT_BASELINES)
+from candlecast.evaluation.metrics import BASELINES
 
 LABELS = {
-    "accuracy_minus_best_baseline": "accuracy minus best baseline",
-    "accuracy_minus_champion": "accuracy minus champion",
     "roc_auc": "ROC AUC",
     "roc_auc_minus_half": "ROC AUC minus 0.5",
     "roc_auc_minus_champion": "ROC AUC minus champion",
     "matthews_corrcoef": "Matthews correlation",
     "f1": "F1",
     "brier_score_loss": "Brier score",
-    "ece": "Calibration error",
+    "ece": "calibration error",
 }
-"""Names that are more than the key in words."""
+"""Names that are not simply the key in words."""
 
 
 def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
-    """Fill in a template; what it names and is not given is an error, and values are escaped."""
+    """Fill in a template. Values are escaped; a name without a value is an error."""
     environment = Environment(
         loader=PackageLoader("candlecast.reporting"),
         autoescape=True,
@@ -35,75 +31,82 @@ def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        f.__name__: f for f in (words, sentence, number, percent, p_value, listed, cell)
-    }
+    shown = (words, sentence, number, whole, percent, p_value, listed, cell)
+    environment.filters |= {function.__name__: function for function in shown}
     return environment.get_template(template).render(
         metrics=metrics,
         metric=lambda name: metric_text(metrics, name),
-        baselines=[name for name in BASELINES if f"{name}.accuracy" in metrics],
+        baselines=_baselines(metrics),
         **content,
     )
 
 
 def accuracies(metrics: Mapping[str, float]) -> pd.DataFrame:
-    """Table the accuracies: one row per rule, the model first.
+    """Return the accuracies, one row per rule, the model first.
 
     Returns:
         ``name``, ``accuracy``, and ``low`` and ``high`` (NaN where there is no interval).
     """
-    rules = [name for name in BASELINES if f"{name}.accuracy" in metrics]
-    names = {"accuracy": "model", **{f"{name}.accuracy": words(name) for name in rules}}
+    rules = {"model": "accuracy", **{name: f"{name}.accuracy" for name in _baselines(metrics)}}
     return pd.DataFrame(
         {
-            "name": name,
+            "name": words(name),
             "accuracy": metrics[key],
             "low": metrics.get(f"{key}.low", np.nan),
             "high": metrics.get(f"{key}.high", np.nan),
         }
-        for key, name in names.items()
+        for name, key in rules.items()
     )
 
 
+def _baselines(metrics: Mapping[str, float]) -> list[str]:
+    return [name for name in BASELINES if f"{name}.accuracy" in metrics]
+
+
 def words(name: str) -> str:
-    """A key in words: ``roc_auc`` is ROC AUC, ``always_up`` is always up."""
+    """Return a key in words: ``roc_auc`` is ROC AUC, ``always_up`` is always up."""
     return LABELS.get(name, name.replace("_", " "))
 
 
 def sentence(name: str) -> str:
-    """A key in words, with a capital."""
+    """Return a key in words, with a capital."""
     text = words(name)
     return text[:1].upper() + text[1:]
 
 
 def listed(names: Sequence[str], limit: int = 12) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """A number with so many digits; never a negative zero."""
+    """Return a number with so many decimals; never a negative zero."""
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
+def whole(value: float) -> str:
+    """Return a whole number, with commas between thousands."""
+    return f"{value:,.0f}"
+
+
 def percent(value: float, digits: int = 1) -> str:
-    """A share in percent."""
+    """Return a share in percent."""
     return f"{number(100 * value, digits)}%"
 
 
 def p_value(value: float) -> str:
-    """A p-value; a tiny one is never 0."""
+    """Return a p-value; a tiny one is never 0."""
     return number(value) if value >= 0.001 else "<0.001"
 
 
 def metric_text(metrics: Mapping[str, float], name: str) -> str:
-    """A metric with its interval, ``0.518 [0.497, 0.538]``; in words when it is undefined.
+    """Return a metric with its interval, ``0.518 [0.497, 0.538]``; in words if it is undefined.
 
     >>> metric_text({"accuracy": 0.5176, "accuracy.low": 0.497, "accuracy.high": 0.538}, "accuracy")
     '0.518 [0.497, 0.538]'

@@ -1,4 +1,4 @@
-"""The track record as a page: its sentences and figures."""
+"""The page of the champion's track record: its sentences and figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from candlecast.evaluation.metrics import HARD_BASELINES
+from candlecast.evaluation.gate import verdict
 from candlecast.evaluation.track_record import made_late
-from candlecast.reporting import figures
+from candlecast.reporting import figures, wording
 from candlecast.reporting.html import accuracies, metric_text, percent, render, words
-from candlecast.reporting.wording import body_text
 
 LATEST = 20
 """Rows in the table of the latest outcomes."""
@@ -62,8 +61,8 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         results=_results(metrics) if metrics else "",
         newest=newest.to_dict("records"),
         outcomes=known.to_dict("records"),
-        body=body_text(champion["body"]),
-        report_figures={name: Markup(text) for name, text in _drawings(track_record).items()},
+        body=wording.body_text(champion["body"]),
+        report_figures=_draw_figures(track_record),
     )
 
 
@@ -76,8 +75,8 @@ def advice_text(retrain: bool | None, reasons: list[dict[str, Any]]) -> str:
 
 
 def _results(metrics: Mapping[str, float]) -> str:
-    """The accuracies, without statistics."""
-    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
+    """Return how often the champion was right so far, without statistics."""
+    best = verdict(metrics)["best_baseline"]
     sessions = f"{metrics['sessions']:,.0f} session{'' if metrics['sessions'] == 1 else 's'}"
     return (
         f"On {sessions} so far, the champion predicted the right direction in "
@@ -86,30 +85,28 @@ def _results(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _drawings(track_record: dict[str, Any]) -> dict[str, str]:
-    """Draw what there are enough sessions for, as SVG by name."""
+def _draw_figures(track_record: dict[str, Any]) -> dict[str, Markup]:
+    """Draw the figures that there are enough sessions for, as SVG by name."""
     metrics, drift = track_record["metrics"], track_record["drift"]
     enough, drawn = track_record["monitoring"]["min_sessions"], {}
     if metrics:
         table = accuracies(metrics).replace("model", "champion")
-        rules = "; ".join(f"{row.name} {row.accuracy:.3f}" for row in table.itertuples(index=False))
         drawn["accuracy"] = (
             figures.draw_accuracy(table, metrics["best_baseline.accuracy"], "accuracy so far"),
             "Accuracy of the champion and of every baseline",
-            f"Accuracy so far: {rules}.",
+            wording.listing(table, "{name} {accuracy:.3f}"),
         )
     if metrics.get("sessions", 0) >= enough:
         table = pd.DataFrame(track_record["calibration"])
         drawn["calibration"] = (
             figures.draw_calibration(table),
             "Calibration",
-            f"Mean gap between probability and share up: {metric_text(metrics, 'ece')}.",
+            f"Mean gap between probability and share of ups: {metric_text(metrics, 'ece')}.",
         )
     if drift["sessions"] >= enough:
-        indices = "; ".join(f"{lag['name']} {lag['psi']:.3f}" for lag in drift["lags"])
         drawn["drift"] = (
             figures.draw_drift(drift["lags"], drift["max_psi"], drift["psi_chance"]),
             "Population stability index of every lag",
-            f"Population stability index: {indices}.",
+            wording.listing(pd.DataFrame(drift["lags"]), "{name} {psi:.3f}"),
         )
-    return figures.svg_texts(drawn)
+    return {name: figures.svg(name, *drawing) for name, drawing in drawn.items()}

@@ -1,4 +1,4 @@
-"""Sentences for the codes and numbers that `candlecast.evaluation.gate` returns."""
+"""Sentences for what `candlecast.evaluation.gate` returns, and texts that several pages share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ NUMBERS = {
     "sessions.",
     "too_few_sessions": "{sessions:,.0f} sessions are too few for an interval.",
 }
-"""The numbers behind a verdict that has no interval."""
+"""The numbers of a verdict without an interval."""
 
 
 def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -57,12 +57,12 @@ def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def verdict_headline(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict in a few words; they begin with "Evidence" or "No evidence"."""
+    """Return the verdict in a few words, which begin with "Evidence" or "No evidence"."""
     return HEADLINES.get(verdict["code"], "No evidence of skill.")
 
 
 def verdict_numbers(verdict: Mapping[str, Any], gate_metric: str) -> str:
-    """Return the interval that the gate does not look at, or why there are none."""
+    """Return the interval that the gate does not check, or why there are none."""
     if verdict["code"] in NUMBERS:
         return NUMBERS[verdict["code"]].format(**verdict)
     interval = verdict["roc_auc" if gate_metric == "accuracy" else "accuracy"]
@@ -70,7 +70,7 @@ def verdict_numbers(verdict: Mapping[str, Any], gate_metric: str) -> str:
 
 
 def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    """Return what the verdict means to whoever decides, without statistics."""
+    """Return what the verdict means to those who decide, without statistics."""
     meaning = MEANINGS.get(verdict["code"], "It was not shown to beat that rule.")
     return (
         f"On {metrics['sessions']:,.0f} sessions that it had not seen, the model predicted "
@@ -81,7 +81,7 @@ def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> s
 
 
 def listing(table: pd.DataFrame, row: str) -> str:
-    """Return the rows of a table in one sentence, each worded by the format `row`."""
+    """Return the rows of a table as one text, each formatted by `row`."""
     return "; ".join(row.format_map(values) for values in table.to_dict("records")) + "."
 
 

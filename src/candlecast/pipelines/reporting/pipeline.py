@@ -1,12 +1,12 @@
-"""Test_scores → metrics → gate_decision, figures → report, model_card, summary."""
+"""Test scores → metrics → gate decision, tables, figures → report, model card, summary."""
 
 from kedro.pipeline import Pipeline, node
 
 from candlecast.evaluation.gate import apply_gate
 from candlecast.evaluation.significance import evaluate_model
-from candlecast.pipelines.reporting.nodes import (
+from candlecast.pipelines.reporting.nodes import build_tables
+from candlecast.reporting.report import (
     build_context,
-    build_tables,
     describe_training,
     draw_figures,
     write_card,

@@ -1,0 +1,167 @@
+"""The report, the model card and the summary of a candidate: their contents and figures."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from candlecast.evaluation.gate import GATE_METRICS, verdict
+from candlecast.reporting import figures, wording
+from candlecast.reporting.html import accuracies, metric_text, render, words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_figures(
+    report_tables: dict[str, pd.DataFrame], metrics: dict[str, float]
+) -> tuple[dict[str, Markup], "Figure", "Figure", "Figure"]:
+    """Draw the figures.
+
+    Returns:
+        All of them as SVG for the report, by name; and the ROC curve, the calibration curve and
+        the equity curve as matplotlib's figures.
+    """
+    accuracy, estimators = accuracies(metrics), report_tables["estimators"]
+    calibrated, equity = report_tables["calibration"], report_tables["equity"]
+    roc_figure = figures.draw_roc(report_tables["roc"])
+    calibration_figure = figures.draw_calibration(calibrated)
+    equity_figure = figures.draw_equity(equity)
+    drawn = {
+        "accuracy": (
+            figures.draw_accuracy(accuracy, metrics["best_baseline.accuracy"]),
+            "Accuracy of the model and of every baseline",
+            wording.listing(accuracy, "{name} {accuracy:.3f}")
+            + f" Model with interval: {metric_text(metrics, 'accuracy')}.",
+        ),
+        "roc": (roc_figure, "ROC curve", f"ROC AUC: {metric_text(metrics, 'roc_auc')}."),
+        "calibration": (
+            calibration_figure,
+            "Calibration",
+            wording.listing(calibrated, "probability {probability:.3f}, up {share_up:.3f}"),
+        ),
+        "validation": (
+            figures.draw_validation(estimators),
+            "Log loss of every estimator in walk-forward validation",
+            wording.listing(estimators, "{trees} trees {log_loss:.4f}"),
+        ),
+        "equity": (
+            equity_figure,
+            "Equity curve, illustrative",
+            wording.listing(
+                equity.tail(1), "At the end: strategy, net, {strategy:.2f}, holding {holding:.2f}"
+            ),
+        ),
+    }
+    texts = {name: figures.svg(name, *drawing) for name, drawing in drawn.items()}
+    return texts, roc_figure, calibration_figure, equity_figure
+
+
+def describe_training(
+    train: pd.DataFrame, model_selection: list[dict[str, Any]], window: int, body: str
+) -> dict[str, Any]:
+    """Describe what was trained, and on what.
+
+    Returns:
+        ``trained`` (see `_extent`), ``window``, ``body`` (in words), ``trees`` of the chosen
+        forest, ``original_trees`` that the original rule would have chosen, and ``estimators``,
+        how many were tried.
+    """
+    return {
+        "trained": _extent(train),
+        "window": window,
+        "body": wording.body_text(body),
+        "trees": next(row["trees"] for row in model_selection if row["chosen"]),
+        "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
+        "estimators": len(model_selection),
+    }
+
+
+def build_context(
+    metrics: dict[str, float],
+    gate_decision: dict[str, Any],
+    training_summary: dict[str, Any],
+    test_scores: pd.DataFrame,
+    lineage: dict[str, Any],
+) -> dict[str, Any]:
+    """Gather what report, card and summary share: verdict, gate, what was trained and tested.
+
+    Returns:
+        ``headline``, ``plain`` and ``numbers`` (the verdict in words), ``gate`` with ``measured``
+        (its metric) and ``reasons`` in words, ``tested`` (see `_extent`), ``new`` (tickers that the
+        model was not trained on), what `describe_training` returns, ``metrics`` and ``lineage``.
+    """
+    outcome = verdict(metrics)
+    tested = _extent(test_scores)
+    return {
+        **training_summary,
+        "headline": wording.verdict_headline(outcome),
+        "plain": wording.plain_verdict(outcome, metrics),
+        "numbers": wording.verdict_numbers(outcome, gate_decision["metric"]),
+        "gate": {
+            **gate_decision,
+            "measured": words(GATE_METRICS[gate_decision["metric"]]),
+            "reasons": wording.gate_reasons(gate_decision["reasons"]),
+        },
+        "tested": tested,
+        "new": sorted(set(tested["tickers"]) - set(training_summary["trained"]["tickers"])),
+        "metrics": metrics,
+        "lineage": lineage,
+    }
+
+
+def _extent(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return ``tickers``, ``first`` and ``last`` session, ``sessions``, ``rows``, ``share_up``."""
+    return {
+        "tickers": sorted(frame["ticker"].unique()),
+        "first": f"{frame['session'].min():%Y-%m-%d}",
+        "last": f"{frame['session'].max():%Y-%m-%d}",
+        "sessions": frame["session"].nunique(),
+        "rows": len(frame),
+        "share_up": float(frame["up"].mean()),
+    }
+
+
+def write_report(
+    context: dict[str, Any],
+    report_tables: dict[str, pd.DataFrame],
+    report_figures: dict[str, Markup],
+    quality: pd.DataFrame,
+    tickers: list[str],
+    leakage_audit: dict[str, Any],
+) -> str:
+    """Write the report: one HTML page that needs nothing else."""
+    quality = quality[quality["ticker"].isin(tickers)]
+    columns = report_tables["estimators"].columns
+    return render(
+        "report.html.j2",
+        **context,
+        tables={name: table.to_dict("records") for name, table in report_tables.items()},
+        report_figures=report_figures,
+        folds=[name.removesuffix(".log_loss") for name in columns if name.endswith(".log_loss")],
+        quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
+        found=_found(quality),
+        audit=leakage_audit,
+    )
+
+
+def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return one row per ticker: rows in, kept and dropped, and how much each rule found."""
+    rows = quality.groupby("ticker").agg(
+        rows_in=("rows_in", "max"),
+        rows_kept=("rows_kept", "min"),
+        rows_dropped=("rows_dropped", "max"),
+    )
+    rules = quality[~quality["rule"].isin(["requested", "stored"])]
+    found = rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
+    return rows.join(found).reset_index().to_dict("records")
+
+
+def write_card(context: dict[str, Any]) -> str:
+    """Write the model card: Markdown, the description of a registered version."""
+    return render("model_card.md.j2", **context)
+
+
+def write_summary(context: dict[str, Any]) -> str:
+    """Write a summary of some 15 lines of Markdown."""
+    return render("summary.md.j2", **context)

@@ -1,0 +1,122 @@
+"""Predictions of a model, and what the reporting pipeline makes of them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+
+from candlecast.parameters import Evaluation, Gate
+from candlecast.pipelines.reporting import create_pipeline
+
+EVALUATION = Evaluation.model_construct(repetitions=100, cost_bps=5.0)  # fewer than a run may
+GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=20, champion_margin=0.03)
+ESTIMATORS = [
+    {"trees": 50, "log_loss": 0.6931, "log_loss_se": 0.0010, "accuracy": 0.51, "roc_auc": 0.52}
+    | {"training_f1": 0.55, "fold_1.log_loss": 0.6930, "fold_2.log_loss": 0.6932}
+    | {"chosen": True, "original_rule": False},
+    {"trees": 1000, "log_loss": 0.6930, "log_loss_se": 0.0020, "accuracy": 0.52}
+    | {"training_f1": 0.56, "fold_1.log_loss": 0.6929, "fold_2.log_loss": 0.6931}
+    | {"chosen": False, "original_rule": True},
+]
+LINEAGE = {
+    "candidate": "github-1234567890-1",
+    "run_id": "3692615a72d448d28762c541ff2ce3b0",
+    "experiment": "candlecast",
+    "started": "2024-03-01 12:00 UTC",
+    "git_commit": "e6568fad551bd2fc92953c466b05c2a0e8815516",
+    "git_dirty": "false",
+    "candlecast": "0.1.0",
+    "packages": {"mlflow": "3.17.2", "numpy": "2.4.6", "scikit-learn": "1.9.1"},
+    "versions": {"prices": 4, "test": 3, "train": 2},
+    "parameters": {"tickers": "A B", "window": "14"},
+}
+AUDIT = {
+    "last_training_session": "2020-01-02",
+    "first_test_session": "2020-02-03",
+    "purged_sessions": 14,
+    "rows_in_both": 0,
+    "rows_audited": 1234,
+    "rows_with_wrong_lags": 0,
+}
+
+
+def predicted(up: list[int], probability: list[float], ticker: str = "A") -> pd.DataFrame:
+    """Predictions of one ticker on consecutive days; training had 60 % ups."""
+    body = np.where(np.array(up) == 1, 0.01, -0.01)
+    return pd.DataFrame(
+        {
+            "ticker": ticker,
+            "session": pd.date_range("2024-01-01", periods=len(up)),
+            "body": body,
+            "up": np.array(up, dtype=np.int8),
+            "probability": probability,
+            "always_up": 1.0,
+            "majority": 1.0,
+            "previous_day": [0.0, *map(float, up[:-1])],
+            "base_rate": 0.6,
+            "logistic": 0.5,
+            "return_": body,
+        }
+    )
+
+
+def losses(sessions: int = 30) -> pd.DataFrame:
+    """Validation losses of `ESTIMATORS`; they save 0.01 and 0.02 against the base rate."""
+    return pd.DataFrame(
+        {
+            "session": pd.bdate_range("2023-01-02", periods=sessions),
+            "base_rate": 0.70,
+            "trees_50": np.tile([0.68, 0.70], sessions // 2),
+            "trees_1000": np.tile([0.67, 0.69], sessions // 2),
+        }
+    )
+
+
+class Kept(MemoryDataset):
+    """A dataset that the runner does not empty when no node needs it any more."""
+
+    def _release(self) -> None:
+        pass
+
+
+OUTPUTS = (
+    *("metrics", "gate_decision", "report_context", "report_figures"),
+    *("report", "model_card", "summary"),
+)
+
+
+def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
+    """Run the reporting pipeline; return its `OUTPUTS` by name."""
+    tickers = sorted(predictions["ticker"].unique())
+    rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
+    quality = [
+        {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}
+        | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0}
+        for ticker in tickers
+        for rule, found in rules.items()
+    ]
+    earlier = predictions["session"] - pd.Timedelta(days=400)
+    given = {
+        "test_scores": predictions,
+        "train@pandas": predictions.assign(session=earlier),
+        "validation_losses": losses(),
+        "model_selection": ESTIMATORS,
+        "leakage_audit": AUDIT,
+        "quality": pd.DataFrame(quality),
+        "lineage": LINEAGE,
+        "params:evaluation": EVALUATION,
+        "params:gate": GATE,
+        "params:window": 14,
+        "params:tickers": tickers,
+        "params:body": "return",
+        "params:seed": 1,
+        **inputs,
+    }
+    catalog = DataCatalog(
+        {name: MemoryDataset(value) for name, value in given.items()}
+        | {name: Kept() for name in OUTPUTS}
+    )
+    SequentialRunner().run(create_pipeline(), catalog)
+    return {name: catalog.load(name) for name in OUTPUTS}
