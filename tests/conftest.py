@@ -50,16 +50,19 @@ SMALL = {
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
+INTERPRETED = "PYSPARK_SUBMIT_ARGS"
+os.environ[INTERPRETED] = (
+    "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN "
+    "pyspark-shell"
+)
+"""Spark writes Java for each query and compiles it, which takes longer than to interpret the query
+on a few thousand rows. So neither this process nor those that tests start do that; a newcomer's run
+goes without this variable, and gives the same."""
+
 
 def start_spark(scratch: Path) -> SparkSession:
-    """Start the project's own local session, for few rows; of several workers each has one core.
-
-    Spark writes Java for each query and compiles it, which takes longer than to interpret the query
-    on a few thousand rows. Runs by the real command do that as well, and give the same.
-    """
+    """Start the project's own local session; of several workers each has one core."""
     configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
-    configuration["spark.sql.codegen.wholeStage"] = False
-    configuration["spark.sql.codegen.factoryMode"] = "NO_CODEGEN"
     if WORKERS > 1:
         configuration["spark.master"] = "local[1]"
         configuration["spark.sql.shuffle.partitions"] = 1

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 import candlecast
 from candlecast.models.forests import features
-from conftest import ROOT, SMALL, copy_project, kedro
+from conftest import INTERPRETED, ROOT, SMALL, copy_project, kedro
 
 FILES = ("reporting/metrics.json", "reporting/gate.json", "training/model_selection.json")
 TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
@@ -33,7 +33,8 @@ def first_run(tmp_path_factory):
     (base / "no-home").write_text("a file where a folder would be")
     before = files(project)
     home = {"HOME": str(base / "no-home" / "me"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
-    done = kedro(project, "run", env={**os.environ, **home})
+    environment = {name: value for name, value in os.environ.items() if name != INTERPRETED}
+    done = kedro(project, "run", env={**environment, **home})
     return project, done, before
 
 
