@@ -2,7 +2,8 @@
 
 Simulates price histories of a few tickers that move together, trains a small forest on the first
 80 % of the sessions, predicts the rest, and applies the gate that registration applies. `python
-benchmarks/gate.py` prints the table of size (no signal) and power (a planted autocorrelation).
+benchmarks/gate.py` prints how often it passes without a signal (its size) and with a planted
+autocorrelation (its power).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from candlecast.evaluation.bootstrap import CONFIDENCE
 from candlecast.evaluation.gate import GATE_METRICS, apply_gate
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
+from candlecast.models.baselines import add_baselines
 from candlecast.parameters import Gate
 
 WINDOW = 14
@@ -33,7 +35,7 @@ DRIFT = 0.05
 """Mean shock without a signal, in standard deviations: 52 % of the sessions are up."""
 
 STRENGTHS = (0.53, 0.55, 0.58)
-"""Bayes accuracies of the planted signals."""
+"""Bayes accuracies of the planted signals: what the best possible prediction reaches."""
 
 NOMINAL = (1 - CONFIDENCE) / 2
 """The rate at which the lower end of an interval lies above zero by chance."""
@@ -53,9 +55,8 @@ def autocorrelation(bayes_accuracy: float) -> float:
     The best prediction is the sign of phi times the last value. Last and next value are jointly
     normal with correlation phi, so that prediction is right with probability
     1/2 + arcsin(|phi|) / pi (Sheppard 1899): |phi| = sin(pi (accuracy - 1/2)). Phi is negative: a
-    rise tends to be followed by a fall. With a positive phi the previous-day baseline itself would
-    be the best prediction, and a gate on the accuracy minus that baseline would rightly pass no
-    model.
+    fall tends to follow a rise. With a positive phi the previous-day baseline itself would be the
+    best prediction, and a gate on the accuracy minus that baseline would rightly pass no model.
     """
     return -float(np.sin(np.pi * (bayes_accuracy - 0.5)))
 
@@ -99,20 +100,17 @@ def predictions_of(body: Floats, seed: int) -> pd.DataFrame:
     forest = RandomForestClassifier(TREES, min_weight_fraction_leaf=0.1, random_state=seed)
     forest.fit(windows[: start - WINDOW].reshape(-1, WINDOW), past.ravel())
     sessions = pd.bdate_range("2000-01-03", periods=len(up))[start:]
-    return pd.DataFrame(
+    predictions = pd.DataFrame(
         {
             "ticker": np.tile([f"T{n}" for n in range(TICKERS)], len(sessions)),
             "session": np.repeat(sessions, TICKERS),
             "body": body[WINDOW:][start:].ravel(),
             "up": up[start:].ravel(),
             "probability": forest.predict_proba(windows[start:].reshape(-1, WINDOW))[:, 1],
-            "always_up": 1.0,
-            "majority": float(past.mean() > 0.5),
-            "previous_day": (body[WINDOW - 1 : -1][start:].ravel() > 0).astype(float),
-            "base_rate": past.mean(),
-            "logistic": past.mean(),
         }
     )
+    previous_up = pd.Series(body[WINDOW - 1 : -1][start:].ravel() > 0)
+    return add_baselines(predictions, base_rate=float(past.mean()), previous_up=previous_up)
 
 
 def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
@@ -131,12 +129,12 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
 
 
 def workers() -> ProcessPoolExecutor:
-    """Return two new processes; forked ones could inherit a thread's lock."""
+    """Return two new processes, not forked ones, which could inherit a thread's lock."""
     return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:
-    """Run `passes` on several histories, always the same ones; return one row per history."""
+    """Run `passes` on several histories, the same ones in each call; return one row per history."""
     one = partial(passes, bayes_accuracy=bayes_accuracy)
     return pd.DataFrame(pool.map(one, range(histories), chunksize=10))
 

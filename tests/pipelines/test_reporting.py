@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
+from browsing import EVIL
 from candlecast.evaluation.gate import apply_gate
 from candlecast.evaluation.significance import evaluate_model
 from candlecast.pipelines.reporting.nodes import build_tables
@@ -218,8 +219,7 @@ def test_a_ticker_with_three_sessions_has_its_row() -> None:
 
 
 def test_html_in_a_ticker_is_shown_as_text() -> None:
-    evil = "<script>alert(1)</script>"
-    result = make_report(ALTERNATING.assign(ticker=evil))
+    result = make_report(ALTERNATING.assign(ticker=EVIL))
     for name in PAGES:
         assert "<script" not in result[name]
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in result[name]

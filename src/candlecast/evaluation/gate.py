@@ -16,9 +16,6 @@ from candlecast.parameters import Gate
 GATE_METRICS = {"accuracy": "accuracy_minus_best_baseline", "roc_auc": "roc_auc_minus_half"}
 """The metric that the gate checks, by its parameter ``metric``."""
 
-CHAMPION_METRICS = {"accuracy": "accuracy_minus_champion", "roc_auc": "roc_auc_minus_champion"}
-"""The same, for the comparison with the champion."""
-
 
 def apply_gate(
     metrics: Mapping[str, float], gate: Gate, champion_version: int | None = None
@@ -70,8 +67,8 @@ def apply_gate(
             checks.append((False, {"code": "other_champion", **champion}))
         else:
             champion["sessions"] = int(metrics.get("champion.sessions", 0))
-            name, threshold = CHAMPION_METRICS[gate.metric], -gate.champion_margin
-            checks.append(_check_low(metrics, name, threshold, **champion))
+            difference = f"{gate.metric}_minus_champion"
+            checks.append(_check_low(metrics, difference, -gate.champion_margin, **champion))
     failed = [reason for holds, reason in checks if not holds]
     return {
         **gate.model_dump(),
@@ -99,24 +96,17 @@ def verdict(metrics: Mapping[str, float]) -> dict[str, Any]:
     or, failing that, of the ROC AUC minus 0.5, which is then called ranking only.
 
     Returns:
-        ``code``: ``skill``, ``ranking`` or ``none``; without an interval ``one_class``,
-        ``constant_probability`` or ``too_few_sessions``. ``sessions`` and ``best_baseline`` (its
-        name). With intervals also those of ``accuracy`` and ``roc_auc``.
+        ``code``: ``skill``, ``ranking`` or ``none``; ``best_baseline`` (its name); and the interval
+        of each of `GATE_METRICS` under its key, None where there is none.
     """
-    result: dict[str, Any] = {
-        "sessions": metrics["sessions"],
-        "best_baseline": max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"]),
-    }
-    if not metrics["classes"] > 1:
-        return {"code": "one_class", **result}
-    if not metrics["distinct_probabilities"] > 1:
-        return {"code": "constant_probability", **result}
     accuracy, roc_auc = (_interval(metrics, name) for name in GATE_METRICS.values())
-    if accuracy is None or roc_auc is None:
-        return {"code": "too_few_sessions", **result}
-    ranking = "ranking" if roc_auc["low"] > 0 else "none"
-    code = "skill" if accuracy["low"] > 0 else ranking
-    return {"code": code, **result, "accuracy": accuracy, "roc_auc": roc_auc}
+    code = "none"
+    if accuracy and accuracy["low"] > 0:
+        code = "skill"
+    elif roc_auc and roc_auc["low"] > 0:
+        code = "ranking"
+    best = max(HARD_BASELINES, key=lambda name: metrics[f"{name}.accuracy"])
+    return {"code": code, "best_baseline": best, "accuracy": accuracy, "roc_auc": roc_auc}
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> dict[str, Any] | None:

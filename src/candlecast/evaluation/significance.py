@@ -162,13 +162,11 @@ def compare(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> dict[s
     if bootstrap is None:
         return result
     drawn = bootstrap.sums(rows)
-    lead_auc = bootstrap.roc_auc(both) - bootstrap.roc_auc(both, "champion")
-    return result | interval_ends(
-        {
-            "accuracy_minus_champion": (drawn["lead"] / drawn["rows"]).to_numpy(),
-            "roc_auc_minus_champion": lead_auc,
-        }
-    )
+    differences = {
+        "accuracy_minus_champion": (drawn["lead"] / drawn["rows"]).to_numpy(),
+        "roc_auc_minus_champion": bootstrap.roc_auc(both) - bootstrap.roc_auc(both, "champion"),
+    }
+    return result | interval_ends(differences)
 
 
 BLOCK_SERIES = ["hit", "lead", "log_loss"]

@@ -77,11 +77,11 @@ def advice_text(retrain: bool | None, reasons: list[dict[str, Any]]) -> str:
 def _results(metrics: Mapping[str, float]) -> str:
     """Return how often the champion was right so far, without statistics."""
     best = verdict(metrics)["best_baseline"]
-    sessions = f"{metrics['sessions']:,.0f} session{'' if metrics['sessions'] == 1 else 's'}"
     return (
-        f"On {sessions} so far, the champion predicted the right direction in "
-        f"{percent(metrics['accuracy'])} of {metrics['rows']:,.0f} forecasts; the best simple "
-        f"rule, “{words(best)}”, in {percent(metrics['best_baseline.accuracy'])}."
+        f"On {wording.counted(metrics['sessions'], 'session')} so far, the champion predicted the "
+        f"right direction in {percent(metrics['accuracy'])} of "
+        f"{wording.counted(metrics['rows'], 'forecast')}; the best simple rule, “{words(best)}”, "
+        f"in {percent(metrics['best_baseline.accuracy'])}."
     )
 
 

@@ -35,14 +35,6 @@ MEANINGS = {
     "the direction were not shown to beat that rule.",
 }
 
-NUMBERS = {
-    "one_class": "Only one class occurred in {sessions:,.0f} sessions, so ROC AUC is undefined.",
-    "constant_probability": "The model predicted the same probability in all {sessions:,.0f} "
-    "sessions.",
-    "too_few_sessions": "{sessions:,.0f} sessions are too few for an interval.",
-}
-"""The numbers of a verdict without an interval."""
-
 
 def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each reason of a gate's decision."""
@@ -62,11 +54,9 @@ def verdict_headline(verdict: Mapping[str, Any]) -> str:
 
 
 def verdict_numbers(verdict: Mapping[str, Any], gate_metric: str) -> str:
-    """Return the interval that the gate does not check, or why there are none."""
-    if verdict["code"] in NUMBERS:
-        return NUMBERS[verdict["code"]].format(**verdict)
+    """Return the interval that the gate does not check; nothing if there is none."""
     interval = verdict["roc_auc" if gate_metric == "accuracy" else "accuracy"]
-    return f"{sentence(interval['metric'])}: {_interval(interval)}."
+    return f"{sentence(interval['metric'])}: {_interval(interval)}." if interval else ""
 
 
 def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
@@ -78,6 +68,11 @@ def plain_verdict(verdict: Mapping[str, Any], metrics: Mapping[str, float]) -> s
         f"“{words(verdict['best_baseline'])}”, {percent(metrics['best_baseline.accuracy'])}. "
         f"{meaning}"
     )
+
+
+def counted(count: float, noun: str) -> str:
+    """Return a number of things: ``1 session``, ``2,000 sessions``."""
+    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
 
 
 def listing(table: pd.DataFrame, row: str) -> str:
