@@ -69,6 +69,12 @@ def test_a_feature_from_the_session_itself_is_found(tables):
         audit(sessions, train, leaky)
 
 
+def test_windows_of_other_prices_are_found(tables):
+    sessions, train, test = tables
+    with pytest.raises(LeakageError, match="hold a body that is not from its own past"):
+        audit(sessions.where("ticker = 'C'"), train, test)
+
+
 def test_windows_shifted_by_one_are_found(tables):
     sessions, train, test = tables
     shifted = train.withColumn("lag_03", F.col("lag_02"))

@@ -7,13 +7,7 @@ import pytest
 
 from candlecast.errors import ContractError, SourceError
 from candlecast.sources.calendars import calendar_of, next_session
-from candlecast.sources.checks import (
-    COLUMNS,
-    PRICES,
-    TOLERANCE,
-    Finding,
-    check_sessions,
-)
+from candlecast.sources.checks import COLUMNS, PRICES, TOLERANCE, Finding, check_sessions
 
 NAN = float("nan")
 CHRISTMAS = ["2012-12-21", "2012-12-24", "2012-12-26", "2012-12-27", "2012-12-28", "2012-12-31"]
@@ -74,7 +68,7 @@ def test_stale_opens_are_counted():
     assert (stale.found, stale.detail, len(kept)) == (2, "50.0%, kept", 4)
 
 
-# --- Row 6: duplicates ----------------------------------------------------------------------------
+# --- Fault 6: duplicates --------------------------------------------------------------------------
 
 
 def test_fault_06_duplicate_dates_of_the_same_values_are_collapsed_and_counted():
@@ -101,7 +95,7 @@ def test_fault_06_duplicate_dates_of_different_values_are_refused_and_shown(colu
     assert "2012-12-21" not in message
 
 
-# --- Row 7: missing prices ------------------------------------------------------------------------
+# --- Fault 7: missing prices ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missing", ["open", "close"])
@@ -136,7 +130,7 @@ def test_only_open_and_close_must_be_there():
     assert found["no open or close"].found == 0
 
 
-# --- Row 8: prices that can't be ------------------------------------------------------------------
+# --- Fault 8: impossible prices -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,7 +146,7 @@ def test_only_open_and_close_must_be_there():
         ((NAN, NAN, 9.0, 8.5), "close within [low, high]"),
     ],
 )
-def test_fault_08_price_that_cannot_be(candle, rule):
+def test_fault_08_impossible_price(candle, rule):
     error = refused(sessions(*GOOD, candle))
     assert error.rule == rule
     message = str(error)
@@ -194,7 +188,7 @@ def test_open_outside_high_and_low_is_counted_and_kept():
     assert found["open outside [low, high]"].found == 3
 
 
-# --- Rows 9 to 11: columns, order, sessions -------------------------------------------------------
+# --- Faults 9 to 11: columns, order, sessions -----------------------------------------------------
 
 
 def test_fault_09_missing_column_is_refused():
@@ -292,12 +286,7 @@ def test_input_is_left_as_it_was():
         ("7203.T", ["2012-12-21", "2013-01-04"], 4, "calendar XTKS; the first: 2012-12-25"),
         # A calendar that begins in 1997 counts from there.
         ("7203.T", ["1990-01-04", "1997-01-08"], 2, "calendar XTKS; the first: 1997-01-06"),
-        (
-            "XYZ.QQ",
-            CHRISTMAS[::2],
-            0,
-            "not counted: this ticker's calendar is not known",
-        ),
+        ("XYZ.QQ", CHRISTMAS[::2], 0, "not counted: this ticker's calendar is not known"),
         ("IBM", CHRISTMAS[:1], 0, "calendar XNYS"),
     ],
 )
@@ -354,18 +343,16 @@ def test_the_next_session(ticker, last, following):
 
 
 def test_missing_sessions_are_counted_up_to_the_requested_end():
-    """Half a range: requested to the 14th, the answer ends on the 7th of January 2022, a Friday."""
-    days = pd.to_datetime(["2022-01-03", "2022-01-04", "2022-01-05", "2022-01-06", "2022-01-07"])
-    prices = dict.fromkeys(("open", "high", "low", "close", "adj_close"), 10.0)
-    half = pd.DataFrame({"session": days, **prices, "volume": 1.0, "dividends": 0.0})
-    half = half.assign(ticker="AAPL", stock_splits=0.0, source="yahoo")
+    """Requested up to later days, the answer ends on the 7th of January 2022, a Friday."""
+    dates = ["2022-01-03", "2022-01-04", "2022-01-05", "2022-01-06", "2022-01-07"]
+    half = sessions(*GOOD_WEEK[:5], dates=dates)
     half["ingested_at"] = pd.Timestamp("2022-02-01", tz="UTC")
 
-    def missing(end: str | None) -> int:
-        last = None if end is None else dt.date.fromisoformat(end)
-        _, findings = check_sessions("AAPL", half, 0.0, end=last)
+    def missing(end: dt.date | None) -> int:
+        _, findings = check_sessions("IBM", half, 0.0, end=end)
         return next(finding.found for finding in findings if finding.rule == "missing sessions")
 
     assert missing(None) == 0
-    assert missing("2022-01-14") == 5
-    assert missing("2099-12-31") == 15  # to the 31st, the day before the ingestion, but the 17th
+    assert missing(dt.date(2022, 1, 14)) == 5
+    # Up to the 31st, the day before the ingestion; the 17th is a holiday.
+    assert missing(dt.date(2099, 12, 31)) == 15

@@ -1,4 +1,6 @@
-"""What becomes of stored sessions when new ones arrive: one merge, one case per ticker."""
+"""How fetched prices are merged with stored ones: one merge, one case per ticker."""
+
+import datetime as dt
 
 import pandas as pd
 import pytest
@@ -41,17 +43,9 @@ FETCHED: list[Row] = [
 
 
 def table(spark: SparkSession, rows: list[Row], ingested_at: pd.Timestamp) -> DataFrame:
+    moment, others = ingested_at.to_pydatetime(), (100.0, 0.0, 0.0)
     values = [
-        (
-            ticker,
-            pd.Timestamp(2022, 1, day).date(),
-            *(close,) * 5,
-            100.0,
-            0.0,
-            0.0,
-            source,
-            ingested_at.to_pydatetime(),
-        )
+        (ticker, dt.date(2022, 1, day), *[close] * 5, *others, source, moment)
         for ticker, day, close, source in rows
     ]
     return spark.createDataFrame(values, SCHEMA)
@@ -77,12 +71,7 @@ def merged(spark: SparkSession) -> Merged:
 
 def test_sessions_that_were_not_fetched_stay(merged: Merged) -> None:
     rows, findings = merged
-    assert rows["KEPT"] == {
-        3: (10.0, "old"),
-        4: (10.0, "old"),
-        5: (10.0, "old"),
-        7: (10.0, "new"),
-    }
+    assert rows["KEPT"] == {**dict.fromkeys((3, 4, 5), (10.0, "old")), 7: (10.0, "new")}
     assert findings["KEPT", "history kept"] == Finding(
         "KEPT",
         "history kept",
@@ -96,12 +85,8 @@ def test_sessions_that_were_not_fetched_stay(merged: Merged) -> None:
 
 def test_fault_16_price_that_changed_is_updated_and_counted(merged: Merged) -> None:
     rows, findings = merged
-    assert rows["MOVED"] == {
-        3: (10.0, "old"),
-        4: (10.0, "old"),
-        5: (10.01, "new"),
-        6: (10.0, "new"),
-    }
+    old = dict.fromkeys((3, 4), (10.0, "old"))
+    assert rows["MOVED"] == {**old, 5: (10.01, "new"), 6: (10.0, "new")}
     assert findings["MOVED", "prices changed"].found == 1
 
 

@@ -1,8 +1,7 @@
 """The environment of Yahoo's prices: the real command, and all pipelines in this process."""
 
 import json
-import math
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -14,20 +13,10 @@ from conftest import SMALL, Run
 from yahoo_server import CRYPTO, YahooServer, prices, redirected, walk
 
 
-def coins(first: date, last: date) -> list[tuple[str, float, float, float, float, int]]:
-    """Made-up prices of every day."""
-    days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-    levels = [40 + 9 * math.sin(n / 40) + math.sin(n * n) for n in range(len(days) + 1)]
-    return [
-        (day, a, max(a, b) + 0.5, min(a, b) - 0.5, b, 1000)
-        for day, a, b in zip(days, levels, levels[1:], strict=False)
-    ]
-
-
 def test_the_original_s_question_runs_through_all_pipelines(
     run: Run, tmp_path: Path, spark: SparkSession
 ) -> None:
-    rows = coins(date(2021, 12, 1), date(2023, 1, 31))
+    rows = walk(date(2021, 12, 1), date(2023, 1, 31), weekends=True)
     coin = prices(rows, zone=CRYPTO, opens="00:00", kind="CRYPTOCURRENCY")
     with YahooServer() as server, redirected(server.url, pace=0):
         server.script("BTC-USD", coin)

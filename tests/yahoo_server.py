@@ -170,14 +170,14 @@ def prices(
     return Reply(body)
 
 
-def walk(start: date, end: date) -> list[tuple[Any, ...]]:
-    """Made-up prices of every weekday, the same at every call."""
+def walk(start: date, end: date, *, weekends: bool = False) -> list[tuple[Any, ...]]:
+    """Made-up prices of every weekday, or every day, the same at every call."""
     days = (start + timedelta(days=n) for n in range((end - start).days + 1))
-    weekdays = [day.isoformat() for day in days if day.weekday() < 5]
-    levels = [100 + 20 * math.sin(n / 50) + math.sin(n * n) for n in range(len(weekdays) + 1)]
+    sessions = [day.isoformat() for day in days if weekends or day.weekday() < 5]
+    levels = [100 + 20 * math.sin(n / 50) + math.sin(n * n) for n in range(len(sessions) + 1)]
     return [
         (day, a, max(a, b) + 0.5, min(a, b) - 0.5, b, 1000 + n)
-        for n, (day, a, b) in enumerate(zip(weekdays, levels, levels[1:], strict=False))
+        for n, (day, a, b) in enumerate(zip(sessions, levels, levels[1:], strict=False))
     ]
 
 
@@ -287,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager

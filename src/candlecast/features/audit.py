@@ -89,13 +89,14 @@ def _compare_sessions(train: DataFrame, test: DataFrame) -> tuple[int, list[Row]
 def _fewest_between(
     prices: DataFrame, last: list[tuple[str, dt.date]], first: dt.date
 ) -> int | None:
-    """Return the fewest sessions of a ticker between its last training session and the test."""
+    """Return the fewest sessions of a ticker between its `last` training session and the test."""
     if not last:
         return None
     ends = prices.sparkSession.createDataFrame(last, "ticker STRING, last DATE")
     between = (F.col("session") > F.col("last")) & (F.col("session") < F.lit(first))
     counts = prices.join(F.broadcast(ends), "ticker").groupBy("ticker")
-    return min(int(row["n"]) for row in counts.agg(F.count_if(between).alias("n")).collect())
+    rows = counts.agg(F.count_if(between).alias("n")).collect()
+    return min((int(row["n"]) for row in rows), default=None)
 
 
 def _check_lags(prices: DataFrame, windows: DataFrame, window: int, body: Body) -> tuple[int, int]:

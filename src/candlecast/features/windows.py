@@ -5,7 +5,7 @@ A table of windows has one row per ticker and session:
 - ``ticker``, ``session``: as in the prices.
 - ``lag_01`` … ``lag_NN``: the candle bodies of the `window` sessions before, newest first, float32.
   They are known before the session opens; all other columns are known once it has closed.
-- ``up``: the label, 1 when close > open, else 0, also when they are equal.
+- ``up``: the label, 1 when close > open, else 0 (also when they are equal).
 - ``body``: the candle body of the session itself, float64, in the unit of `candle_body`.
 - ``return_``: close / open - 1, float64, whatever the body.
 

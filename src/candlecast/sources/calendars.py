@@ -16,11 +16,11 @@ CALENDARS = {
     ".DE": "XETR",
     ".PA": "XPAR",
 }
-"""Exchange calendars by the ending of Yahoo's tickers; no ending is New York."""
+"""Exchange calendars by the ending of Yahoo's tickers; without an ending it is New York."""
 
 
 def calendar_of(ticker: str) -> str | None:
-    """Return the exchange calendar of a Yahoo ticker, by its ending; None if it is not known.
+    """Return the exchange calendar of a Yahoo ticker; None if it is not known.
 
     Indices, currencies and futures (``^N225``, ``EURUSD=X``, ``GC=F``) do not name their exchange.
 
@@ -33,9 +33,10 @@ def calendar_of(ticker: str) -> str | None:
 
 @lru_cache(maxsize=16)
 def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
-    """Return the days on which an exchange trades, and the first one that its calendar knows.
+    """Return the days on which an exchange trades, and the first day that its calendar covers.
 
-    Only the rule for days is needed, so the calendar is made for a month: hours are the slow part.
+    The calendar is made for one month only, as the hours of each session take long: the rule for
+    days covers all years.
     """
     import exchange_calendars
 
@@ -46,10 +47,10 @@ def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
 def missing_sessions(
     ticker: str, sessions: "pd.Series[Any]", last: pd.Timestamp
 ) -> tuple[int, str]:
-    """Count the sessions that the exchange held, from the first one given to `last`, but that miss.
+    """Count the sessions of the exchange from the first of `sessions` to `last` that are not there.
 
     Returns:
-        The count, and the calendar it is by; 0 and the reason when there is no calendar.
+        The count and its calendar; 0 and the reason where no calendar is known.
     """
     name = calendar_of(ticker)
     if name is None:
@@ -64,23 +65,16 @@ def missing_sessions(
 
 
 def next_session(ticker: str, last: dt.date) -> dt.date:
-    """Return the session that follows `last` in the calendar of the ticker's exchange.
+    """Return the first day after `last` on which the ticker's exchange trades.
+
+    Where no calendar is known it is the next weekday. Unscheduled closures to come are not known.
 
     >>> next_session("AAPL", dt.date(2012, 7, 3)), next_session("BTC-USD", dt.date(2012, 7, 3))
     (datetime.date(2012, 7, 5), datetime.date(2012, 7, 4))
-
-    Args:
-        ticker: as Yahoo names it.
-        last: a day, a session or not.
-
-    Returns:
-        The first day after it on which the exchange trades; the next weekday if no calendar is
-        known for the ticker. A day on which the exchange closes unforeseen is not known here.
     """
     name = calendar_of(ticker)
     if name == "24/7":
         return last + dt.timedelta(days=1)
     trading = np.busdaycalendar() if name is None else _trading_days(name)[0]
-    after = np.datetime64(last, "D") + 1
-    day = np.busday_offset(after, 0, roll="forward", busdaycal=trading)
+    day = np.busday_offset(last, 1, roll="backward", busdaycal=trading)
     return pd.Timestamp(day).date()

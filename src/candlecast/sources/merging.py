@@ -90,7 +90,7 @@ def in_range(start: str | None, end: str | None) -> Column:
 
 
 def _joined(fetched: DataFrame, stored: DataFrame, tickers: Sequence[str]) -> DataFrame:
-    """Put the new and the old values of a ticker's session into one row."""
+    """Put the fetched (new) and the stored (old) values of a session into one row."""
     stored = stored.where(F.col("ticker").isin(list(tickers)))
     both = fetched.alias("new").join(stored.alias("old"), ["ticker", "session"], "full_outer")
     is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()

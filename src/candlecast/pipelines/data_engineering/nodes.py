@@ -27,11 +27,11 @@ REFUSED = ("unexpected answer", "broken rule")
 
 @dataclass
 class FetchResult:
-    """What became of the requested tickers.
+    """Which of the requested tickers arrived, and why others are missing.
 
     Attributes:
         findings: what the checks found, by ticker that arrived.
-        failed: the error's message, by ticker that is missing.
+        failed: the error's message, by missing ticker.
         refused: the tickers of `failed` whose answer is one of `REFUSED`.
         dates: the distinct session dates of all tickers, sorted.
     """
@@ -113,9 +113,9 @@ def _log_ticker(ticker: str, result: FetchResult) -> None:
 def accept_tickers(
     fetch_result: FetchResult, needed_sessions: int, allow_missing_tickers: bool
 ) -> list[str]:
-    """Return the tickers to store, before Spark starts: those that arrived, if any may be stored.
+    """Return the tickers to store, which are those that arrived. Spark has not started yet.
 
-    If others must not be missing, they are stored all the same: `require_all_tickers` ends the run.
+    If others are missing, these are stored nevertheless: `require_all_tickers` ends the run later.
 
     Raises:
         IngestError: no ticker arrived, or an answer was refused and no ticker may be missing.
