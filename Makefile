@@ -47,7 +47,7 @@ lock: ## update both lock files from pyproject.toml (needs uv)
 	$(LOCK) --group release --constraints requirements.lock -o requirements-release.lock
 
 clean: ## remove the environment and all output of runs; keep the sample
-	rm -rf $(VENV) build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
+	rm -rf $(VENV) .viz build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
 # The environment: the locked packages and this project; runs also need Java for Spark and Delta's
 # two jars.

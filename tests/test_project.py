@@ -1,4 +1,4 @@
-"""The project holds together: nothing declared is unused, and a name means one thing."""
+"""The parts of the project fit together: nothing declared is unused, nothing used is undeclared."""
 
 import importlib.util
 import re
@@ -20,7 +20,7 @@ ENVIRONMENTS = ("base", "yahoo", "databricks")
 
 
 def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """All keys, those of a group as ``group.key``."""
+    """Yield all keys, those of a group as ``group.key``."""
     for key, value in mapping.items():
         yield prefix + key
         if isinstance(value, dict):
@@ -31,7 +31,7 @@ def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def configuration(key: str, value: object) -> str:
-    """All that the configuration says with another value of a parameter, in every environment."""
+    """Return the whole configuration of each environment, with this value of a parameter."""
     found = []
     for env in ENVIRONMENTS:
         read = loader(env)
@@ -42,7 +42,7 @@ def configuration(key: str, value: object) -> str:
 
 
 def test_every_parameter_is_read(pipelines):
-    """By a node or by other configuration: with another value it says something else."""
+    """By a node, or by other configuration, which differs with another value."""
     nodes = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
     unread = {
         key
@@ -70,7 +70,7 @@ def test_parameters_fields_are_the_keys_of_the_configuration():
 def test_every_parameter_has_a_trailing_comment():
     for line in (BASE / "parameters.yml").read_text().splitlines():
         if re.match(r"\s*\w+: *[^ #]", line):  # a group has its comments at its keys
-            assert re.search(r"\S # \S", line), f"no comment says what this is for: {line}"
+            assert re.search(r"\S # \S", line), line
 
 
 @pytest.mark.parametrize("env", ["base", "yahoo", "databricks"])
@@ -116,7 +116,7 @@ def test_a_node_has_the_name_of_its_function(pipelines):
             assert node.short_name == node.func.__name__
 
 
-def test_a_pipeline_that_is_asked_for_comes_alone(pipelines):
+def test_a_requested_pipeline_comes_alone(pipelines):
     from kedro.framework.project import pipelines as known
 
     assert pipelines.keys() == {
@@ -133,7 +133,7 @@ def test_a_pipeline_that_is_asked_for_comes_alone(pipelines):
 # --- Provenance -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="git is not there")
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_a_changed_working_tree_is_recorded(tmp_path):
     def git(*words):
         person = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")

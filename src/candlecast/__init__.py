@@ -32,7 +32,8 @@ def silence_third_party() -> None:
     given = os.environ.get("PYTHONWARNINGS", "").split(",")
     wanted = [f"ignore:{message}" for message in THIRD_PARTY_WARNINGS]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, dict.fromkeys([*given, *wanted])))
-    # On this import mlflow 3.17 warns of missing type hints, past every filter but this one.
+    # On this import mlflow 3.17 warns of missing type hints, whatever the filters say.
+    importlib.import_module("kedro.framework.project")  # it sets showwarning: first
     with warnings.catch_warnings(action="ignore"):
         warnings.showwarning = lambda *_args, **_kwargs: None
         importlib.import_module("kedro_mlflow.framework.hooks")

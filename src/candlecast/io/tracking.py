@@ -28,7 +28,7 @@ from candlecast.read_only import ReadOnlyDataset
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-READ_ONLY = "Nothing was changed. Try again later."
+UNCHANGED = "Nothing was changed. Run this again later."
 
 
 def find_run(candidate: str | None = None) -> Run | None:
@@ -66,7 +66,7 @@ def _active_run_or(candidate: str | None) -> Run:
 
 
 @contextlib.contextmanager
-def translate_mlflow_errors(request: str, advice: str) -> Iterator[None]:
+def translate_mlflow_errors(request: str, advice: str = UNCHANGED) -> Iterator[None]:
     """Raise a DatasetError, to which Kedro does not add the dataset's whole description."""
     try:
         yield
@@ -174,7 +174,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         super()._save(model)
 
     def _load(self) -> "RandomForestClassifier":
-        with translate_mlflow_errors("model", READ_ONLY):
+        with translate_mlflow_errors("model"):
             run = _active_run_or(self._candidate)
             model = logged_model(run.info.run_id)
             if model is None:
@@ -233,7 +233,7 @@ class LineageDataset(ReadOnlyDataset[dict[str, Any]]):
         Raises:
             DatasetError: there is no such candidate.
         """
-        with translate_mlflow_errors("lineage", READ_ONLY):
+        with translate_mlflow_errors("lineage"):
             run = _active_run_or(self._candidate)
             experiment = mlflow.get_experiment(run.info.experiment_id).name
         tags = run.data.tags
