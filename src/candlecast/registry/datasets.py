@@ -7,7 +7,7 @@ from kedro.io import AbstractDataset, DatasetError
 from mlflow.models import get_model_info
 
 from candlecast.errors import NoChampionError
-from candlecast.io.tracking import READ_ONLY, translate_mlflow_errors
+from candlecast.io.tracking import translate_mlflow_errors
 from candlecast.names import CHAMPION
 from candlecast.read_only import ReadOnlyDataset
 from candlecast.registry.client import (
@@ -43,7 +43,7 @@ class ChampionDataset(ReadOnlyDataset[Champion | None]):
         Raises:
             DatasetError: MLflow does not answer; or, caused by `NoChampionError`, there is none.
         """
-        with translate_mlflow_errors("champion", READ_ONLY):
+        with translate_mlflow_errors("champion"):
             version = find_version(self._model_name, CHAMPION)
             if version is None:
                 if self._missing_ok:
@@ -85,7 +85,7 @@ class CandidateDataset(ReadOnlyDataset[Candidate]):
         """
         if self._candidate is None:
             raise DatasetError("Name the candidate: --params candidate=<id>. Its report shows it.")
-        with translate_mlflow_errors(f"candidate {self._candidate}", READ_ONLY):
+        with translate_mlflow_errors(f"candidate {self._candidate}"):
             return read_candidate(self._candidate, self._model_name)
 
 
@@ -106,7 +106,7 @@ class AliasesDataset(ReadOnlyDataset[Aliases]):
         Raises:
             DatasetError: MLflow does not answer.
         """
-        with translate_mlflow_errors("champion", READ_ONLY):
+        with translate_mlflow_errors("champion"):
             return read_aliases(self._model_name)
 
 
