@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,6 +109,13 @@ def test_every_node_of_a_plain_run_belongs_to_one_task(pipelines):
     tags = {node.name: node.tags & tasks for node in pipelines["__default__"].nodes}
     assert {name: found for name, found in tags.items() if len(found) != 1} == {}
     assert set().union(*tags.values()) == tasks
+
+
+def test_the_types_of_a_node_are_known_when_it_runs(pipelines):
+    """Kedro makes typed groups of parameters by them, and warns of a function that hides them."""
+    for pipeline in pipelines.values():
+        for node in pipeline.nodes:
+            assert "return" in typing.get_type_hints(node.func), node.name
 
 
 def test_a_node_has_the_name_of_its_function(pipelines):

@@ -1,6 +1,6 @@
 """The report, the model card and the summary of a candidate: their contents and figures."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -9,13 +9,10 @@ from candlecast.evaluation.gate import GATE_METRICS, verdict
 from candlecast.reporting import figures, wording
 from candlecast.reporting.html import accuracies, metric_text, render, words
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 def draw_figures(
     report_tables: dict[str, pd.DataFrame], metrics: dict[str, float]
-) -> tuple[dict[str, Markup], "Figure", "Figure", "Figure"]:
+) -> tuple[dict[str, Markup], Any, Any, Any]:
     """Draw the figures.
 
     Returns:
