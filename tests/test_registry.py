@@ -260,6 +260,9 @@ def test_a_registration_does_not_replace_a_champion_that_it_did_not_know(store):
     assert aliases_of(store) == ({"champion": 1}, 2)
 
 
+@pytest.mark.parametrize(
+    "store", ["open-source", pytest.param("databricks", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_candidate_trained_again_after_its_registration_gets_another_version(store, candidates):
     """Its new model is not the one that was approved."""
     register(store, "second")
