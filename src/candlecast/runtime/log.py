@@ -39,7 +39,9 @@ class LogHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Set up the log before anything can fail, and after mlflow's import has changed it."""
         self._loader = context.config_loader
-        configuration = Path(self._loader.conf_source, "logging.yml")
+        own = Path(self._loader.conf_source, "logging.yml")
+        # Kedro's variable; candlecast.__main__ sets it, also for a file inside an archive.
+        configuration = Path(os.environ.get("KEDRO_LOGGING_CONFIG", own))
         if configuration.is_file():
             logging.config.dictConfig(yaml.safe_load(configuration.read_text()))
         logging.captureWarnings(True)
