@@ -7,19 +7,16 @@ together, in blocks of successive dates.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
-from candlecast.evaluation.metrics import MODEL, probability_of
+from candlecast.evaluation.metrics import MODEL, Floats, probability_of
 
 CONFIDENCE = 0.95
 """Of the two-sided intervals: a gate on the lower end passes without skill in 2.5 % of cases."""
 
 MIN_SESSIONS = 20
 """With fewer distinct dates there is no interval: a bootstrap of so few means nothing."""
-
-Floats = npt.NDArray[np.float64]
 
 
 class DateBootstrap:

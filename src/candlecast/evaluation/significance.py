@@ -15,7 +15,6 @@ from statsmodels.stats.multitest import multipletests
 from candlecast.evaluation.bootstrap import (
     CONFIDENCE,
     MIN_SESSIONS,
-    Floats,
     block_length,
     draw_dates,
     interval_ends,
@@ -23,6 +22,7 @@ from candlecast.evaluation.bootstrap import (
 )
 from candlecast.evaluation.metrics import (
     MODEL,
+    Floats,
     best_baseline,
     calibration_bins,
     check_predictions,

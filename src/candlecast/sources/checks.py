@@ -92,7 +92,7 @@ def check_sessions(
         rule = f"at most {max_missing_share:.1%} without an open or a close (max_missing_share)"
         remedy = "raise max_missing_share, or choose a range in which the source has prices"
         raise ContractError(ticker, rule, once[missing], len(once), remedy)
-    findings = _findings(ticker, once, len(ordered), start, end)
+    findings = _findings(ticker, once, len(ordered), int(missing.sum()), start, end)
     return once.reset_index(drop=True), findings
 
 
@@ -115,7 +115,12 @@ def _refuse_impossible(ticker: str, rows: pd.DataFrame) -> None:
 
 
 def _findings(
-    ticker: str, rows: pd.DataFrame, rows_in: int, start: dt.date | None, end: dt.date | None
+    ticker: str,
+    rows: pd.DataFrame,
+    rows_in: int,
+    unpriced: int,
+    start: dt.date | None,
+    end: dt.date | None,
 ) -> list[Finding]:
     """Count what is kept, and what is missing."""
     first, newest = rows["session"].min(), rows["session"].max()
@@ -136,7 +141,7 @@ def _findings(
         found("requested", kept, requested),
         found("stored", kept, f"{first:%Y-%m-%d} to {newest:%Y-%m-%d}", rows_in),
         found("duplicate sessions", rows_in - kept, "same values, collapsed", rows_in),
-        found("no open or close", int(rows[["open", "close"]].isna().any(axis=1).sum()), void),
+        found("no open or close", unpriced, void),
         found("open outside [low, high]", int(_outside(rows, "open").sum()), "kept"),
         found("open equals previous close", int(stale.sum()), f"{stale.mean():.1%}, kept"),
         found("missing sessions", missing, calendar),
