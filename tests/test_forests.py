@@ -29,7 +29,7 @@ def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
     lags = random.normal(0, 0.02, (len(rows), 4)).astype(np.float32)
     return rows.assign(
         up=random.integers(0, 2, len(rows)).astype(np.int8),
-        **{f"lag_{lag:02d}": lags[:, lag - 1] for lag in (2, 1, 4, 3)},
+        **{f"lag_{lag:02d}": lags[:, lag - 1] for lag in (1, 2, 3, 4)},
     )
 
 

@@ -26,6 +26,9 @@ from pyspark.sql.window import Window
 
 Body = Literal["return", "delta"]
 
+NOT_FEATURES = ("ticker", "session", "up", "body", "return_")
+"""The columns of windows that no model may see; all others are features."""
+
 
 def lag_columns(window: int) -> list[str]:
     """Return the names of the lags, newest first.

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
+from candlecast.features.windows import NOT_FEATURES
+
 PARALLEL_ROWS = 3000
 """Below this many rows one thread is faster than two (measured)."""
 
@@ -22,13 +24,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the lags of a windows frame, newest first, as float32; rows stay in order.
+    """Return the features of a windows frame as float32; rows and columns stay in order.
 
-    >>> list(features(pd.DataFrame({"lag_02": [0.1], "up": [1], "lag_01": [0.2]})))
+    >>> list(features(pd.DataFrame({"lag_01": [0.2], "lag_02": [0.1], "up": [1]})))
     ['lag_01', 'lag_02']
     """
-    names = sorted(str(name) for name in frame if str(name).startswith("lag_"))
-    return frame[names].astype(np.float32)
+    return frame.drop(columns=[*NOT_FEATURES], errors="ignore").astype(np.float32)
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
