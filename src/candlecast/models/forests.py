@@ -86,7 +86,8 @@ def predict_sizes(
         By size, P(up) of each row, bit for bit that of ``predict_proba`` of the forest of that size
         on one core; 0 when the forest never saw an up.
     """
-    lags = np.ascontiguousarray(features(frame).to_numpy())
+    inputs = frame[[*forest.feature_names_in_]].astype(np.float32)
+    lags = np.ascontiguousarray(inputs.to_numpy())
     parts = np.array_split(lags, (os.cpu_count() or 1) if len(lags) >= PARALLEL_ROWS else 1)
     with ThreadPoolExecutor(len(parts)) as pool:
         predicted = list(pool.map(lambda part: predict_matrix(forest, part, sizes), parts))
