@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # One worker per core, at most four: each starts its own Spark (2 GB).
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all lint workflows viz bench package lock clean
+.PHONY: help run test test-all lint workflows viz notebook bench package lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -33,6 +33,10 @@ workflows: ## lint the GitHub workflows (needs Go)
 
 viz: $(PACKAGES) ## show the pipelines as a graph in a browser
 	$(BIN)/kedro viz run
+
+# The kernel with Kedro's extension is kept in the environment, not in the user's home.
+notebook: $(READY) ## open the notebooks in JupyterLab, with the catalog loaded
+	JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/share/jupyter $(BIN)/kedro jupyter lab notebooks
 
 bench: $(READY) ## measure speed against peers in this environment
 	$(BIN)/python benchmarks/bench.py

@@ -1,0 +1,42 @@
+"""The committed notebooks hold no output, and run from top to bottom on a trained data root."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, SMALL, copy_project, copy_root, run_session
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_four_notebooks_are_committed_without_output() -> None:
+    assert [path.name[0] for path in NOTEBOOKS] == ["1", "2", "3", "4"]
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code), path.name
+
+
+@pytest.fixture(scope="module")
+def project_with_data(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which first was trained and registered, and has made forecasts."""
+    project = copy_project(tmp_path_factory.mktemp("notebooks") / "candlecast")
+    sample = shutil.move(project / "data/sample", project / "sample")
+    (project / "data").rmdir()
+    copy_root(trained, project / "data")
+    shutil.move(sample, project / "data/sample")
+    given = {key: SMALL[key] for key in ("tickers", "start")}
+    run_session(project / "data", pipeline_names=["forecast"], **given)
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, project_with_data: Path) -> None:
+    folder = shutil.copytree(ROOT / "notebooks", project_with_data / "notebooks", dirs_exist_ok=True)
+    book = nbformat.read(path, as_version=4)
+    NotebookClient(
+        book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
