@@ -40,7 +40,9 @@ STRENGTHS = (0.53, 0.55, 0.58)
 NOMINAL = (1 - CONFIDENCE) / 2
 """The rate at which the lower end of an interval lies above zero by chance."""
 
-GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=None)
+GATE = Gate(
+    metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=None, max_roc_auc=0.75
+)
 
 REPETITIONS = 1000
 TREES = 10

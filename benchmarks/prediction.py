@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession  # noqa: E402
 from pyspark.sql import functions as F  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 
-from candlecast.features.windows import lag_columns  # noqa: E402
+from candlecast.features.definitions import lag_columns  # noqa: E402
 from candlecast.models.prediction import predict_windows  # noqa: E402
 from candlecast.runtime.spark import start_session  # noqa: E402
 

@@ -11,7 +11,9 @@ from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
 
 EVALUATION = Evaluation.model_construct(repetitions=100, cost_bps=5.0)  # fewer than a run may
-GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=20, champion_margin=0.03)
+GATE = Gate(
+    metric="accuracy", threshold=0.0, min_sessions=20, champion_margin=0.03, max_roc_auc=1.0
+)
 ESTIMATORS = [
     {"trees": 50, "log_loss": 0.6931, "log_loss_se": 0.0010, "accuracy": 0.51, "roc_auc": 0.52}
     | {"training_f1": 0.55, "fold_1.log_loss": 0.6930, "fold_2.log_loss": 0.6932}
@@ -38,7 +40,11 @@ AUDIT = {
     "purged_sessions": 14,
     "rows_in_both": 0,
     "rows_audited": 1234,
+    "rows_with_wrong_label": 0,
     "rows_with_wrong_lags": 0,
+    "features": ["lag_01", "lag_02"],
+    "rows_recomputed": 25,
+    "sessions_sampled": ["2010-03-01", "2011-06-01", "2020-01-02", "2020-02-03", "2020-06-30"],
 }
 
 
@@ -108,6 +114,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
         "lineage": LINEAGE,
         "params:evaluation": EVALUATION,
         "params:gate": GATE,
+        "params:features": ["lags"],
         "params:window": 14,
         "params:tickers": tickers,
         "params:body": "return",

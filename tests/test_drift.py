@@ -31,18 +31,32 @@ def test_a_profile_has_bins_of_equal_count_and_the_share_of_ups():
     profile = make_profile(train)
     assert profile["rows"] == 20
     assert profile["share_up"] == 0.25
-    assert profile["lags"]["lag_01"]["shares"] == [0.1] * 10
-    assert profile["lags"]["lag_01"]["edges"] == pytest.approx(
-        [1.9, 3.8, 5.7, 7.6, 9.5, 11.4, 13.3, 15.2, 17.1]
-    )
+    assert profile["features"]["lag_01"]["shares"] == [0.1] * 10
+    assert profile["features"]["lag_01"]["edges"] == pytest.approx([2, 4, 6, 8, 10, 12, 14, 16, 18])
 
 
 def test_equal_values_share_a_bin():
     profile = make_profile(pd.DataFrame({"lag_01": [0.0] * 9 + [1.0], "up": [1] * 10}))
-    lag = profile["lags"]["lag_01"]
+    lag = profile["features"]["lag_01"]
     assert sum(lag["shares"]) == pytest.approx(1)
     assert len(lag["shares"]) == len(lag["edges"]) + 1 < 10
     assert bin_shares(pd.Series([0.0, 1.0]), [0.5]) == [0.5, 0.5]
+
+
+def test_few_values_have_a_bin_each():
+    """The weekday: no bin is empty in training, so none makes an index of its own."""
+    days = np.float32(np.tile([0, 1, 2, 3, 4], 200))
+    train = pd.DataFrame(
+        {"weekday": days, "up": 1, "session": pd.bdate_range("2020", periods=1000)}
+    )
+    profile = make_profile(train)
+    assert profile["features"]["weekday"] == {"edges": [1, 2, 3, 4], "shares": [0.2] * 5}
+    assert measure_drift(profile, train.head(50), MONITORING)["features"] == [
+        {"name": "weekday", "psi": pytest.approx(0, abs=1e-3), "drifted": False}
+    ]
+    constant = make_profile(train.assign(weekday=np.float32(2)))
+    assert constant["features"]["weekday"] == {"edges": [], "shares": [1.0]}
+    assert measure_drift(constant, train.head(50), MONITORING)["features"][0]["psi"] == 0
 
 
 def test_the_index_written_out():
@@ -57,7 +71,7 @@ def test_drift_worked_out_by_hand():
     profile = {
         "rows": 40,
         "share_up": 0.5,
-        "lags": {"lag_01": {"edges": [0.0], "shares": [0.5, 0.5]}},
+        "features": {"lag_01": {"edges": [0.0], "shares": [0.5, 0.5]}},
     }
     days = pd.to_datetime(["2024-01-02", "2024-01-02", "2024-01-03"] * 2)
     now = pd.DataFrame(
@@ -74,7 +88,7 @@ def test_drift_worked_out_by_hand():
         "last_session": "2024-01-03",
         "max_psi": 0.25,
         "psi_chance": pytest.approx(10.827566170662733 * noise),  # chi-squared, 1 degree, 99.9 %
-        "lags": [{"name": "lag_01", "psi": pytest.approx(index), "drifted": False}],
+        "features": [{"name": "lag_01", "psi": pytest.approx(index), "drifted": False}],
         "share_up": 5 / 6,
         "share_up_trained": 0.5,
         "share_up_chance": pytest.approx(3.2905267314919255 * math.sqrt(0.25 * noise)),
@@ -86,7 +100,7 @@ def test_drift_worked_out_by_hand():
 def test_an_empty_bin_gives_a_number():
     profile = make_profile(windows(400))
     now = windows(60, scale=0.01, seed=2)
-    indices = [lag["psi"] for lag in measure_drift(profile, now, MONITORING)["lags"]]
+    indices = [lag["psi"] for lag in measure_drift(profile, now, MONITORING)["features"]]
     assert all(math.isfinite(index) and index > 1 for index in indices)
 
 
@@ -100,7 +114,7 @@ def test_a_changed_width_is_drift_and_the_same_is_not(scale, drifted):
     found = measure_drift(
         make_profile(windows(2500)), windows(250, scale=scale, seed=3), MONITORING
     )
-    assert [lag["drifted"] for lag in found["lags"]] == [drifted, drifted]
+    assert [lag["drifted"] for lag in found["features"]] == [drifted, drifted]
 
 
 @pytest.mark.parametrize(("up", "drifted"), [(0.5, False), (0.55, False), (0.75, True)])
@@ -116,5 +130,5 @@ def test_tickers_that_move_together_raise_no_false_alarm(sessions):
     for seed in range(100):
         profile = make_profile(windows(1000, tickers=5, seed=1000 + seed))
         found = measure_drift(profile, windows(sessions, tickers=5, seed=seed), MONITORING)
-        alarms += sum(lag["drifted"] for lag in found["lags"]) + found["share_up_drifted"]
+        alarms += sum(lag["drifted"] for lag in found["features"]) + found["share_up_drifted"]
     assert alarms <= 1

@@ -44,7 +44,9 @@ from candlecast.parameters import Gate
 from candlecast.reporting.wording import gate_reasons, verdict_headline, verdict_numbers
 from reports import EVALUATION, losses, predicted
 
-GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=100, champion_margin=0.03)
+GATE = Gate(
+    metric="accuracy", threshold=0.0, min_sessions=100, champion_margin=0.03, max_roc_auc=0.75
+)
 
 
 @pytest.fixture
@@ -639,6 +641,8 @@ def test_gate_passes_with_its_numbers() -> None:
         (flat(predicted_up_share=1.0), {}, ["constant_direction"]),
         (flat(predicted_up_share=0.0), {}, ["constant_direction"]),
         (flat(predicted_up_share=None), {}, ["constant_direction"]),
+        (flat(roc_auc=0.751), {}, ["too_good"]),
+        (flat(roc_auc=0.53), {"max_roc_auc": 0.529, "metric": "roc_auc"}, ["too_good"]),
         (
             {},
             {},
@@ -747,7 +751,9 @@ def test_a_reason_in_words_has_its_numbers() -> None:
 def test_verdict(changes: dict, code: str) -> None:
     result = verdict(flat(**changes))
     assert (result["code"], result["best_baseline"]) == (code, "always_up")
-    assert verdict_headline(result).startswith("Evidence") is (code in ("skill", "ranking"))
+    assert verdict_headline(result, {"reasons": []}).startswith("Evidence") is (
+        code in ("skill", "ranking")
+    )
     beside_gate = {"accuracy": ("roc_auc", "+0.0300"), "roc_auc": ("accuracy", "+0.0200")}
     for gate_metric, (other, value) in beside_gate.items():
         numbers = verdict_numbers(result, gate_metric)

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.errors import PredictionError
-from candlecast.features.windows import lag_columns
+from candlecast.features.definitions import lag_columns
 from candlecast.models.prediction import predict_windows
 
 LAGS = lag_columns(14)

@@ -14,7 +14,7 @@ from candlecast.errors import NoChampionError, NotEnoughDataError
 from candlecast.evaluation.drift import make_profile, measure_drift
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
-from candlecast.features.windows import lag_columns, newest_windows
+from candlecast.features.definitions import lag_columns
 from candlecast.parameters import Evaluation, Monitoring
 from candlecast.pipelines.forecast.nodes import MADE, OUTCOME, evaluate_champion
 from candlecast.reporting.track_record import write_track_record
@@ -65,8 +65,9 @@ def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
     }
     assert set(before["made_at"]) == {pd.Timestamp("2012-07-01 18:00")}
     forest = mlflow.sklearn.load_model("models:/candlecast@champion")
-    prices = spark.read.format("delta").load(str(tmp_path / "data/tables/prices"))
-    lags = newest_windows(prices, WINDOW, "return").orderBy("ticker").toPandas().filter(like="lag_")
+    newest = table(spark, tmp_path, "prices").groupby("ticker").tail(WINDOW)
+    bodies = (newest["close"] / newest["open"] - 1).astype("float32").groupby(newest["ticker"])
+    lags = pd.DataFrame([each.tolist()[::-1] for _, each in bodies], columns=lag_columns(WINDOW))
     assert before["probability"].tolist() == pytest.approx(
         forest.predict_proba(lags)[:, 1].tolist(), abs=1e-12
     )

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from candlecast.errors import CandlecastError, NotEnoughDataError
+from candlecast.features.definitions import lag_columns
 from candlecast.features.split import (
     count_needed_sessions,
     first_test_position,
     purge_before,
     split_by_date,
 )
-from candlecast.features.windows import lag_columns, make_windows, newest_windows
+from candlecast.features.windows import known_before, make_windows
 from candlecast.models.selection import walk_forward
 
 Candle = tuple[float | None, float | None]
@@ -43,7 +45,7 @@ def prices(spark: SparkSession, candles: dict[str, Sequence[Candle]]) -> DataFra
 
 def found(windows: DataFrame) -> dict[tuple[str, int], tuple[float, ...]]:
     """Ticker and day to lags, label and body."""
-    rows = [row.asDict() for row in windows.drop("return_").collect()]
+    rows = [row.asDict() for row in windows.drop("return_", "previous_up").collect()]
     keyed = {
         (row.pop("ticker"), (row.pop("session") - day(0)).days): tuple(row.values()) for row in rows
     }
@@ -102,6 +104,7 @@ def test_columns_and_types(spark):
         ("up", "tinyint"),
         ("body", "double"),
         ("return_", "double"),
+        ("previous_up", "tinyint"),
     ]
 
 
@@ -124,21 +127,36 @@ def test_no_window_crosses_a_ticker(spark):
     }
 
 
-def test_newest_windows_written_out(spark):
+def test_the_previous_direction_is_that_of_the_session_before(spark):
+    candles = [(10.0, 11.0), (10.0, 10.0), (10.0, 9.0), (10.0, 12.0), (10.0, 8.0)]
+    windows = make_windows(prices(spark, {"A": candles}), 1, "return").orderBy("session")
+    assert [(row.up, row.previous_up) for row in windows.collect()] == [
+        *((0, 1), (0, 0), (1, 0), (0, 1))
+    ]
+
+
+def known_of(prices: DataFrame, last: int, window: int, body: str) -> dict[str, tuple[float, ...]]:
+    """What is known of the day after `last`, by ticker: no more than its date is there."""
+    tickers = prices.select("ticker").distinct()
+    ahead = tickers.withColumn("session", F.lit(day(last + 1)))
+    known = known_before(prices.unionByName(ahead, allowMissingColumns=True), window, body)
+    rows = known.where(F.col("session") == F.lit(day(last + 1))).select(
+        "ticker", *lag_columns(window), "previous_up"
+    )
+    return {row.ticker: tuple(row)[1:] for row in rows.dropna().collect()}
+
+
+def test_what_is_known_of_a_session_to_come_written_out(spark):
     candles = {
         "A": [(8.0, 10.0), (10.0, 5.0), (4.0, 4.5)],
-        "B": [(1.0, 2.0), (1.0, 3.0)],
         "short": [(1.0, 2.0)],
-        "void": [(1.0, 2.0), (1.0, None)],
+        "void": [(1.0, 2.0), (1.0, 3.0), (1.0, None)],
         "gap": [(1.0, None), (1.0, 2.0), (1.0, 3.0)],
     }
-    newest = newest_windows(prices(spark, candles), 2, "return")
-    assert newest.columns == ["ticker", "last_session", "lag_01", "lag_02"]
-    assert sorted(tuple(row) for row in newest.collect()) == [
-        ("A", day(3), 0.125, -0.5),
-        ("B", day(2), 2.0, 1.0),
-        ("gap", day(3), 2.0, 1.0),
-    ]
+    assert known_of(prices(spark, candles), 3, 2, "return") == {
+        "A": (0.125, -0.5, 1),
+        "gap": (2.0, 1.0, 1),
+    }
 
 
 @pytest.mark.parametrize("body", ["return", "delta"])
@@ -154,9 +172,8 @@ def test_the_newest_window_is_the_one_that_training_sees_later(spark, body):
     before = {}
     for known in range(3, 12):
         so_far = whole.where(f"session <= DATE'{day(known)}'")
-        for row in newest_windows(so_far, 3, body).collect():
-            assert row.last_session == day(known)
-            before[row.ticker, known + 1] = tuple(row)[2:]
+        for ticker, values in known_of(so_far, known, 3, body).items():
+            before[ticker, known + 1] = values[:3]
     assert len(before.pop(("B", 5))) == 3  # it had a window, and turned out to have no close
     assert before == {key: values[:3] for key, values in later.items()}
     assert len(before) == 3 * 9 - 4

@@ -180,15 +180,24 @@ class NotEnoughDataError(CandlecastError):
         super().__init__(message)
 
 
+class FeatureError(CandlecastError):
+    """A feature is not registered or can't be computed; `cause` is why."""
+
+    def __init__(self, name: str, cause: str):
+        self.name, self.cause = name, cause
+        super().__init__(f"Feature {name}: {cause}")
+
+
 class LeakageError(CandlecastError):
-    """Train and test are not separate; `broken` is what the audit found, in words."""
+    """The model could know what it predicts; `broken` is what the audit found, in words."""
 
     def __init__(self, broken: list[str]):
         self.broken = broken
         super().__init__(
-            f"The leakage audit failed, so nothing is trained: {'; '.join(broken)}. The code of "
-            "the windows or of the split is wrong, or something else wrote the tables: run again "
-            "from the start (kedro run)."
+            "\n  ".join(["The leakage audit failed, so nothing is trained:", *broken])
+            + "\nCorrect the feature that is named (docs/extend.md). If none is, the code of the "
+            "windows or of the split is wrong, or something else wrote the tables: run again from "
+            "the start (kedro run)."
         )
 
 

@@ -111,6 +111,7 @@ class Gate(Group):
     threshold: Annotated[Number, Field(ge=0, lt=1)]
     min_sessions: Count
     champion_margin: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, BeforeValidator(_read)]
+    max_roc_auc: Annotated[Number, Field(gt=0.5, le=1)]
 
 
 class Monitoring(Group):
@@ -143,6 +144,7 @@ class Parameters(Group):
     max_missing_share: Annotated[Number, Field(ge=0, le=1)]
     window: Count
     body: Literal["return", "delta"]
+    features: Annotated[list[str], BeforeValidator(_split)]
     test_fraction: Fraction
     purge: Annotated[Integer, Field(ge=0)]
     forest_sizes: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
@@ -157,12 +159,12 @@ class Parameters(Group):
     override_reason: Text
     monitoring: Monitoring
 
-    @field_validator("tickers")
+    @field_validator("tickers", "features")
     @classmethod
     def _once(cls, value: list[str]) -> list[str]:
         if not value:
-            raise ValueError("must name at least one ticker")
-        if twice := sorted({ticker for ticker in value if value.count(ticker) > 1}):
+            raise ValueError("must name at least one")
+        if twice := sorted({name for name in value if value.count(name) > 1}):
             raise ValueError(f"names {', '.join(twice)} more than once")
         return value
 

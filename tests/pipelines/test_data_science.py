@@ -1,5 +1,7 @@
 """Validation, choice and refit of estimators, and predictions of the test set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from candlecast.errors import FeatureError, LeakageError
 from candlecast.evaluation.drift import make_profile
 from candlecast.models.forests import features, first_trees, fit_forest
 from candlecast.models.selection import choose_estimator, walk_forward
@@ -32,9 +35,12 @@ def windows(sessions: int, seed: int = 1, lags: int = 3) -> pd.DataFrame:
     width = max(2, len(str(lags)))
     values = random.normal(0, 0.02, (len(frame), lags)).astype(np.float32)
     names = [f"lag_{lag:0{width}d}" for lag in range(1, lags + 1)]
-    return frame.assign(up=(body > 0).astype(np.int8), body=body, return_=body).join(
-        pd.DataFrame(values, columns=names)
-    )
+    outcome = {"up": (body > 0).astype(np.int8), "body": body, "return_": body}
+    previous = (values[:, 0] > 0).astype(np.int8)
+    return frame.assign(**outcome, previous_up=previous).join(pd.DataFrame(values, columns=names))
+
+
+AUDITED = {"features": ["lag_01", "lag_02", "lag_03"]}
 
 
 # --- validate_estimators --------------------------------------------------------------------------
@@ -108,7 +114,7 @@ def test_the_order_of_rows_changes_no_bit():
     forest_again, training_f1_again = fit_largest_forest(shuffled, SIZES, LEAF, SEED)
     assert training_f1 == training_f1_again
     (model, example, facts), (model_again, example_again, facts_again) = (
-        select_model(fitted, 6, rows, rows, 4, "return")
+        select_model(fitted, 6, rows, rows, 3, "return", ["lags"], AUDITED)
         for fitted, rows in ((forest, train), (forest_again, shuffled))
     )
     pd.testing.assert_frame_equal(example, example_again)
@@ -201,17 +207,29 @@ def test_training_f1_is_that_of_scikit_learn():
 def test_model_is_the_first_trees_and_shows_five_rows():
     train = windows(60)
     forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
-    model, example, facts = select_model(forest, 6, train, windows(80).tail(20), 4, "return")
+    test = windows(80).tail(20)
+    model, example, facts = select_model(forest, 6, train, test, 3, "return", ["lags"], AUDITED)
     assert model.n_estimators == len(model.estimators_) == 6
     assert model.n_jobs == 1  # so that it predicts the same bits wherever it is loaded
     pd.testing.assert_frame_equal(example, features(train.head(5)))
     assert facts == {
-        "window": 4,
+        "window": 3,
         "body": "return",
+        "features": ["lags"],
         "profile": make_profile(train),
         "last_trained": f"{train['session'].max():%Y-%m-%d}",
         "last_known": f"{windows(80)['session'].max():%Y-%m-%d}",
     }
+
+
+@pytest.mark.parametrize(
+    "audited", [["lag_01", "lag_02"], ["lag_01", "lag_03", "lag_02"], ["lag_01", "x", "lag_03"]]
+)
+def test_a_model_whose_inputs_were_not_audited_is_refused(audited):
+    train = windows(60)
+    forest, _ = fit_largest_forest(train, [3], LEAF, SEED)
+    with pytest.raises(LeakageError, match=r"lag_01.*lag_03"):
+        select_model(forest, 3, train, train, 3, "return", ["lags"], {"features": audited})
 
 
 def no_champion(test: pd.DataFrame) -> pd.DataFrame:
@@ -229,12 +247,14 @@ TRAIN = pd.DataFrame(
         "up": np.int8([1, 0, 1, 0, 1]),
         "body": [0.1, -0.1, 0.1, 0.0, 0.1],
         "return_": [0.1, -0.1, 0.1, 0.0, 0.1],
+        "previous_up": np.int8([1, 0, 1, 0, 1]),
     }
 )
 TEST = TRAIN.head(4).assign(
     session=pd.to_datetime(["2024-02-02", "2024-02-01", "2024-02-01", "2024-02-03"]),
     ticker=["A", "B", "A", "A"],
     lag_01=np.float32([-0.5, 0.25, 0.0, 0.5]),
+    previous_up=np.int8([0, 1, 0, 1]),  # an unchanged day is not up
 )
 
 
@@ -252,7 +272,7 @@ def test_every_baseline_written_out():
         "up": [1, 0, 1, 0],
         "always_up": [1.0] * 4,
         "majority": [1.0] * 4,
-        "previous_day": [0.0, 1.0, 0.0, 1.0],  # an unchanged day is not up
+        "previous_day": [0.0, 1.0, 0.0, 1.0],
         "base_rate": [0.6] * 4,
     }
     lags = TEST.iloc[[2, 1, 0, 3]][["lag_01", "lag_02"]]
@@ -286,12 +306,6 @@ def test_fault_21_one_class_in_training(only):
         assert predictions[column].tolist() == [float(only)] * 4
 
 
-def test_previous_day_of_windows_of_a_hundred():
-    train, test = windows(40, lags=100), windows(4, seed=2, lags=100)
-    predictions = predict_test(fit_forest(train, 2, LEAF, SEED), train, test, no_champion(test))
-    assert predictions["previous_day"].tolist() == (test["lag_001"] > 0).astype(float).tolist()
-
-
 # --- predict_champion -----------------------------------------------------------------------------
 
 
@@ -307,7 +321,8 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
         version=3,
         candidate="c",
         model=forest,
-        features=("lag_01", "lag_02"),
+        columns=("lag_01", "lag_02"),
+        features=["lags"],
         window=2,
         body="delta",
         profile={},
@@ -332,10 +347,15 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
     beside = predict_test(
         forest,
         TRAIN,
-        test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body"]].to_dict(), return_=0.1, up=1),
+        test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body", "previous_up"]].to_dict()).assign(
+            return_=0.1, up=1
+        ),
         predictions,
     )
     assert beside["champion"].notna().sum() == 3
+    with pytest.raises(FeatureError, match="lag_sum") as error:
+        predict_champion(test, replace(champion, features=["lags", "lag_sum"]), table)
+    assert error.value.name == "lag_sum"
     none = predict_champion(test, None, table)
     assert list(none) == ["ticker", "session", "champion", "champion_version"]
     assert len(none) == 6 and none[["champion", "champion_version"]].isna().all(axis=None)
@@ -347,7 +367,8 @@ def test_inputs_are_left_as_they_were():
     forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
     validate_estimators(train, SIZES, LEAF, SEED, 3, 1)
     predict_test(
-        select_model(forest, 3, train, test, 4, "return")[0], train, test, no_champion(test)
+        select_model(forest, 3, train, test, 3, "return", ["lags"], AUDITED)[0],
+        *(train, test, no_champion(test)),
     )
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

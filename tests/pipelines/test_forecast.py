@@ -52,19 +52,18 @@ def champion(last_known: str = "2024-01-03", **others: Any) -> Champion:
     forest = RandomForestClassifier(10, min_weight_fraction_leaf=0.1, random_state=1)
     forest.fit(frame[["lag_01", "lag_02"]], frame["up"])
     facts: dict[str, Any] = {
-        **{"version": 3, "candidate": "seven", "features": ("lag_01", "lag_02"), "window": 2},
+        **{"version": 3, "candidate": "seven", "columns": ("lag_01", "lag_02"), "window": 2},
         **{"body": "return", "profile": make_profile(frame), "last_trained": "2023-12-29"},
+        "features": ["lags"],
         "tags": {"promoted_at": "2024-01-04T08:00:00+00:00", "approver": "Ada"},
     }
     return Champion(model=forest, last_known=last_known, **facts | others)
 
 
 def newest(*rows: tuple[str, str]) -> pd.DataFrame:
-    """Predictions from the newest windows, one row per ticker and its last session."""
-    frame = pd.DataFrame(rows, columns=["ticker", "last_session"])
-    return frame.assign(
-        last_session=pd.to_datetime(frame["last_session"]), previous_day=1, probability=0.52
-    )
+    """Predictions of the next sessions, one row per ticker."""
+    frame = pd.DataFrame(rows, columns=["ticker", "session"])
+    return frame.assign(session=pd.to_datetime(frame["session"]), previous_day=1, probability=0.52)
 
 
 def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
@@ -98,7 +97,7 @@ def test_newest_predictions_are_made_from_windows_of_the_champions_size(spark):
     ]
     found = predict_newest(spark.createDataFrame(rows, SCHEMA), champion())
     assert found["ticker"].tolist() == ["A", "B"]
-    assert found["last_session"].tolist() == [pd.Timestamp("2024-01-03")] * 2
+    assert found["session"].tolist() == [pd.Timestamp("2024-01-04")] * 2
     assert found["previous_day"].tolist() == [1, 0]
     lags = pd.DataFrame([[0.03, -0.02], [-0.01, 0.01]], columns=["lag_01", "lag_02"])
     expected = champion().model.predict_proba(lags.astype(np.float32))[:, 1]
@@ -108,11 +107,12 @@ def test_newest_predictions_are_made_from_windows_of_the_champions_size(spark):
 # --- Making ---------------------------------------------------------------------------------------
 
 
-def test_a_forecast_is_for_the_next_session_of_its_exchange():
-    predictions = newest(
-        ("AAPL", "2024-01-05"), ("BTC-USD", "2024-01-05"), ("7203.T", "2024-01-05")
-    )
-    made = make_forecasts(predictions, champion(), ["AAPL", "BTC-USD", "7203.T"], NOW, 9)
+def test_a_forecast_is_for_the_next_session_of_its_exchange(spark):
+    tickers = ["AAPL", "BTC-USD", "7203.T"]
+    days = (dt.date(2024, 1, number) for number in (3, 4, 5))
+    rows = [(ticker, day, 100.0, 101.0) for day in days for ticker in tickers]
+    predictions = predict_newest(spark.createDataFrame(rows, SCHEMA), champion())
+    made = make_forecasts(predictions, champion(), tickers, NOW, 9)
     assert list(made) == MADE
     assert dict(zip(made["ticker"], made["session"], strict=True)) == {
         "AAPL": pd.Timestamp("2024-01-08"),
@@ -122,13 +122,14 @@ def test_a_forecast_is_for_the_next_session_of_its_exchange():
     (row,) = made[made["ticker"] == "AAPL"].to_dict("records")
     assert row == {
         **{"ticker": "AAPL", "session": pd.Timestamp("2024-01-08"), "model_version": 3},
-        **{"candidate": "seven", "body_kind": "return", "probability": 0.52, "previous_day": 1},
+        **{"candidate": "seven", "body_kind": "return", "previous_day": 1},
+        **{"probability": predictions.set_index("ticker")["probability"]["AAPL"]},
         **{"base_rate": train()["up"].mean(), "made_at": pd.Timestamp(NOW), "prices_version": 9},
     }
 
 
 def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
-    predictions = newest(("AAPL", "2024-01-03"), ("IBM", "2024-01-02"))
+    predictions = newest(("AAPL", "2024-01-04"), ("IBM", "2024-01-03"))
     with caplog.at_level(logging.WARNING):
         made = make_forecasts(predictions, champion("2024-01-03"), ["AAPL", "FB", "IBM"], NOW, 9)
     assert made["ticker"].tolist() == ["AAPL"]
@@ -138,7 +139,7 @@ def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
 
 
 def test_without_a_new_session_the_error_names_the_next_and_the_last_known():
-    predictions = newest(("AAPL", "2024-01-02"), ("IBM", "2023-12-28"))
+    predictions = newest(("AAPL", "2024-01-03"), ("IBM", "2023-12-29"))
     with pytest.raises(NotEnoughDataError, match="version 3, candidate seven") as error:
         make_forecasts(predictions, champion("2024-01-05"), ["AAPL", "IBM"], NOW, 9)
     assert "2024-01-03" in str(error.value) and "2024-01-05" in str(error.value)
@@ -262,8 +263,8 @@ def test_no_reason_to_retrain():
 def test_drifted_inputs_are_a_reason():
     drift = drift_of(250, scale=2)
     record = evaluated(known(250, 0.5), drift)
-    most = max(drift["lags"], key=lambda lag: lag["psi"])
-    numbers = {"drifted": 2, "lags": 2, "name": most["name"], "psi": most["psi"], "limit": 0.25}
+    most = max(drift["features"], key=lambda each: each["psi"])
+    numbers = {"drifted": 2, "features": 2, "name": most["name"], "psi": most["psi"], "limit": 0.25}
     assert record["retrain"] is True
     assert record["reasons"] == [{"code": "inputs_drifted", **numbers}]
 
@@ -350,9 +351,9 @@ def test_the_page_shows_the_record():
     record = evaluated(forecasts, drift_of(40, scale=6, up=0.8))
     page = write_track_record(record, forecasts)
     [lede] = re.findall('<p class="lede">(.*?)</p>', page)
-    psi = max(lag["psi"] for lag in record["drift"]["lags"])
+    psi = max(each["psi"] for each in record["drift"]["features"])
     high = record["metrics"]["accuracy_minus_best_baseline.high"]
-    for value in ("2 of 2 lags", f"{psi:.2f}", "80.0%", f"{high:.3f}"):
+    for value in ("2 of 2 features", f"{psi:.2f}", "80.0%", f"{high:.3f}"):
         assert value in lede
     assert "82 made, 80 with an outcome, 2 waiting" in page
     assert page.count("<svg") == 3

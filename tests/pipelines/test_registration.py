@@ -16,7 +16,9 @@ from candlecast.pipelines.registration.nodes import (
 )
 from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback
 
-GATE = Gate(metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=0.03)
+GATE = Gate(
+    metric="accuracy", threshold=0.0, min_sessions=250, champion_margin=0.03, max_roc_auc=0.75
+)
 GOOD = {
     "sessions": 300.0,
     "classes": 2.0,

@@ -67,6 +67,7 @@ def test_the_decision_holds_the_rule() -> None:
         "threshold": 0.0,
         "min_sessions": 20,
         "champion_margin": 0.03,
+        "max_roc_auc": 1.0,
         "passed": False,
         "reasons": [{"code": "too_few_sessions", "sessions": 10, "required": 20}],
     }
@@ -240,7 +241,28 @@ def test_many_tickers_are_counted_not_listed() -> None:
 
 def test_bodies_in_currency_are_named() -> None:
     result = make_report(ALTERNATING, **{"params:body": "delta"})
-    assert "14 candle bodies (close - open)" in result["report"]
+    assert "close - open" in result["report"] and "close - open" in result["model_card"]
+    assert "later split" in result["report"] and "later split" in result["model_card"]
+    assert "later split" not in make_report(ALTERNATING)["report"]
+
+
+def test_report_and_card_say_what_the_model_sees() -> None:
+    result = make_report(ALTERNATING, **{"params:features": ["lags", "volatility", "weekday"]})
+    for name in ("report", "model_card"):
+        for sentence in ("of the 14 sessions before", "of the 20 sessions before", "the weekday"):
+            assert sentence in result[name]
+
+
+def test_what_is_too_good_is_said_first() -> None:
+    result = make_report(
+        ALTERNATING, **{"params:gate": GATE.model_copy(update={"max_roc_auc": 0.75})}
+    )
+    decision = result["gate_decision"]
+    assert not decision["passed"]
+    assert decision["reasons"][0] == {"code": "too_good", "roc_auc": 1.0, "limit": 0.75}
+    assert result["report_context"]["headline"] == "Too good to be true."
+    for name in ("report", "model_card", "summary"):
+        assert "Above 0.7500" in result[name]
 
 
 def test_figures_leave_their_colours_to_the_page(alternating: dict[str, Any]) -> None:
@@ -266,7 +288,9 @@ def test_what_a_template_names_must_be_there(alternating: dict[str, Any]) -> Non
 
 
 def test_what_was_trained_is_described() -> None:
-    summary = describe_training(ALTERNATING.head(10), ESTIMATORS, window=14, body="return")
+    summary = describe_training(
+        ALTERNATING.head(10), ESTIMATORS, ["lags"], window=14, body="return"
+    )
     assert summary["trained"] == {
         "tickers": ["A"],
         "first": "2024-01-01",

@@ -11,7 +11,7 @@ from candlecast.models.forests import features
 from candlecast.parameters import Monitoring
 
 BINS = 10
-"""Bins of a lag, of equal count in training."""
+"""Bins of a feature, of equal count in training."""
 
 CONFIDENCE = 0.999
 """Drift exceeds this quantile of what chance explains."""
@@ -24,16 +24,18 @@ def make_profile(train: pd.DataFrame) -> dict[str, Any]:
         train: windows with ``up``, one row per ticker and session.
 
     Returns:
-        ``rows``, ``share_up`` (of the labels), and ``lags``: by name ``edges`` (the inner edges of
-        at most ten bins of equal count, ascending) and ``shares`` (of the rows per bin: one more
-        than edges).
+        ``rows``, ``share_up`` (of the labels), and ``features``: by name ``edges`` (the inner edges
+        of at most ten bins of equal count, none of them empty, ascending) and ``shares`` (of the
+        rows per bin: one more than edges).
     """
-    lags: dict[str, dict[str, list[float]]] = {}
+    bins: dict[str, dict[str, list[float]]] = {}
     for name, values in features(train).items():
-        edges = np.unique(np.quantile(values.astype(float), np.linspace(0, 1, BINS + 1)[1:-1]))
+        inner = np.linspace(0, 1, BINS + 1)[1:-1]
+        edges = np.unique(np.quantile(values.astype(float), inner, method="higher"))
+        edges = edges[edges > values.min()]  # values themselves, so that no bin is empty
         shares = bin_shares(values, edges.tolist())
-        lags[str(name)] = {"edges": edges.tolist(), "shares": shares}
-    return {"rows": len(train), "share_up": float(train["up"].mean()), "lags": lags}
+        bins[str(name)] = {"edges": edges.tolist(), "shares": shares}
+    return {"rows": len(train), "share_up": float(train["up"].mean()), "features": bins}
 
 
 def bin_shares(values: "pd.Series[Any]", edges: list[float]) -> list[float]:
@@ -62,21 +64,21 @@ def measure_drift(
     """Compare new windows with those that a model was trained on.
 
     Two samples of one distribution have an index above 0: divided by ``1 / n + 1 / m`` (n and m
-    observations) it is about chi-squared, with as many degrees of freedom as bins minus one. A lag
-    has drifted if its index exceeds both ``max_psi`` and the 99.9 % quantile of that. As n counts
-    dates and not rows, tickers that move together raise no false alarm. The share of ups has
+    observations) it is about chi-squared, with as many degrees of freedom as bins minus one. A
+    feature has drifted if its index exceeds both ``max_psi`` and the 99.9 % quantile of that. As n
+    counts dates and not rows, tickers that move together raise no false alarm. The share of ups has
     shifted if its distance from that of training exceeds both ``max_share_up_shift`` and a normal
     quantile, with dates counted in the same way.
 
     Args:
         profile: of the training set, from `make_profile`.
-        windows: one row per ticker and session that the model was not trained on: lags and ``up``.
+        windows: one row per ticker and session that the model was not trained on: features, ``up``.
         monitoring: ``max_psi`` and ``max_share_up_shift``.
 
     Returns:
         ``sessions`` (distinct dates), ``rows``, ``first_session`` and ``last_session`` (ISO dates);
-        ``max_psi`` and ``psi_chance`` (the quantile); ``lags``, one row per lag with ``name``,
-        ``psi`` and ``drifted``; ``share_up``, ``share_up_trained``, ``share_up_chance``,
+        ``max_psi`` and ``psi_chance`` (the quantile); ``features``, one row each with
+        ``name``, ``psi`` and ``drifted``; ``share_up``, ``share_up_trained``, ``share_up_chance``,
         ``max_share_up_shift`` and ``share_up_drifted``. Without a row only ``sessions`` and
         ``rows``, both 0.
 
@@ -88,16 +90,16 @@ def measure_drift(
     if not rows:
         return {"sessions": 0, "rows": 0}
     noise = 1 / dates + 1 / profile["rows"]
-    bins = max(len(lag["shares"]) for lag in profile["lags"].values())
-    chance = float(chi2.ppf(CONFIDENCE, max(1, bins - 1)) * noise)
-    lags = []
-    for name, lag in profile["lags"].items():
+    most = max(len(bins["shares"]) for bins in profile["features"].values())
+    chance = float(chi2.ppf(CONFIDENCE, max(1, most - 1)) * noise)
+    measured = []
+    for name, bins in profile["features"].items():
         index = psi(
-            _without_zero(lag["shares"], profile["rows"]),
-            _without_zero(bin_shares(windows[name], lag["edges"]), rows),
+            _without_zero(bins["shares"], profile["rows"]),
+            _without_zero(bin_shares(windows[name], bins["edges"]), rows),
         )
         drifted = index > max(monitoring.max_psi, chance)
-        lags.append({"name": name, "psi": index, "drifted": drifted})
+        measured.append({"name": name, "psi": index, "drifted": drifted})
     share_up, trained = float(windows["up"].mean()), profile["share_up"]
     share_chance = float(norm.ppf((1 + CONFIDENCE) / 2) * (trained * (1 - trained) * noise) ** 0.5)
     limit = max(monitoring.max_share_up_shift, share_chance)
@@ -108,7 +110,7 @@ def measure_drift(
         "last_session": f"{windows['session'].max():%Y-%m-%d}",
         "max_psi": monitoring.max_psi,
         "psi_chance": chance,
-        "lags": lags,
+        "features": measured,
         "share_up": share_up,
         "share_up_trained": trained,
         "share_up_chance": share_chance,

@@ -23,8 +23,8 @@ def apply_gate(
     """Decide whether a model may be registered.
 
     The lower end of the interval of the gate's metric must be above the threshold, on enough
-    sessions. If there is a champion, the lower end of the interval of the difference from it must
-    be above minus the margin.
+    sessions. The ROC AUC must not be too good to be true. If there is a champion, the lower end of
+    the interval of the difference from it must be above minus the margin.
 
     Args:
         metrics: flat numbers, from `candlecast.evaluation.significance.evaluate_model`.
@@ -33,11 +33,12 @@ def apply_gate(
             the one that it was compared with.
 
     Returns:
-        The rule (``metric``, ``threshold``, ``min_sessions``, ``champion_margin``), ``passed``
-        (bool) and ``reasons``: one dict per reason, valid JSON, with a ``code`` and its numbers:
+        The parameters of `gate`, ``passed`` (bool) and ``reasons``: one dict per reason, valid
+        JSON, with a ``code`` and its numbers:
 
         * ``too_few_sessions``: ``sessions``, ``required``;
         * ``one_class``, ``constant_probability``, ``constant_direction``;
+        * ``too_good``: ``roc_auc``, ``limit``;
         * ``no_interval``: ``metric``;
         * ``not_above_threshold``, or ``above_threshold`` if it passed: an interval, ``sessions``
           and ``threshold``;
@@ -45,7 +46,7 @@ def apply_gate(
 
         The comparison with the champion adds its ``champion_version`` to the interval's reason.
     """
-    sessions = metrics.get("sessions", 0)
+    sessions, roc_auc = metrics.get("sessions", 0), metrics.get("roc_auc", 0.5)
     checks: list[tuple[bool, dict[str, Any]]] = [
         (
             sessions >= gate.min_sessions,
@@ -56,6 +57,10 @@ def apply_gate(
         (
             gate.metric != "accuracy" or 0 < metrics.get("predicted_up_share", 0) < 1,
             {"code": "constant_direction"},
+        ),
+        (
+            roc_auc <= gate.max_roc_auc,
+            {"code": "too_good", "roc_auc": roc_auc, "limit": gate.max_roc_auc},
         ),
         _check_low(metrics, GATE_METRICS[gate.metric], gate.threshold, sessions=sessions),
     ]

@@ -68,8 +68,8 @@ def advise_retraining(
         ``retrain`` (true, false, or null while it is too early to tell) and ``reasons``: one dict
         per reason, valid JSON, with a ``code`` and its numbers. To retrain:
 
-        * ``inputs_drifted``: ``drifted`` of ``lags``, and ``name``, ``psi`` and ``limit`` of the
-          one that drifted most;
+        * ``inputs_drifted``: ``drifted`` of ``features``, and ``name``, ``psi`` and ``limit`` of
+          the one that drifted most;
         * ``share_up_shifted``: ``share_up_trained``, ``share_up``;
         * ``worse_than_baseline``: ``value``, ``low`` and ``high`` of accuracy minus best baseline.
 
@@ -94,13 +94,13 @@ def advise_retraining(
 
 def _drift_reasons(drift: Mapping[str, Any]) -> list[dict[str, Any]]:
     reasons: list[dict[str, Any]] = []
-    if drifted := [lag for lag in drift["lags"] if lag["drifted"]]:
-        most = max(drifted, key=lambda lag: lag["psi"])
+    if drifted := [each for each in drift["features"] if each["drifted"]]:
+        most = max(drifted, key=lambda each: each["psi"])
         reasons.append(
             {
                 "code": "inputs_drifted",
                 "drifted": len(drifted),
-                "lags": len(drift["lags"]),
+                "features": len(drift["features"]),
                 "name": most["name"],
                 "psi": most["psi"],
                 "limit": max(drift["max_psi"], drift["psi_chance"]),

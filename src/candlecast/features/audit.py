@@ -1,16 +1,35 @@
-"""The leakage audit of every run: training knew nothing of what is predicted.
+"""The leakage audit of every run: the model knows nothing of what it predicts.
 
 It derives again, in another way than the code that made the tables, what must be true of them.
 """
 
 import datetime as dt
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
+import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from candlecast.errors import LeakageError, NotEnoughDataError
-from candlecast.features.windows import Body, candle_body, lag_columns
+from candlecast.features.computing import (
+    NOT_FEATURES,
+    PRICES,
+    by_session,
+    feature_columns,
+    find_features,
+)
+from candlecast.features.definitions import lag_columns
+from candlecast.features.windows import Body, candle_body, known_before
+from candlecast.frames import to_pandas
+
+SAMPLED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Where in all windows the dates are at which every feature is computed again."""
+
+TOLERANCE = 1e-5
+"""How far, relative to itself, a feature may differ: sums may be taken in another order."""
 
 
 def audit_leakage(
@@ -19,20 +38,27 @@ def audit_leakage(
     test: DataFrame,
     window: int,
     body: Body,
+    features: Sequence[str],
     purge: int,
-) -> dict[str, int | str]:
+) -> dict[str, int | str | list[str]]:
     """Audit the windows to train on and to test on against the prices that they were made of.
 
     Returns:
         The evidence: ``rows_in_both``, ``purged_sessions`` (the fewest of a ticker that has rows in
-        both sets), ``last_training_session``, ``first_test_session`` (ISO dates) and
-        ``rows_with_wrong_lags``, of ``rows_audited``.
+        both sets), ``last_training_session``, ``first_test_session`` (ISO dates),
+        ``rows_with_wrong_label`` and, if they are a feature, ``rows_with_wrong_lags``, of
+        ``rows_audited``; ``features`` (the columns, which a model's inputs must be) and
+        ``rows_recomputed`` at ``sessions_sampled`` (ISO dates).
 
     Raises:
         NotEnoughDataError: one of the sets is empty.
         LeakageError: a ticker's session is in both sets, fewer than `purge` of its sessions are
-            between them, or a lag is not the body of an earlier session.
+            between them, a label is not that of its session, a column is not that of a feature, or
+            a feature knows its own session or a later one, or fills a missing one.
     """
+    columns = feature_columns(features, window)
+    if wrong := set(columns) ^ {*train.columns, *test.columns}.difference(NOT_FEATURES):
+        raise LeakageError([f"columns that features do not make, or lack: {sorted(wrong)}"])
     rows_in_both, tickers = _compare_sessions(train, test)
     trained = [row for row in tickers if row["last"]]
     tested = [row for row in tickers if row["first"]]
@@ -44,7 +70,10 @@ def audit_leakage(
     last, first = max(row["last"] for row in trained), min(row["first"] for row in tested)
     in_both = [(row["ticker"], row["last"]) for row in trained if row["first"]]
     gap = _fewest_between(prices, in_both, first)
-    audited, wrong = _check_lags(prices, train.unionByName(test), window, body)
+    windows = train.unionByName(test)
+    lags = lag_columns(window) if "lags" in features else []
+    audited, wrong_labels, wrong_lags, dates = _check_rows(prices, windows, lags, body)
+    again = _compute_again(prices, windows, dates, window, body, features)
     broken = []
     if rows_in_both:
         broken.append(f"{rows_in_both} rows are in both train and test")
@@ -52,17 +81,30 @@ def audit_leakage(
         broken.append(f"training ends on {last}, the test begins on {first}")
     if gap is not None and gap < purge:
         broken.append(f"a ticker has {gap} sessions between train and test, the purge is {purge}")
-    if wrong:
-        broken.append(f"{wrong} of {audited} windows hold a body that is not from its own past")
+    if wrong_labels:
+        broken.append(f"{wrong_labels} of {audited} windows have a label of another session")
+    if wrong_lags:
+        broken.append(
+            f"{wrong_lags} of {audited} windows hold a body that is not from its own past"
+        )
+    for name, each in find_features(features).items():
+        broken += [f"feature {name}: {fault}" for fault in _faults(again, each.columns(window))]
     if broken:
         raise LeakageError(broken)
-    return {
+    evidence: dict[str, int | str | list[str]] = {
         "rows_in_both": rows_in_both,
         "purged_sessions": purge if gap is None else gap,
         "last_training_session": str(last),
         "first_test_session": str(first),
         "rows_audited": audited,
-        "rows_with_wrong_lags": wrong,
+        "rows_with_wrong_label": wrong_labels,
+    }
+    if lags:
+        evidence["rows_with_wrong_lags"] = wrong_lags
+    return evidence | {
+        "features": columns,
+        "rows_recomputed": len(again["stored"]),
+        "sessions_sampled": [str(day) for day in dates],
     }
 
 
@@ -99,23 +141,96 @@ def _fewest_between(
     return min((int(row["n"]) for row in rows), default=None)
 
 
-def _check_lags(prices: DataFrame, windows: DataFrame, window: int, body: Body) -> tuple[int, int]:
-    """Count the windows, and those whose lags are not the bodies of the sessions before.
+def _check_rows(
+    prices: DataFrame, windows: DataFrame, lags: list[str], body: Body
+) -> tuple[int, int, int, list[dt.date]]:
+    """Count the windows, those with a wrong label, those with wrong lags; and sample their dates.
 
-    The bodies are collected as a list, not by the lag functions that made the windows. A missing
-    body is not collected, so the list of a window that should be void is too short.
+    The bodies before are collected as a list, not by the lag functions that made the windows. A
+    missing body is not collected, so the list of a window that should be void is too short.
     """
-    before = Window.partitionBy("ticker").orderBy("session").rowsBetween(-window, -1)
-    candles = prices.select("ticker", "session", candle_body(body).cast("float").alias("past"))
-    gathered = candles.select(
-        "ticker",
-        "session",
-        F.collect_list("past").over(before).alias("past"),
-        F.max("session").over(before).alias("newest"),
-    )
-    oldest_first = F.array(*reversed(lag_columns(window)))
-    right = (F.col("past") == oldest_first) & (F.col("newest") < F.col("session"))
+    before = Window.partitionBy("ticker").orderBy("session").rowsBetween(-max(1, len(lags)), -1)
+    candles = prices.select("ticker", "session", "open", "close", candle_body(body).alias("own"))
+    gathered = candles.withColumn("past", F.collect_list(F.col("own").cast("float")).over(before))
     joined = windows.join(gathered, ["ticker", "session"], "left")
-    wrong = F.count_if(~F.coalesce(right, F.lit(False)))
-    [(audited, found)] = joined.agg(F.count(F.lit(1)), wrong).collect()
-    return int(audited), int(found)
+    label = (F.col("up") == (F.col("close") > F.col("open")).cast("int")) & (
+        F.col("body") == F.col("own")
+    )
+    past = F.col("past") == F.array(*reversed(lags)) if lags else F.lit(True)
+    counts = [F.count_if(~F.coalesce(right, F.lit(False))) for right in (label, past)]
+    days = F.percentile_approx(F.unix_date("session"), SAMPLED)
+    [found] = joined.agg(F.count(F.lit(1)), *counts, days).collect()
+    audited, wrong_labels, wrong_lags, sampled = found
+    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in sorted(set(sampled))]
+    return audited, wrong_labels, wrong_lags, dates
+
+
+# --- Features, computed again ---------------------------------------------------------------------
+
+
+def _compute_again(
+    prices: DataFrame,
+    windows: DataFrame,
+    dates: list[dt.date],
+    window: int,
+    body: Body,
+    features: Sequence[str],
+) -> dict[str, pd.DataFrame]:
+    """Compute the features of the sampled dates on histories that end before each of them.
+
+    A feature may look at other tickers, so the history of each date is a frame of its own. All are
+    one Spark job; as they are cut after a window, prices are read and sorted by ticker once.
+
+    Returns:
+        One row per window of `dates` and one column per feature: ``stored``; ``cut``, where its own
+        session is known by date alone and later ones are not; and ``blank``, where the session
+        before it is known by date alone as well.
+    """
+    columns = ["ticker", "session", *feature_columns(features, window)]
+    there = [name for name in PRICES if name in prices.columns]
+    session, following = F.col("session"), F.col("_following")
+    parts = {"stored": [windows.where(session.isin(dates))], "cut": [], "blank": []}
+    followed = prices.withColumn("_following", F.lead("session").over(by_session()))
+    for day in map(F.lit, dates):
+        history = followed.where(session <= day)
+        for kind, is_known in (("cut", session < day), ("blank", following < day)):
+            blanked = {name: F.when(is_known, F.col(name)) for name in there}
+            again = known_before(history.withColumns(blanked), window, body, features)
+            parts[kind].append(again.where(session == day))
+    job = reduce(
+        DataFrame.unionByName,
+        [
+            part.select(F.lit(kind).alias("kind"), *columns)
+            for kind, frames in parts.items()
+            for part in frames
+        ],
+    )
+    frame = to_pandas(job).set_index(["ticker", "session"])
+    by_kind = {kind: frame[frame["kind"] == kind].drop(columns="kind") for kind in parts}
+    rows = by_kind["stored"].index
+    recomputed = {kind: by_kind[kind].reindex(rows) for kind in ("cut", "blank")}
+    return by_kind | recomputed
+
+
+def _faults(again: dict[str, pd.DataFrame], columns: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the first column of a feature that is wrong, in words."""
+    for column in columns:
+        stored, cut, blank = (
+            again[kind][column].to_numpy(float) for kind in ("stored", "cut", "blank")
+        )
+        smallest = TOLERANCE * float(np.median(np.abs(stored)))
+        looks_ahead = ~np.isclose(cut, stored, TOLERANCE, smallest)
+        fills = ~np.isclose(blank, stored, TOLERANCE, smallest) & ~np.isnan(blank)
+        for wrong, found, what in (
+            (looks_ahead, cut, "it knows its own session or a later one"),
+            (fills, blank, "it fills a session without prices"),
+        ):
+            if wrong.any():
+                at = int(wrong.argmax())
+                ticker, day = again["stored"].index[at]
+                yield (
+                    f"{what}: column {column}, {wrong.sum()} of {len(wrong)} sampled rows; "
+                    f"{ticker}, {day:%Y-%m-%d}: {stored[at]:.6g} is stored, "
+                    f"{found[at]:.6g} is what can be known"
+                )
+                return

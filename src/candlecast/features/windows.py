@@ -3,18 +3,19 @@
 A table of windows has one row per ticker and session:
 
 - ``ticker``, ``session``: as in the prices.
-- ``lag_01`` … ``lag_NN``: the candle bodies of the `window` sessions before, newest first, float32.
-  They are known before the session opens; all other columns are known once it has closed.
+- the columns of the features, float32, such as ``lag_01`` … ``lag_NN``: the candle bodies of the
+  `window` sessions before, newest first. They are known before the session opens.
 - ``up``: the label, 1 when close > open, else 0 (also when they are equal).
 - ``body``: the candle body of the session itself, float64, in the unit of `candle_body`.
 - ``return_``: close / open - 1, float64, whatever the body.
+- ``previous_up``: ``up`` of the session before, known before the session opens as well.
 
 A window never crosses a ticker and runs over the sessions there are. A session without an open or a
-close voids every window that touches it: those rows are left out, and so are the first `window`
-sessions of a ticker.
+close voids every window that touches it, and so does a missing value of a feature: those rows are
+left out.
 
-Prices need the columns ``ticker``, ``session``, ``open`` and ``close``, in any order of rows.
-`make_windows` is for sessions that have closed, `newest_windows` for the next one.
+Prices need the columns ``ticker``, ``session``, ``open`` and ``close``, and those that the features
+read, in any order of rows.
 """
 
 from collections.abc import Sequence
@@ -22,22 +23,16 @@ from typing import Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
+
+from candlecast.features.computing import (
+    PRICES,
+    add_features,
+    by_session,
+    feature_columns,
+    try_features,
+)
 
 Body = Literal["return", "delta"]
-
-NOT_FEATURES = ("ticker", "session", "up", "body", "return_")
-"""The columns of windows that no model may see; all others are features."""
-
-
-def lag_columns(window: int) -> list[str]:
-    """Return the names of the lags, newest first.
-
-    >>> lag_columns(3)
-    ['lag_01', 'lag_02', 'lag_03']
-    """
-    width = max(2, len(str(window)))
-    return [f"lag_{lag:0{width}d}" for lag in range(1, window + 1)]
 
 
 def candle_body(body: Body) -> Column:
@@ -51,7 +46,9 @@ def candle_body(body: Body) -> Column:
     return F.when(~F.isnan(value), value)
 
 
-def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
+def make_windows(
+    prices: DataFrame, window: int, body: Body, features: Sequence[str] = ("lags",)
+) -> DataFrame:
     """Turn prices into windows: what was known before each session, and its outcome.
 
     >>> gains = [1.0, -1.0, 2.0, 0.0, 3.0]
@@ -69,57 +66,46 @@ def make_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
     |      5|   0.0|   2.0|  1| 3.0|
     +-------+------+------+---+----+
     <BLANKLINE>
+
+    Raises:
+        FeatureError: a feature is not registered, or can't be computed.
     """
-    names = lag_columns(window)
-    rows = _candles(prices, body).select(
+    try_features(_sessions(prices, body), features, window)
+    rows = known_before(prices, window, body, features)
+    return rows.select(
         "ticker",
         "session",
-        *_lags(names, ahead=0),
-        (F.col("close") > F.col("open")).cast("byte").alias("up"),
+        *feature_columns(features, window),
+        _up().alias("up"),
         "body",
         (F.col("close") / F.col("open") - 1).alias("return_"),
-    )
-    return rows.dropna(subset=[*names, "body"])
+        "previous_up",
+    ).dropna()
 
 
-def newest_windows(prices: DataFrame, window: int, body: Body) -> DataFrame:
-    """Return what is known of each ticker before its next session, one row per ticker.
+def known_before(
+    prices: DataFrame, window: int, body: Body, features: Sequence[str] = ("lags",)
+) -> DataFrame:
+    """Compute what is known before each session: its features and ``previous_up``.
 
-    Beside ``ticker`` and ``last_session`` it has the lags that `make_windows` returns once the next
-    session has closed. A ticker whose newest window is void, or not full, has no row.
+    Training, forecast and audit all compute features here. A session to come is a row with a
+    ticker and a date, and nothing else.
 
-    >>> gains = [1.0, -1.0, 2.0]
-    >>> prices = spark.createDataFrame(
-    ...     [("A", day, 10.0, 10.0 + gain) for day, gain in enumerate(gains, start=1)],
-    ...     "ticker string, session int, open double, close double",
-    ... )
-    >>> newest_windows(prices, window=2, body="delta").show()
-    +------+------------+------+------+
-    |ticker|last_session|lag_01|lag_02|
-    +------+------------+------+------+
-    |     A|           3|   2.0|  -1.0|
-    +------+------------+------+------+
-    <BLANKLINE>
+    Returns:
+        One row per row of `prices`: what a feature may read, the features, and ``previous_up``;
+        each is null where it is not known.
     """
-    names = lag_columns(window)
-    newest_first = Window.partitionBy("ticker").orderBy(F.desc("session"))
-    rows = _candles(prices, body).select(
-        "ticker",
-        F.col("session").alias("last_session"),
-        *_lags(names, ahead=1),
-        F.row_number().over(newest_first).alias("_age"),
-    )
-    return rows.where(F.col("_age") == 1).drop("_age").dropna(subset=names)
+    rows = add_features(_sessions(prices, body), features, window)
+    return rows.withColumn("previous_up", F.lag(_up()).over(by_session()))
 
 
-def _candles(prices: DataFrame, body: Body) -> DataFrame:
-    return prices.select("ticker", "session", "open", "close", candle_body(body).alias("body"))
+def _sessions(prices: DataFrame, body: Body) -> DataFrame:
+    """Return what features may read. A session without open or close is known by date alone."""
+    own = candle_body(body)
+    there = [name for name in PRICES if name in prices.columns]
+    columns = [F.when(own.isNotNull(), F.col(name)).alias(name) for name in there]
+    return prices.select("ticker", "session", *columns, own.alias("body"))
 
 
-def _lags(names: Sequence[str], ahead: int) -> list[Column]:
-    """Return the bodies before the session that is `ahead` sessions after the row's own."""
-    by_session = Window.partitionBy("ticker").orderBy("session")
-    return [
-        F.lag("body", lag - ahead).over(by_session).cast("float").alias(name)
-        for lag, name in enumerate(names, start=1)
-    ]
+def _up() -> Column:
+    return (F.col("close") > F.col("open")).cast("byte")

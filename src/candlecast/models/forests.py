@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
-from candlecast.features.windows import NOT_FEATURES
+from candlecast.features.computing import NOT_FEATURES
 
 PARALLEL_ROWS = 3000
 """Below this many rows one thread is faster than two (measured)."""

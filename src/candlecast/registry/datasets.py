@@ -55,7 +55,7 @@ class ChampionDataset(ReadOnlyDataset[Champion | None]):
                 version=int(version.version),
                 candidate=version.tags["candidate"],
                 model=mlflow.sklearn.load_model(uri),
-                features=tuple(model.signature.inputs.input_names()),
+                columns=tuple(model.signature.inputs.input_names()),
                 tags=dict(version.tags),
                 **(model.metadata or {}),
             )

@@ -22,7 +22,7 @@ class Candidate:
         card: the text of its model card; None: it has no card, or no report to read.
         evaluated_at: when the gate was last applied (UTC); None: never.
         model_id: of its newest logged model; None: it has none, and nothing of what follows.
-        window: candle bodies that the model sees.
+        window: candle bodies of the feature ``lags``.
         body: how a body is computed.
         trained_at: when the model was logged (UTC).
         version: what an earlier registration, complete or killed, made of the model; None: nothing.
@@ -97,8 +97,9 @@ class Champion:
         version: of the registered model.
         candidate: the id that it was trained, reported and approved as.
         model: the fitted classifier.
-        features: the names of its input columns, in order: ``lag_01`` … ``lag_NN``.
-        window: candle bodies before a session that it sees.
+        columns: the names of its input columns, in order: ``lag_01`` …
+        features: the names of the features that they are made by.
+        window: candle bodies of the feature ``lags``.
         body: how a body is computed.
         profile: of its training set, see `candlecast.evaluation.drift.make_profile`.
         last_trained: the last session that it was trained on (ISO date).
@@ -109,7 +110,8 @@ class Champion:
     version: int
     candidate: str
     model: RandomForestClassifier
-    features: tuple[str, ...]
+    columns: tuple[str, ...]
+    features: list[str]
     window: int
     body: Body
     profile: dict[str, Any]

@@ -123,22 +123,22 @@ def draw_calibration(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def draw_drift(lags: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
-    """Draw the population stability index of every lag, and what drift must exceed.
+def draw_drift(features: list[dict[str, Any]], limit: float, chance: float) -> "Figure":
+    """Draw the population stability index of every feature, and what drift must exceed.
 
     Args:
-        lags: one row per lag: ``name``, ``psi``, ``drifted``.
+        features: one row each: ``name``, ``psi``, ``drifted``.
         limit: the threshold of the parameters.
         chance: what chance stays below.
     """
-    figure, axes = _blank(0.9 + 0.2 * len(lags))
+    figure, axes = _blank(0.9 + 0.2 * len(features))
     axes.axvline(limit, color=OTHER, linewidth=0.8, linestyle="--")
     axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
-    for place, lag in enumerate(lags):
-        colour = OTHER if lag["drifted"] else MODEL
-        axes.plot([0, lag["psi"]], [place, place], color=colour, linewidth=4)
-    _name_rows(axes, [lag["name"] for lag in lags])
-    axes.set_xlim(0, 1.08 * max(limit, chance, *(lag["psi"] for lag in lags)))
+    for place, each in enumerate(features):
+        colour = OTHER if each["drifted"] else MODEL
+        axes.plot([0, each["psi"]], [place, place], color=colour, linewidth=4)
+    _name_rows(axes, [each["name"] for each in features])
+    axes.set_xlim(0, 1.08 * max(limit, chance, *(each["psi"] for each in features)))
     axes.set_xlabel("population stability index")
     return figure
 

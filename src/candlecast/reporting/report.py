@@ -55,19 +55,23 @@ def draw_figures(
 
 
 def describe_training(
-    train: pd.DataFrame, model_selection: list[dict[str, Any]], window: int, body: str
+    train: pd.DataFrame,
+    model_selection: list[dict[str, Any]],
+    features: list[str],
+    window: int,
+    body: str,
 ) -> dict[str, Any]:
     """Describe what was trained, and on what.
 
     Returns:
-        ``trained`` (see `_extent`), ``window``, ``body`` (in words), ``trees`` of the chosen
-        forest, ``original_trees`` that the original rule would have chosen, and ``estimators``,
-        how many were tried.
+        ``trained`` (see `_extent`), ``sees`` (its features in words), ``body``, ``trees`` of the
+        chosen forest, ``original_trees`` that the original rule would have chosen, and
+        ``estimators``, how many were tried.
     """
     return {
         "trained": _extent(train),
-        "window": window,
-        "body": wording.body_text(body),
+        "sees": wording.features_text(features, window, body),
+        "body": body,
         "trees": next(row["trees"] for row in model_selection if row["chosen"]),
         "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
         "estimators": len(model_selection),
@@ -92,7 +96,7 @@ def build_context(
     tested = _extent(test_scores)
     return {
         **training_summary,
-        "headline": wording.verdict_headline(outcome),
+        "headline": wording.verdict_headline(outcome, gate_decision),
         "plain": wording.plain_verdict(outcome, metrics),
         "numbers": wording.verdict_numbers(outcome, gate_decision["metric"]),
         "gate": {

@@ -28,8 +28,8 @@ ADVICE = {
 }
 
 REASONS = {
-    "inputs_drifted": "the inputs have drifted ({drifted} of {lags} lags; {name} most, with a "
-    "stability index of {psi:.2f}, above {limit:.2f})",
+    "inputs_drifted": "the inputs have drifted ({drifted} of {features} features; {name} most, "
+    "with a stability index of {psi:.2f}, above {limit:.2f})",
     "share_up_shifted": "the share of ups has shifted from {share_up_trained:.1%} in training to "
     "{share_up:.1%}",
     "worse_than_baseline": "the predictions are clearly worse than the best simple rule (accuracy "
@@ -61,7 +61,7 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         results=_results(metrics) if metrics else "",
         newest=newest.to_dict("records"),
         outcomes=known.to_dict("records"),
-        body=wording.body_text(champion["body"]),
+        sees=wording.features_text(champion["features"], champion["window"], champion["body"]),
         report_figures=_draw_figures(track_record),
     )
 
@@ -105,8 +105,8 @@ def _draw_figures(track_record: dict[str, Any]) -> dict[str, Markup]:
         )
     if drift["sessions"] >= enough:
         drawn["drift"] = (
-            figures.draw_drift(drift["lags"], drift["max_psi"], drift["psi_chance"]),
-            "Population stability index of every lag",
-            wording.listing(pd.DataFrame(drift["lags"]), "{name} {psi:.3f}"),
+            figures.draw_drift(drift["features"], drift["max_psi"], drift["psi_chance"]),
+            "Population stability index of every feature",
+            wording.listing(pd.DataFrame(drift["features"]), "{name} {psi:.3f}"),
         )
     return {name: figures.svg(name, *drawing) for name, drawing in drawn.items()}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from candlecast.features.computing import find_features
 from candlecast.reporting.html import percent, sentence, words
 
 REASONS = {
@@ -13,6 +14,9 @@ REASONS = {
     "one_class": "Only one class occurred, so skill cannot be measured.",
     "constant_probability": "The model predicts the same probability for every session.",
     "constant_direction": "The model predicts the same direction for every session.",
+    "too_good": "ROC AUC is {roc_auc:.4f}. Above {limit:.4f} a forecast of daily candles is too "
+    "good to be true: most likely a feature knows what the model should predict. Look for that "
+    "first.",
     "no_interval": "{name} has no interval: there are too few sessions, or it is undefined.",
     "above_threshold": "{name} is {interval} on {sessions:,.0f} sessions: the lower end is above "
     "{threshold:.4f}.",
@@ -48,8 +52,10 @@ def gate_reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
-def verdict_headline(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict in a few words, which begin with "Evidence" or "No evidence"."""
+def verdict_headline(verdict: Mapping[str, Any], gate_decision: Mapping[str, Any]) -> str:
+    """Return the verdict in a few words: too good, evidence of something, or no evidence."""
+    if any(reason["code"] == "too_good" for reason in gate_decision["reasons"]):
+        return "Too good to be true."
     return HEADLINES.get(verdict["code"], "No evidence of skill.")
 
 
@@ -80,9 +86,11 @@ def listing(table: pd.DataFrame, row: str) -> str:
     return "; ".join(row.format_map(values) for values in table.to_dict("records")) + "."
 
 
-def body_text(body: str) -> str:
-    """Return how a candle body is computed."""
-    return "close / open - 1" if body == "return" else "close - open"
+def features_text(features: Sequence[str], window: int, body: str) -> str:
+    """Return what a model sees of a session, in words."""
+    sentences = [each.sentence.format(window=window) for each in find_features(features).values()]
+    how = "close / open - 1" if body == "return" else "close - open"
+    return f"{'; '.join(sentences)}. A candle body is {how}"
 
 
 def _interval(interval: Mapping[str, Any]) -> str:

@@ -107,7 +107,12 @@ def create_pipeline() -> Pipeline:
     preprocess = [
         node(
             make_windows,
-            {"prices": "selected_prices", "window": "params:window", "body": "params:body"},
+            {
+                "prices": "selected_prices",
+                "window": "params:window",
+                "body": "params:body",
+                "features": "params:features",
+            },
             "windows",
             name="make_windows",
         ),
@@ -129,6 +134,7 @@ def create_pipeline() -> Pipeline:
                 "test": "test@spark",
                 "window": "params:window",
                 "body": "params:body",
+                "features": "params:features",
                 "purge": "params:purge",
             },
             "leakage_audit",

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
+from candlecast.errors import LeakageError
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
 from candlecast.features.windows import Body, make_windows
@@ -89,20 +90,30 @@ def select_model(
     test: pd.DataFrame,
     window: int,
     body: Body,
+    feature_names: list[str],
+    leakage_audit: dict[str, Any],
 ) -> tuple[RandomForestClassifier, pd.DataFrame, dict[str, Any]]:
     """Make the model: the first `chosen_trees` trees of the forest fitted on all of `train`.
 
     Returns:
         The model; its input for the first five rows of `train` by session and ticker; and what
-        later processes must know about it: ``window``, ``body``, ``profile``, ``last_trained`` and
-        ``last_known`` (see `candlecast.registry.entities.Champion`).
+        later processes must know about it: ``window``, ``body``, ``features``, ``profile``,
+        ``last_trained`` and ``last_known`` (see `candlecast.registry.entities.Champion`).
+
+    Raises:
+        LeakageError: the inputs of the model are not the columns that were audited.
     """
+    model = first_trees(forest, chosen_trees)
+    inputs, audited = list(model.feature_names_in_), leakage_audit["features"]
+    if inputs != audited:
+        raise LeakageError([f"the model's inputs are {inputs}, audited were {audited}"])
     return (
-        first_trees(forest, chosen_trees),
+        model,
         features(in_order(train).head(5)),
         {
             "window": window,
             "body": body,
+            "features": feature_names,
             "profile": make_profile(train),
             "last_trained": f"{train['session'].max():%Y-%m-%d}",
             "last_known": f"{test['session'].max():%Y-%m-%d}",
@@ -130,9 +141,9 @@ def predict_champion(
         none = pd.array([pd.NA] * len(rows), "Int32")
         return rows.assign(champion=np.nan, champion_version=none)
     tested = prices.where(F.col("ticker").isin(sorted(test["ticker"].unique())))
-    windows = make_windows(tested, champion.window, champion.body)
+    windows = make_windows(tested, champion.window, champion.body, champion.features)
     new = windows.where(F.col("session") > F.lit(champion.last_trained).cast("date"))
-    frame = to_pandas(new.select("ticker", "session", *champion.features))
+    frame = to_pandas(new.select("ticker", "session", *champion.columns))
     predicted = frame[["ticker", "session"]].assign(champion=predict(champion.model, frame))
     return rows.merge(predicted, on=["ticker", "session"], how="left").assign(
         champion_version=pd.array([champion.version] * len(rows), "Int32")
@@ -160,6 +171,6 @@ def predict_test(
             probability=predict(model, test)
         ),
         base_rate=float(train["up"].mean()),
-        previous_up=features(test).iloc[:, 0] > 0,
+        previous_up=test["previous_up"] == 1,
     ).assign(logistic=predict_logistic(train, test))
     return predictions.merge(champion_predictions, on=["ticker", "session"], validate="one_to_one")

@@ -55,6 +55,8 @@ def create_pipeline() -> Pipeline:
                     "test": "test@pandas",
                     "window": "params:window",
                     "body": "params:body",
+                    "feature_names": "params:features",
+                    "leakage_audit": "leakage_audit",
                 },
                 "model",
                 name="select_model",

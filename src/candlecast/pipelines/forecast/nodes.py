@@ -24,7 +24,7 @@ from candlecast.evaluation.track_record import (
     count_forecasts,
     predictions_of,
 )
-from candlecast.features.windows import candle_body, make_windows, newest_windows
+from candlecast.features.windows import candle_body, known_before, make_windows
 from candlecast.frames import to_pandas
 from candlecast.models.prediction import predict_windows
 from candlecast.parameters import Evaluation, Monitoring
@@ -49,6 +49,7 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
         "version": champion.version,
         "candidate": champion.candidate,
         "trees": len(champion.model.estimators_),
+        "features": champion.features,
         "window": champion.window,
         "body": champion.body,
         "last_trained": champion.last_trained,
@@ -61,20 +62,28 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
 
 
 def predict_newest(selected_prices: DataFrame, champion: Champion) -> pd.DataFrame:
-    """Predict the next session of each ticker from its newest window.
+    """Predict the next session of each ticker, of which its date alone is known.
 
     Returns:
-        One row per ticker, sorted: ``ticker``, ``last_session``, ``previous_day`` and
-        ``probability``. A ticker whose newest window is void has none.
+        One row per ticker, sorted: ``ticker``, ``session``, ``previous_day`` and ``probability``. A
+        ticker whose newest window is void has none.
     """
-    windows = newest_windows(selected_prices, champion.window, champion.body)
-    predicted = predict_windows(champion.model, windows, champion.features).select(
-        "ticker",
-        "last_session",
-        (F.col(champion.features[0]) > 0).cast("byte").alias("previous_day"),
-        "probability",
+    last = selected_prices.groupBy("ticker").agg(F.max("session").alias("last")).collect()
+    following = selected_prices.sparkSession.createDataFrame(
+        [(row["ticker"], next_session(row["ticker"], row["last"])) for row in last],
+        "ticker STRING, session DATE",
     )
-    return to_pandas(predicted).sort_values("ticker", ignore_index=True)
+    known = known_before(
+        selected_prices.unionByName(following, allowMissingColumns=True),
+        champion.window,
+        champion.body,
+        champion.features,
+    )
+    windows = known.join(F.broadcast(following), ["ticker", "session"], "left_semi").select(
+        "ticker", "session", F.col("previous_up").alias("previous_day"), *champion.columns
+    )
+    predicted = predict_windows(champion.model, windows.dropna(), champion.columns)
+    return to_pandas(predicted.drop(*champion.columns)).sort_values("ticker", ignore_index=True)
 
 
 def make_forecasts(
@@ -99,12 +108,7 @@ def make_forecasts(
     Raises:
         NotEnoughDataError: there is no session to forecast.
     """
-    last_days = newest_predictions["last_session"].dt.date
-    following = [
-        pd.Timestamp(next_session(ticker, day))
-        for ticker, day in zip(newest_predictions["ticker"], last_days, strict=True)
-    ]
-    made = newest_predictions.assign(session=pd.DatetimeIndex(following))
+    made = newest_predictions
     for ticker in sorted(set(tickers) - set(made["ticker"])):
         logger.warning("  %-10s no forecast: its newest window is not whole", ticker)
     known = made["session"] <= pd.Timestamp(champion.last_known)
@@ -194,9 +198,9 @@ def measure_input_drift(
     Returns:
         See `candlecast.evaluation.drift.measure_drift`.
     """
-    windows = make_windows(selected_prices, champion.window, champion.body)
+    windows = make_windows(selected_prices, champion.window, champion.body, champion.features)
     new = windows.where(F.col("session") > F.lit(champion.last_known).cast("date"))
-    frame = to_pandas(new.select("session", "up", *champion.features))
+    frame = to_pandas(new.select("session", "up", *champion.columns))
     return measure_drift(champion.profile, frame, monitoring)
 
 

@@ -54,6 +54,7 @@ def create_pipeline() -> Pipeline:
                 {
                     "train": "train@pandas",
                     "model_selection": "model_selection",
+                    "features": "params:features",
                     "window": "params:window",
                     "body": "params:body",
                 },
