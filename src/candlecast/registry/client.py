@@ -73,9 +73,11 @@ def read_candidate(name: str, model_name: str) -> Candidate:
     run = candidate_run(name)
     client, run_id = MlflowClient(), run.info.run_id
     files = {file.path for file in client.list_artifacts(run_id)}
-    card = None
+    card, metrics = None, {}
     if {"report.html", "model_card.md"} <= files:
         card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
+    if "metrics.json" in files:
+        metrics = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/metrics.json")
     # Like the time of the model below, this is by the clock of the run; the server may have another
     gate = client.get_metric_history(run_id, "gate.passed")
     candidate = Candidate(
@@ -83,7 +85,7 @@ def read_candidate(name: str, model_name: str) -> Candidate:
         run_id=run_id,
         status=run.info.status,
         tags=dict(run.data.tags),
-        metrics=dict(run.data.metrics),
+        metrics=metrics,
         card=card,
         evaluated_at=dt.datetime.fromtimestamp(gate[-1].timestamp / 1000, dt.UTC) if gate else None,
     )
@@ -143,6 +145,7 @@ def promote(model_name: str, promotion: Promotion) -> None:
         number = _create_version(client, model_name, candidate, tags)
     else:
         _rewrite_version(client, model_name, number, tags, candidate.card)
+    client.set_tag(candidate.run_id, "registered version", str(number))
     _require_champion(model_name, former, candidate.name)
     if former is not None:
         client.set_registered_model_alias(model_name, PREVIOUS, str(former))

@@ -1,0 +1,235 @@
+"""A run that can't succeed is refused before its MLflow run begins, with the command to type."""
+
+import shlex
+from collections.abc import Mapping
+from itertools import dropwhile
+from typing import Any
+
+import mlflow
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro_mlflow.framework.hooks.utils import _assert_mlflow_enabled
+from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from candlecast.errors import IncompatibleRunError, MissingInputError, NoChampionError
+from candlecast.io.delta import DeltaDataset
+from candlecast.io.tracking import LoggedJSON, find_run, logged_model, table_versions
+from candlecast.names import CHAMPION
+from candlecast.registry.client import find_version
+from candlecast.runtime.hooks import declared
+from candlecast.runtime.mlflow_run import recorded
+
+SLICES = {
+    "tags": "--tags",
+    "node_names": "--nodes",
+    "from_nodes": "--from-nodes",
+    "to_nodes": "--to-nodes",
+    "from_inputs": "--from-inputs",
+    "to_outputs": "--to-outputs",
+}
+"""The options of ``kedro run`` that leave nodes out, by their names in hooks."""
+
+STAGES = ("ingest", "preprocess", "train", "evaluate")
+"""The tags that a plain run consists of, in order."""
+
+Differences = dict[str, tuple[object, object]]
+"""What was recorded and what this run has, by name."""
+
+
+class ResumeHooks:
+    """Refuse a run whose inputs are not there, or were made with other values than it has."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep the context, which gets kedro-mlflow's settings."""
+        self._context = context
+        self._parameters: dict[str, Any] = context.config_loader.runtime_params
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:
+        """Keep the catalog, and what it declares."""
+        self._catalog = catalog
+        self._need_champion = set(declared(conf_catalog, "requires_champion"))
+        self._temporary = {name.partition("@")[0] for name in declared(conf_catalog, "temporary")}
+        self._made_with = declared(conf_catalog, "made_with")
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Refuse the run if it can't succeed."""
+        names = run_params["pipeline_names"] or ["__default__"]
+        settings = self._context.mlflow  # type: ignore[attr-defined] # kedro-mlflow's
+        begun = settings.tracking.run.id if _assert_mlflow_enabled(names, settings) else None
+        run = mlflow.get_run(begun) if begun else None
+        model = self._parameters["registered_model"]
+        if self._need_champion & pipeline.inputs() and find_version(model, CHAMPION) is None:
+            raise NoChampionError(model)
+        whole = sum((pipelines[name] for name in names), Pipeline([]))
+        if run_params["only_missing_outputs"]:
+            raise MissingInputError(
+                "--only-missing-outputs would take what other candidates left for this one's",
+                command(run_params, {}, tags=self._stages_left(whole, run)),
+            )
+        self._require_inputs(run_params, pipeline, whole, run)
+        self._require_same_values(run_params, pipeline, run)
+
+    def _stages_left(self, whole: Pipeline, run: Run | None) -> list[str]:
+        """Return the stages from the first that the candidate's run does not hold; []: all."""
+        if run is None:
+            return []
+        tables = table_versions(run.data.tags)
+        files = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+
+        def is_done(stage: str) -> bool:
+            made = map(self._catalog.get, whole.only_nodes_with_tags(stage).all_outputs())
+            return stage != STAGES[-1] and all(
+                (not isinstance(each, DeltaDataset) or each.name in tables)
+                and (not isinstance(each, LoggedJSON) or each.file_name in files)
+                for each in made
+            )
+
+        left = list(dropwhile(is_done, STAGES))
+        return [] if left == [*STAGES] else left
+
+    def _require_inputs(
+        self, run_params: dict[str, Any], pipeline: Pipeline, whole: Pipeline, run: Run | None
+    ) -> None:
+        """Require what the pipeline reads; or name the larger part of `whole` that makes it."""
+        makes = {name.partition("@")[0] for name in whole.all_outputs()}
+        absent: list[str] = []
+        larger = pipeline
+        while missing := sorted(
+            name
+            for name in {name.partition("@")[0]: name for name in larger.inputs()}.values()
+            if name.partition("@")[0] in makes and not self._is_stored(name, run)
+        ):
+            absent = absent or missing
+            larger += whole.only_nodes_with_outputs(*(name.partition("@")[0] for name in missing))
+        if not absent:
+            return
+        slices: dict[str, list[str]] = {}
+        if len(larger.nodes) < len(whole.nodes):
+            slices["from_nodes"] = [node.name for node in larger.grouped_nodes[0]]
+            if len(whole.from_nodes(*slices["from_nodes"]).nodes) > len(larger.nodes):
+                read = larger.all_inputs()
+                slices["to_nodes"] = [n.name for n in larger.nodes if not read & {*n.outputs}]
+        raise MissingInputError(
+            f"This part of the pipeline needs {', '.join(absent)}, which is not stored",
+            command(run_params, {}, **slices),
+        )
+
+    def _is_stored(self, name: str, run: Run | None) -> bool:
+        dataset = self._catalog.get(name)
+        if dataset is None or isinstance(dataset, MemoryDataset):
+            return name.startswith("params:") or name == "parameters"
+        if isinstance(dataset, MlflowModelTrackingDataset):
+            return run is not None and logged_model(run.info.run_id) is not None
+        if isinstance(dataset, DeltaDataset):
+            return dataset.optional or bool(dataset.exists())
+        gone = name.partition("@")[0] in self._temporary
+        return not gone and (not isinstance(dataset, AbstractVersionedDataset) or dataset.exists())
+
+    def _require_same_values(
+        self, run_params: dict[str, Any], pipeline: Pipeline, run: Run | None
+    ) -> None:
+        """Require the values that the candidate's run and the tables were made with.
+
+        Raises:
+            IncompatibleRunError: with all that differs, of both.
+        """
+        tables, versions, others = self._differences_of_tables(pipeline, run)
+        owner = run
+        if run is None and "candidate" in tables:
+            owner = find_run(str(tables["candidate"][0]))
+        before = owner.data.params if owner else {}
+        now = recorded(self._parameters)
+        own: Differences = {
+            name: (before[name], now[name])
+            for name in sorted(before.keys() & now.keys())
+            if before[name] != now[name]
+        }
+        differences = {**tables, **own, **versions}
+        if not differences:
+            return
+        # Tables of another candidate than a begun one do not fit it, whatever the parameters.
+        rebuilt = bool(versions) or (
+            run is not None
+            and any(
+                before.get(name, now.get(name)) != str(pair[0]) for name, pair in tables.items()
+            )
+        )
+        same = {name: pair[0] for name, pair in (own if rebuilt else {**tables, **own}).items()}
+        slices: dict[str, list[str]] = {name: [] for name in SLICES} if rebuilt else {}
+        candidate = [f"Candidate {owner.data.tags['candidate']}"] if own and owner else []
+        raise IncompatibleRunError(
+            ", ".join([*candidate, *(f"table {name}" for name in others)]),
+            differences,
+            ("Make the tables again: " if rebuilt else "Type: ")
+            + command(run_params, same, **slices),
+        )
+
+    def _differences_of_tables(
+        self, pipeline: Pipeline, run: Run | None
+    ) -> tuple[Differences, Differences, list[str]]:
+        """Compare the tables that are read, in the order in which they are read.
+
+        Returns:
+            The parameters and the table versions that differ, and the tables that have them.
+        """
+        noted = table_versions(run.data.tags) if run else {}
+        known: dict[str, int] = {}
+        parameters: Differences = {}
+        versions: Differences = {}
+        names = []
+        inputs = pipeline.inputs()
+        for name in (name for node in pipeline.nodes for name in node.inputs if name in inputs):
+            table = self._catalog.get(name)
+            if not isinstance(table, DeltaDataset) or table.optional:
+                continue
+            pin = known.get(table.name)
+            commit = table.find_commit(noted.get(table.name, pin) if table.is_shared else pin)
+            made_with = {key: self._parameters[key] for key in self._made_with.get(name, [])}
+            found: Differences = {
+                key: (commit.made_with[key], value)
+                for key, value in made_with.items()
+                if key in commit.made_with and commit.made_with[key] != value
+            }
+            sources = {**commit.sources, table.name: commit.version}
+            moved: Differences = {
+                key: (version, known[key])
+                for key, version in sources.items()
+                if known.setdefault(key, version) != version
+            }
+            parameters |= found
+            versions |= moved
+            if (found or moved) and table.name not in names:
+                names.append(table.name)
+        return parameters, versions, names
+
+
+def command(
+    run_params: Mapping[str, Any], parameters: Mapping[str, object], **slices: list[str]
+) -> str:
+    """Return the command of a run with other parameters, and with other `SLICES` if any are given.
+
+    >>> command({"env": "yahoo", "tags": ["train"]}, {"window": 10, "start": None})
+    'kedro run --env yahoo --tags train --params window=10,start=null'
+    """
+    words = ["kedro", "run"]
+    if run_params.get("env"):
+        words += ["--env", run_params["env"]]
+    if run_params.get("pipeline_names"):
+        words += ["--pipelines", ",".join(run_params["pipeline_names"])]
+    for name, option in SLICES.items():
+        if values := (slices.get(name) if slices else run_params.get(name)):
+            words += [option, ",".join(values)]
+    given = recorded(run_params.get("runtime_params") or {}) | recorded(parameters)
+    texts = {name: "null" if text == "None" else text for name, text in given.items()}
+    texts |= {name: "<as before>" for name, text in texts.items() if "SHA-256" in text}
+    if texts:
+        words += ["--params", ",".join(f"{name}={text}" for name, text in texts.items())]
+    return shlex.join(words)
