@@ -206,6 +206,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         super().__init__(
             flavor="mlflow.sklearn",
             save_args={
+                "name": "model",  # kedro-mlflow demands one; the candidate's replaces it
                 "serialization_format": "skops",  # named, so that it is the same everywhere
                 "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",

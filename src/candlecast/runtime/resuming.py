@@ -55,7 +55,7 @@ class ResumeHooks:
         """Keep the catalog, and what it declares."""
         self._catalog = catalog
         self._need_champion = set(declared(conf_catalog, "requires_champion"))
-        self._temporary = {name.partition("@")[0] for name in declared(conf_catalog, "temporary")}
+        self._temporary = {*map(_without_format, declared(conf_catalog, "temporary"))}
         self._made_with = declared(conf_catalog, "made_with")
 
     @hook_impl(tryfirst=True)
@@ -70,12 +70,16 @@ class ResumeHooks:
             raise NoChampionError(model)
         whole = sum((pipelines[name] for name in names), Pipeline([]))
         if run_params["only_missing_outputs"]:
-            raise MissingInputError(
-                "--only-missing-outputs would take what other candidates left for this one's",
-                command(run_params, {}, tags=self._stages_left(whole, run)),
-            )
-        self._require_inputs(run_params, pipeline, whole, run)
-        self._require_same_values(run_params, pipeline, run)
+            cause = "--only-missing-outputs would keep what other candidates have left"
+            slices = {"tags": self._stages_left(whole, run)}
+        elif absent := self._absent_inputs(pipeline, whole, run):
+            cause = f"Inputs of this part of the pipeline are not stored: {', '.join(absent)}"
+            slices = self._larger_part(pipeline, whole, run)
+        else:
+            self._require_same_values(run_params, pipeline, run)
+            return
+        same = {name: before for name, (before, _) in self._differences_from(run).items()}
+        raise MissingInputError(cause, command(run_params, same, **slices))
 
     def _stages_left(self, whole: Pipeline, run: Run | None) -> list[str]:
         """Return the stages from the first that the candidate's run does not hold; []: all."""
@@ -95,32 +99,33 @@ class ResumeHooks:
         left = list(dropwhile(is_done, STAGES))
         return [] if left == [*STAGES] else left
 
-    def _require_inputs(
-        self, run_params: dict[str, Any], pipeline: Pipeline, whole: Pipeline, run: Run | None
-    ) -> None:
-        """Require what the pipeline reads; or name the larger part of `whole` that makes it."""
-        makes = {name.partition("@")[0] for name in whole.all_outputs()}
-        absent: list[str] = []
+    def _absent_inputs(self, pipeline: Pipeline, whole: Pipeline, run: Run | None) -> list[str]:
+        """Return what the pipeline reads, another part of `whole` makes, and is not there."""
+        makes = {*map(_without_format, whole.all_outputs())}
+        absent = (name for name in pipeline.inputs() if not self._is_stored(name, run))
+        return sorted({*map(_without_format, absent)} & makes)
+
+    def _larger_part(
+        self, pipeline: Pipeline, whole: Pipeline, run: Run | None
+    ) -> dict[str, list[str]]:
+        """Return the options that select this part and what makes its inputs.
+
+        What it adds from other stages it adds whole: they check what they make.
+        """
         larger = pipeline
-        while missing := sorted(
-            name
-            for name in {name.partition("@")[0]: name for name in larger.inputs()}.values()
-            if name.partition("@")[0] in makes and not self._is_stored(name, run)
-        ):
-            absent = absent or missing
-            larger += whole.only_nodes_with_outputs(*(name.partition("@")[0] for name in missing))
-        if not absent:
-            return
-        slices: dict[str, list[str]] = {}
-        if len(larger.nodes) < len(whole.nodes):
-            slices["from_nodes"] = [node.name for node in larger.grouped_nodes[0]]
-            if len(whole.from_nodes(*slices["from_nodes"]).nodes) > len(larger.nodes):
-                read = larger.all_inputs()
-                slices["to_nodes"] = [n.name for n in larger.nodes if not read & {*n.outputs}]
-        raise MissingInputError(
-            f"This part of the pipeline needs {', '.join(absent)}, which is not stored",
-            command(run_params, {}, **slices),
-        )
+        while absent := self._absent_inputs(larger, whole, run):
+            larger += whole.only_nodes_with_outputs(*absent)
+        stages = [stage for stage in STAGES if larger.only_nodes_with_tags(stage).nodes]
+        if not all(pipeline.only_nodes_with_tags(stage).nodes for stage in stages):
+            of_stages = whole.only_nodes_with_tags(*stages)
+            is_whole = stages == [*STAGES] or not {*larger.nodes} <= {*of_stages.nodes}
+            return {"tags": [] if is_whole else stages}
+        first = [node.name for node in larger.grouped_nodes[0]]
+        if len(whole.from_nodes(*first).nodes) == len(larger.nodes):
+            return {"from_nodes": first}
+        read = larger.all_inputs()
+        last = [node.name for node in larger.nodes if not read & {*node.outputs}]
+        return {"from_nodes": first, "to_nodes": last}
 
     def _is_stored(self, name: str, run: Run | None) -> bool:
         dataset = self._catalog.get(name)
@@ -130,7 +135,7 @@ class ResumeHooks:
             return run is not None and logged_model(run.info.run_id) is not None
         if isinstance(dataset, DeltaDataset):
             return dataset.optional or bool(dataset.exists())
-        gone = name.partition("@")[0] in self._temporary
+        gone = _without_format(name) in self._temporary
         return not gone and (not isinstance(dataset, AbstractVersionedDataset) or dataset.exists())
 
     def _require_same_values(
@@ -141,36 +146,34 @@ class ResumeHooks:
         Raises:
             IncompatibleRunError: with all that differs, of both.
         """
-        tables, versions, others = self._differences_of_tables(pipeline, run)
+        tables, versions, names = self._differences_of_tables(pipeline, run)
         owner = run
         if run is None and "candidate" in tables:
             owner = find_run(str(tables["candidate"][0]))
-        before = owner.data.params if owner else {}
-        now = recorded(self._parameters)
-        own: Differences = {
+        own = self._differences_from(owner)
+        differences = {**tables, **own, **versions}
+        if not differences:
+            return
+        same, own_same = ({name: pair[0] for name, pair in each.items()} for each in (tables, own))
+        fix = f"Type: {command(run_params, same | own_same)}"
+        # Tables of another candidate than a begun one do not fit it, whatever the parameters.
+        values = recorded(self._parameters) | (run.data.params if run else {})
+        if versions or (run and any(values[name] != text for name, text in recorded(same).items())):
+            fix = f"Make the tables again: {command(run_params, own_same, tags=[])}"
+        elif owner is None:
+            fix = f"Make the tables again ({command(run_params, {}, tags=[])}), or type{fix[4:]}"
+        subjects = [f"candidate {owner.data.tags['candidate']}"] if own and owner else []
+        subjects += [f"table{'s' * (len(names) > 1)} {', '.join(names)}"] if names else []
+        raise IncompatibleRunError(" and ".join(subjects), differences, fix)
+
+    def _differences_from(self, run: Run | None) -> Differences:
+        """Return the parameters that a candidate's run has recorded with other values."""
+        before, now = run.data.params if run else {}, recorded(self._parameters)
+        return {
             name: (before[name], now[name])
             for name in sorted(before.keys() & now.keys())
             if before[name] != now[name]
         }
-        differences = {**tables, **own, **versions}
-        if not differences:
-            return
-        # Tables of another candidate than a begun one do not fit it, whatever the parameters.
-        rebuilt = bool(versions) or (
-            run is not None
-            and any(
-                before.get(name, now.get(name)) != str(pair[0]) for name, pair in tables.items()
-            )
-        )
-        same = {name: pair[0] for name, pair in (own if rebuilt else {**tables, **own}).items()}
-        slices: dict[str, list[str]] = {name: [] for name in SLICES} if rebuilt else {}
-        candidate = [f"Candidate {owner.data.tags['candidate']}"] if own and owner else []
-        raise IncompatibleRunError(
-            ", ".join([*candidate, *(f"table {name}" for name in others)]),
-            differences,
-            ("Make the tables again: " if rebuilt else "Type: ")
-            + command(run_params, same, **slices),
-        )
 
     def _differences_of_tables(
         self, pipeline: Pipeline, run: Run | None
@@ -209,6 +212,11 @@ class ResumeHooks:
             if (found or moved) and table.name not in names:
                 names.append(table.name)
         return parameters, versions, names
+
+
+def _without_format(name: str) -> str:
+    """Return the name of a dataset without Kedro's suffix for how it is read."""
+    return name.partition("@")[0]
 
 
 def command(
