@@ -54,7 +54,7 @@ def progress(what: str, total: float | None = None) -> Iterator[Begin]:
         speed_estimate_period=86_400,  # steps may take minutes
     )
     task = bar.add_task(what, total=total, detail="")
-    before = 0.0
+    before = 1e-9  # not 0: rich measures the speed from the first advance on
 
     def begin(step: str = "", weight: float = 1) -> None:
         nonlocal before

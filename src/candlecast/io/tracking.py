@@ -99,8 +99,8 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
 
     Args:
         filepath: the file.
-        metrics: the values that are metrics of the run, those that a person compares; None: each
-            number. A name that the file does not have is left out.
+        metrics: the values that are metrics of the run, those that a person compares, in the order
+            of its pages; None: each number. A name that the file does not have is left out.
         prefix: what stands before their names.
         tags: the values that are tags of the run, by tag. A flag has the text of its name, or
             ``not <name>``.
@@ -137,15 +137,11 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         active = _required_run(self._filepath)
         super().save(data)
         row = data if isinstance(data, dict) else next(row for row in data if row["chosen"])
-        names = [name for name in row if self._metrics is None or name in self._metrics]
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        names = numbers if self._metrics is None else self._metrics
         of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
         mlflow.log_metrics(
-            {
-                self._prefix + name: float(row[name])
-                for name in names
-                if isinstance(row[name], int | float)
-            },
-            **of,
+            {self._prefix + name: float(numbers[name]) for name in names if name in numbers}, **of
         )
         mlflow.set_tags({tag: _tag_text(name, row[name]) for tag, name in self._tags.items()})
         mlflow.log_artifact(str(self._filepath))

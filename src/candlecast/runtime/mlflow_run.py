@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import shlex
 import subprocess
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -29,6 +30,20 @@ from candlecast.runtime.hooks import declared
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
 
 
+SLICES = {
+    "tags": "--tags",
+    "node_names": "--nodes",
+    "from_nodes": "--from-nodes",
+    "to_nodes": "--to-nodes",
+    "from_inputs": "--from-inputs",
+    "to_outputs": "--to-outputs",
+}
+"""The options of ``kedro run`` that leave nodes out, by their names in hooks."""
+
+NOT_TAGS = ("run_id", "project_path", "kedro_version", "runtime_params", "runner")
+"""What kedro-mlflow would make tags of: Kedro's own id, an object's address, and known things."""
+
+
 class RunHooks:
     """One MLflow run per candidate, whatever the number of processes: found by tag and resumed."""
 
@@ -52,13 +67,20 @@ class RunHooks:
         """Note which dataset is the run's description."""
         self._descriptions = declared(conf_catalog, "describes_run")
 
-    @hook_impl(trylast=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Tag the run that kedro-mlflow has started."""
+    @hook_impl(wrapper=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None]:
+        """Tag the run that kedro-mlflow starts meanwhile, and leave some of its tags out."""
+        typed, kept = command(run_params, {}), {name: run_params[name] for name in NOT_TAGS}
+        run_params.update(dict.fromkeys(NOT_TAGS))
+        yield
+        run_params.update(kept)
         active = mlflow.active_run()
         self._run_id = active.info.run_id if active else None
         if active is None:
             return
+        mlflow.set_tag("kedro_command", typed)
         trains = any(
             isinstance(catalog.get(name), MlflowModelTrackingDataset)
             for name in pipeline.all_outputs()
@@ -103,6 +125,30 @@ def recorded(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = f"{len(value)} values, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
         texts[prefix + name] = text
     return texts
+
+
+def command(
+    run_params: Mapping[str, Any], parameters: Mapping[str, object], **slices: list[str]
+) -> str:
+    """Return the command of a run with other parameters, and with other `SLICES` if any are given.
+
+    >>> command({"env": "yahoo", "tags": ["train"]}, {"window": 10, "start": None})
+    'kedro run --env yahoo --tags train --params window=10,start=null'
+    """
+    words = ["kedro", "run"]
+    if run_params.get("env"):
+        words += ["--env", run_params["env"]]
+    if run_params.get("pipeline_names"):
+        words += ["--pipelines", ",".join(run_params["pipeline_names"])]
+    for name, option in SLICES.items():
+        if values := (slices.get(name) if slices else run_params.get(name)):
+            words += [option, ",".join(values)]
+    given = recorded(run_params.get("runtime_params") or {}) | recorded(parameters)
+    texts = {name: "null" if text == "None" else text for name, text in given.items()}
+    texts |= {name: "<as before>" for name, text in texts.items() if "SHA-256" in text}
+    if texts:
+        words += ["--params", ",".join(f"{name}={text}" for name, text in texts.items())]
+    return shlex.join(words)
 
 
 def provenance(project: Path, git_commit: str | None) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """A run that can't succeed is refused before its MLflow run begins, with the command to type."""
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Generator
 from itertools import dropwhile
 from typing import Any
 
@@ -22,17 +21,7 @@ from candlecast.io.tracking import LoggedJSON, find_run, logged_model, table_ver
 from candlecast.names import CHAMPION
 from candlecast.registry.client import find_version
 from candlecast.runtime.hooks import declared
-from candlecast.runtime.mlflow_run import recorded
-
-SLICES = {
-    "tags": "--tags",
-    "node_names": "--nodes",
-    "from_nodes": "--from-nodes",
-    "to_nodes": "--to-nodes",
-    "from_inputs": "--from-inputs",
-    "to_outputs": "--to-outputs",
-}
-"""The options of ``kedro run`` that leave nodes out, by their names in hooks."""
+from candlecast.runtime.mlflow_run import command, recorded
 
 STAGES = ("ingest", "preprocess", "train", "evaluate")
 """The tags that a plain run consists of, in order."""
@@ -58,9 +47,15 @@ class ResumeHooks:
         self._temporary = {*map(_without_format, declared(conf_catalog, "temporary"))}
         self._made_with = declared(conf_catalog, "made_with")
 
-    @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Refuse the run if it can't succeed."""
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline
+    ) -> Generator[None]:
+        """Refuse the run if it can't succeed, before any other hook but the lock's."""
+        self._require(run_params, pipeline)
+        yield
+
+    def _require(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         names = run_params["pipeline_names"] or ["__default__"]
         settings = self._context.mlflow  # type: ignore[attr-defined] # kedro-mlflow's
         begun = settings.tracking.run.id if _assert_mlflow_enabled(names, settings) else None
@@ -217,27 +212,3 @@ class ResumeHooks:
 def _without_format(name: str) -> str:
     """Return the name of a dataset without Kedro's suffix for how it is read."""
     return name.partition("@")[0]
-
-
-def command(
-    run_params: Mapping[str, Any], parameters: Mapping[str, object], **slices: list[str]
-) -> str:
-    """Return the command of a run with other parameters, and with other `SLICES` if any are given.
-
-    >>> command({"env": "yahoo", "tags": ["train"]}, {"window": 10, "start": None})
-    'kedro run --env yahoo --tags train --params window=10,start=null'
-    """
-    words = ["kedro", "run"]
-    if run_params.get("env"):
-        words += ["--env", run_params["env"]]
-    if run_params.get("pipeline_names"):
-        words += ["--pipelines", ",".join(run_params["pipeline_names"])]
-    for name, option in SLICES.items():
-        if values := (slices.get(name) if slices else run_params.get(name)):
-            words += [option, ",".join(values)]
-    given = recorded(run_params.get("runtime_params") or {}) | recorded(parameters)
-    texts = {name: "null" if text == "None" else text for name, text in given.items()}
-    texts |= {name: "<as before>" for name, text in texts.items() if "SHA-256" in text}
-    if texts:
-        words += ["--params", ",".join(f"{name}={text}" for name, text in texts.items())]
-    return shlex.join(words)
