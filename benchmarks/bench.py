@@ -93,9 +93,12 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
             fold_metrics, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
             table, chosen = selection.choose_estimator(fold_metrics, training_f1)
         else:
-            table = [{"trees": trees, "training_f1": f1} for trees, f1 in training_f1.items()]
             chosen = max(training_f1, key=lambda trees: training_f1[trees])
-        estimators = LoggedJSON(filepath=str(tracking / "e.json"), step="trees", prefix="e")
+            table = [
+                {"trees": trees, "training_f1": f1, "chosen": trees == chosen}
+                for trees, f1 in training_f1.items()
+            ]
+        estimators = LoggedJSON(filepath=str(tracking / "e.json"), prefix="e")
         estimators.save(table)
         model = forests.first_trees(largest, chosen)
         ModelDataset().save((model, forests.features(train.head(5)), {}))

@@ -128,6 +128,9 @@ def run_session(
     pipeline_names: list[str] | None = None,
     tags: list[str] | None = None,
     node_names: list[str] | None = None,
+    from_nodes: list[str] | None = None,
+    to_nodes: list[str] | None = None,
+    only_missing_outputs: bool = False,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Run pipelines in this process, as ``kedro run`` would.
@@ -146,7 +149,14 @@ def run_session(
         ) as session,
     ):
         try:
-            return session.run(pipeline_names=pipeline_names, tags=tags, node_names=node_names)
+            return session.run(
+                pipeline_names=pipeline_names,
+                tags=tags,
+                node_names=node_names,
+                from_nodes=from_nodes,
+                to_nodes=to_nodes,
+                only_missing_outputs=only_missing_outputs,
+            )
         finally:
             while mlflow.active_run():
                 mlflow.end_run()

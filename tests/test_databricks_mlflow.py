@@ -210,5 +210,8 @@ def test_the_life_of_a_model(
     assert version.tags["override_reason"] == "to try: it out, whole"
     forecasts = spark.table("spark_catalog.candlecast.forecasts").collect()
     assert {(row["ticker"], row["model_version"]) for row in forecasts} == {("AAPL", 1), ("IBM", 1)}
+    logged = [call for call in workspace.workspace.calls if call.path.endswith("runs/log-inputs")]
+    names = [each["dataset"]["name"] for call in logged for each in call.arguments["datasets"]]
+    assert {*names} >= {"train@v0", "test@v0", "train@v1", "test@v1"}
     searched = [call for call in workspace.workspace.calls if call.path.endswith("/search")]
     assert {call.path for call in searched} >= {UC + "model-versions/search"}

@@ -101,11 +101,34 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert parameters["window"] == "14"
     assert parameters["forest_sizes"] == "50 100 200 500 1000"
     metrics = json.loads((project / "data/reporting/metrics.json").read_text())
-    assert {name: tracked.data.metrics[name] for name in metrics} == metrics
-    history = MlflowClient().get_metric_history(tracked.info.run_id, "model_selection.log_loss")
-    assert [point.step for point in history] == [50, 100, 200, 500, 1000]
+    [chosen] = [
+        row
+        for row in json.loads((project / "data/training/model_selection.json").read_text())
+        if row["chosen"]
+    ]
+    compared = tracked.data.metrics
+    assert 35 <= len(compared) <= 50
+    assert compared.pop("gate.passed") == 0
+    for name in ("log_loss", "log_loss_se", "accuracy", "roc_auc"):
+        assert compared.pop(f"validation.{name}") == chosen[name]
+    assert compared.items() <= metrics.items()
+    assert {"accuracy.low", "roc_auc.high", "log_loss", "best_baseline.accuracy"} <= compared.keys()
     tags = tracked.data.tags
     assert {name: tags[f"version.{name}"] for name in TABLES} == dict.fromkeys(TABLES, "0")
+    assert (tags["gate"], tags["chosen estimator"]) == ("not passed", str(chosen["trees"]))
+    assert tags["mlflow.note.content"] == (project / "data/reporting/summary.md").read_text()
+    inputs = {
+        each.tags[0].value: (each.dataset.name, json.loads(each.dataset.source)["path"])
+        for each in tracked.inputs.dataset_inputs
+    }
+    assert inputs == {
+        "training": ("train@v0", str(project / "data/tables/train")),
+        "testing": ("test@v0", str(project / "data/tables/test")),
+    }
+    experiment = MlflowClient().get_experiment(tracked.info.experiment_id)
+    assert experiment.tags == {"mlflow.experimentKind": "custom_model_development"}
+    assert tags["kedro_command"] == "kedro run"
+    assert "runner" not in tags
     assert tags["candlecast"] == candlecast.__version__
     assert json.loads(tags["packages"])["scikit-learn"] == "1.9.1"
     assert (tags["git_commit"], tags["git_dirty"]) == ("unknown", "unknown")  # no repository
@@ -121,6 +144,10 @@ def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
         filter_string=f"source_run_id='{tracked.info.run_id}'",
         output_format="list",
     )
+    assert logged.name == tracked.data.tags["candidate"]
+    of_test = {each.key: each.value for each in logged.metrics if each.dataset_name == "test@v0"}
+    assert of_test["log_loss"] == tracked.data.metrics["log_loss"]
+    assert {"accuracy", "roc_auc"} <= of_test.keys()
     model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
     assert [column.name for column in model.metadata.signature.inputs] == [
         f"lag_{lag:02d}" for lag in range(1, 15)

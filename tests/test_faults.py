@@ -138,17 +138,18 @@ def test_what_was_made_for_another_is_refused(run, stored):
         return caught.value.subject, caught.value.differences
 
     other = differences(**SMALL, candidate="other", tags=["evaluate"])
-    assert other == ("Table test_scores", {"candidate": ("second", "other")})
+    assert other == ("table test_scores", {"candidate": ("second", "other")})
     changed = {**SMALL, "folds": 4, "gate": {"threshold": 0.1}}
     assert differences(**changed, candidate="second", tags=["train"]) == (
-        "Candidate second",
+        "candidate second",
         {"folds": ("3", "4"), "gate.threshold": ("0.0", "0.1")},
     )
-    # The refused run is as it was, and the lock is free again.
-    [second] = [run for run in tracked(stored) if run.data.tags["candidate"] == "second"]
-    assert second.info.status == "FINISHED"
+    # The lock is free again.
     narrow = differences(**SMALL, window=5, tags=["train", "evaluate"])
-    assert narrow == ("Table train", {"window": (14, 5)})
+    assert narrow == ("tables train, test", {"window": (14, 5)})
+    both = differences(**{**SMALL, "folds": 4}, window=5, candidate="second", tags=["train"])
+    assert both[0] == "candidate second and tables train, test"
+    assert both[1].keys() == {"folds", "purge", "window"}
     with pytest.raises(CandlecastError, match="MSFT"):
         run(**{**SMALL, "tickers": ["AAPL", "MSFT"]}, tags=["preprocess"])
 

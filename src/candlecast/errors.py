@@ -43,10 +43,10 @@ class LockedError(CandlecastError):
 
 
 class IncompatibleRunError(CandlecastError):
-    """A candidate or a table was made with something other than this run has.
+    """A candidate or tables were made with something other than this run has.
 
     Attributes:
-        subject: the candidate or table.
+        subject: the candidate, tables, or both.
         differences: the recorded value and this run's, by name.
     """
 
@@ -56,7 +56,16 @@ class IncompatibleRunError(CandlecastError):
             ", ".join(f"{name}={pair[side]}" for name, pair in differences.items())
             for side in (0, 1)
         )
-        super().__init__(f"{subject} was made with {recorded}; this run has {now}. {fix}")
+        subject = subject[0].upper() + subject[1:]
+        super().__init__(f"{subject}: made with {recorded}; this run has {now}. {fix}")
+
+
+class MissingInputError(CandlecastError):
+    """A run of a part of a pipeline reads what is not there; `command` is what to type instead."""
+
+    def __init__(self, cause: str, command: str):
+        self.cause, self.command = cause, command
+        super().__init__(f"{cause}. Type: {command}")
 
 
 class SparkUnavailableError(CandlecastError):

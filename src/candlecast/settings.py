@@ -9,10 +9,19 @@ from candlecast.runtime.hooks import ParameterHooks, SparkHooks  # noqa: E402
 from candlecast.runtime.lineage import LineageHooks  # noqa: E402
 from candlecast.runtime.log import LogHooks  # noqa: E402
 from candlecast.runtime.mlflow_run import RunHooks  # noqa: E402
+from candlecast.runtime.resuming import ResumeHooks  # noqa: E402
 
 # Of hooks marked tryfirst, pluggy calls the last one here first: the log, then the parameters.
 # Of those marked trylast, after kedro-mlflow's, it calls the first one here first: the MLflow run.
-HOOKS = (RunHooks(), LineageHooks(), SparkHooks(), DataRootHooks(), ParameterHooks(), LogHooks())
+HOOKS = (
+    RunHooks(),
+    LineageHooks(),
+    ResumeHooks(),
+    SparkHooks(),
+    DataRootHooks(),
+    ParameterHooks(),
+    LogHooks(),
+)
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)  # it calls home
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -11,6 +11,7 @@ import pandas as pd
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from candlecast.evaluation.metrics import MODEL, Floats, probability_of
+from candlecast.progress import track
 
 CONFIDENCE = 0.95
 """Of the two-sided intervals: a gate on the lower end passes without skill in 2.5 % of cases."""
@@ -65,7 +66,8 @@ class DateBootstrap:
         starts = np.flatnonzero(np.diff(probability[order], prepend=-1.0))
         up = predictions["up"].to_numpy(dtype=np.float64)[order]
         date, auc = self._date[order], []
-        for part in np.array_split(self.counts, max(1, self.counts.size // 100_000)):  # memory
+        parts = np.array_split(self.counts, max(1, self.counts.size // 100_000))  # memory
+        for part in track(parts, "bootstrap of the ROC AUC"):
             weights = part[:, date]
             ups = np.add.reduceat(weights * up, starts, axis=1)
             downs = np.add.reduceat(weights * (1 - up), starts, axis=1)

@@ -34,6 +34,7 @@ from candlecast.evaluation.metrics import (
 )
 from candlecast.evaluation.trading import trading_metrics
 from candlecast.parameters import Evaluation
+from candlecast.progress import progress
 
 
 def evaluate_model(
@@ -304,7 +305,8 @@ def superior_ability(
     p_value = 1.0  # arch returns 0 if no loss differs from the benchmark's
     if np.ptp(gains) > 0 and len(losses) >= MIN_SESSIONS:
         test = SPA(base_rate, losses, block_length(gains), repetitions, seed=seed)
-        test.compute()
+        with progress(f"superior ability test of {losses.shape[1]} estimators"):
+            test.compute()
         p_value = float(test.pvalues["consistent"])
     return {
         "spa_p_value": p_value,

@@ -109,6 +109,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         return re.split(r"[/.]", self._table)[-1]
 
     @property
+    def address(self) -> str:
+        """The table's folder, or its whole name."""
+        return self._table
+
+    @property
     def is_shared(self) -> bool:
         """Whether each run writes its own part of the table."""
         return self._replace_by is not None
@@ -135,6 +140,15 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             version, self.commit = self._find(self.pin)
             frame = self._read(version)
             return to_pandas(frame) if self._as_pandas else frame
+
+    def find_commit(self, pin: int | None) -> Commit:
+        """Return the commit of the version that a load would read; of a folder without Spark.
+
+        Raises:
+            DatasetError: there is no such table or version.
+        """
+        with translate_spark_errors(f"Table {self._table} can't be read"):
+            return self._find(pin)[1]
 
     def save(self, data: "DataFrame | pd.DataFrame | Change") -> None:
         """Write in one commit.
@@ -301,8 +315,7 @@ class TableVersion(DeltaDataset):
         Raises:
             DatasetError: there is no such table.
         """
-        with translate_spark_errors(f"Table {self._table} can't be read"):
-            _, self.commit = self._find(self.pin)
+        self.commit = self.find_commit(self.pin)
         return self.commit.version
 
 

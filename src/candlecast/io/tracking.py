@@ -17,6 +17,8 @@ import pandas as pd
 from kedro.io import DatasetError
 from kedro_datasets.json import JSONDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -90,28 +92,41 @@ def unavailable(request: str, error: BaseException, advice: str) -> TrackingUnav
 
 
 class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no types
-    """A JSON file that is logged to the active run: as an artifact, and its numbers as metrics.
+    """A JSON file that is logged to the active run: whole as an artifact, and some of its values.
 
-    A flat mapping gives one metric per number. A list of rows gives one history per number of a
-    row: the metric ``<prefix>.<name>`` over the steps in the column `step`.
+    The file is a flat mapping, or a list of rows: then the values are those of the row that is
+    ``chosen``.
 
     Args:
         filepath: the file.
-        step: the column of a list of rows that is the step.
-        prefix: what stands before the names.
+        metrics: the values that are metrics of the run, those that a person compares, in the order
+            of its pages; None: each number. A name that the file does not have is left out.
+        prefix: what stands before their names.
+        tags: the values that are tags of the run, by tag. A flag has the text of its name, or
+            ``not <name>``.
+        dataset: the run's input that the metrics are of; they are then shown with its model, too.
     """
 
     def __init__(
         self,
         *,
         filepath: str,
-        step: str | None = None,
+        metrics: list[str] | None = None,
         prefix: str | None = None,
+        tags: dict[str, str] | None = None,
+        dataset: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
-        self._step = step
+        self._metrics = metrics
         self._prefix = f"{prefix}." if prefix else ""
+        self._tags = tags or {}
+        self._dataset = dataset
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file, also as an artifact."""
+        return str(self._filepath.name)
 
     def save(self, data: Any) -> None:
         """Write the file, then log it.
@@ -119,22 +134,57 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         Raises:
             DatasetError: no run is active; nothing is written.
         """
-        if mlflow.active_run() is None:
-            raise DatasetError(f"{self._filepath} is logged to an MLflow run, and none is active.")
+        active = _required_run(self._filepath)
         super().save(data)
-        for row in [data] if isinstance(data, dict) else data:
-            metrics = {
-                # MLflow allows no other characters in a name; a ticker like ^GSPC has some.
-                re.sub(r"[^\w\-. :/]", "_", self._prefix + name): float(value)
-                for name, value in row.items()
-                if isinstance(value, int | float) and name != self._step
-            }
-            mlflow.log_metrics(metrics, step=row[self._step] if self._step else None)
+        row = data if isinstance(data, dict) else next(row for row in data if row["chosen"])
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        names = numbers if self._metrics is None else self._metrics
+        of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
+        mlflow.log_metrics(
+            {self._prefix + name: float(numbers[name]) for name in names if name in numbers}, **of
+        )
+        mlflow.set_tags({tag: _tag_text(name, row[name]) for tag, name in self._tags.items()})
         mlflow.log_artifact(str(self._filepath))
 
 
+def _required_run(what: object) -> Run:
+    if active := mlflow.active_run():
+        return active
+    raise DatasetError(f"{what} is logged to an MLflow run, and none is active.")
+
+
+def _tag_text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    return str(value)
+
+
+def _model_and_input(run_id: str, dataset: str) -> dict[str, Any]:
+    """Return what a metric of the run's model on an input is logged with, as far as both exist."""
+    run, model = mlflow.get_run(run_id), logged_model(run_id)
+    name = input_name(dataset, table_versions(run.data.tags).get(dataset))
+    inputs = (each.dataset for each in run.inputs.dataset_inputs) if run.inputs else ()
+    return {
+        "model_id": model and model.model_id,
+        "dataset": next((each for each in inputs if each.name == name), None),
+    }
+
+
+def input_name(table: str, version: int | None) -> str:
+    """Return the name of a Delta table as a run's input, the same as MLflow's ``load_delta``."""
+    return f"{table}@v{version}"
+
+
+def table_input(table: str, address: str, version: int) -> MetaDataset:
+    """Return a Delta table as a run's input, by its folder or whole name, without its rows."""
+    place = "path" if "/" in address else "delta_table_name"
+    source = DeltaDatasetSource(**{place: address}, delta_table_version=version)
+    # Its property `profile` is abstract by mistake (mlflow 3.17): the class is used as it is.
+    return MetaDataset(source, input_name(table, version))  # type: ignore[abstract]
+
+
 class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has kedro-mlflow
-    """The chosen estimator, refitted, as the logged model of a candidate's run.
+    """The chosen estimator, refitted, as the logged model of a candidate's run, under its name.
 
     It is logged with its signature, an example of its input and pinned requirements; its
     ``predict`` returns the probabilities of both classes. A save takes three values: the
@@ -152,7 +202,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         super().__init__(
             flavor="mlflow.sklearn",
             save_args={
-                "name": "model",
+                "name": "model",  # kedro-mlflow demands one; the candidate's replaces it
                 "serialization_format": "skops",  # named, so that it is the same everywhere
                 "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",
@@ -163,6 +213,8 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
 
     def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame, dict[str, Any]]) -> None:
         model, example, self._save_args["metadata"] = data
+        # The run has the candidate's name; MLflow allows no dot in that of a model.
+        self._save_args["name"] = _required_run("The model").info.run_name.replace(".", "-")
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
         # Of the modules themselves: where an image of Databricks has replaced a package by pip, its

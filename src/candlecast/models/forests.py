@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.features.computing import NOT_FEATURES
+from candlecast.progress import progress
 
 PARALLEL_ROWS = 3000
 """Below this many rows one thread is faster than two (measured)."""
@@ -62,7 +63,9 @@ def fit_forest(
         random_state=seed,
         n_jobs=-1 if len(frame) >= PARALLEL_ROWS else 1,
     )
-    return forest.fit(features(frame), frame["up"].astype(int)).set_params(n_jobs=1)
+    with progress(f"fit of {trees:,} trees on {len(frame):,} rows"):
+        forest.fit(features(frame), frame["up"].astype(int))
+    return forest.set_params(n_jobs=1)
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:

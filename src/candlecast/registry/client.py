@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import get_model_info
 from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, INVALID_PARAMETER_VALUE, ErrorCode
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from candlecast.errors import RegistrationError
 from candlecast.io.tracking import candidate_run, logged_model, unavailable
@@ -73,9 +74,11 @@ def read_candidate(name: str, model_name: str) -> Candidate:
     run = candidate_run(name)
     client, run_id = MlflowClient(), run.info.run_id
     files = {file.path for file in client.list_artifacts(run_id)}
-    card = None
+    card, metrics = None, {}
     if {"report.html", "model_card.md"} <= files:
         card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
+    if "metrics.json" in files:
+        metrics = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/metrics.json")
     # Like the time of the model below, this is by the clock of the run; the server may have another
     gate = client.get_metric_history(run_id, "gate.passed")
     candidate = Candidate(
@@ -83,7 +86,7 @@ def read_candidate(name: str, model_name: str) -> Candidate:
         run_id=run_id,
         status=run.info.status,
         tags=dict(run.data.tags),
-        metrics=dict(run.data.metrics),
+        metrics=metrics,
         card=card,
         evaluated_at=dt.datetime.fromtimestamp(gate[-1].timestamp / 1000, dt.UTC) if gate else None,
     )
@@ -143,6 +146,7 @@ def promote(model_name: str, promotion: Promotion) -> None:
         number = _create_version(client, model_name, candidate, tags)
     else:
         _rewrite_version(client, model_name, number, tags, candidate.card)
+    _show_version(client, model_name, number, candidate)
     _require_champion(model_name, former, candidate.name)
     if former is not None:
         client.set_registered_model_alias(model_name, PREVIOUS, str(former))
@@ -224,6 +228,16 @@ def _rewrite_version(
     if "override_reason" in before and "override_reason" not in tags:
         client.delete_model_version_tag(model_name, version, "override_reason")
     client.update_model_version(model_name, version, description=card)
+
+
+def _show_version(client: MlflowClient, name: str, number: int, candidate: Candidate) -> None:
+    """Show a version on the pages of the candidate's run and model, as MLflow's own function."""
+    client.set_tag(candidate.run_id, "registered version", str(number))
+    model = client.get_logged_model(str(candidate.model_id))
+    versions = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if (version := {"name": name, "version": str(number)}) not in versions:
+        tags = {MLFLOW_MODEL_VERSIONS: json.dumps([*versions, version])}
+        client.set_logged_model_tags(model.model_id, tags)
 
 
 def _require_champion(model_name: str, former: int | None, candidate: str | None = None) -> None:

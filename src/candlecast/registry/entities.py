@@ -18,7 +18,7 @@ class Candidate:
         run_id: of its MLflow run.
         status: of that run; ``FINISHED`` unless its last process failed, was killed or is running.
         tags: of that run: ``git_commit``, ``candlecast``, ``version.<table>`` …
-        metrics: flat numbers, the gate's among them.
+        metrics: all of its ``metrics.json``, flat numbers; none before it was evaluated.
         card: the text of its model card; None: it has no card, or no report to read.
         evaluated_at: when the gate was last applied (UTC); None: never.
         model_id: of its newest logged model; None: it has none, and nothing of what follows.

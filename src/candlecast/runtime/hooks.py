@@ -5,6 +5,8 @@ about a dataset stands in its catalog entry, under ``metadata: candlecast:``
 
 - ``requires_champion: true``: a pipeline that reads it is refused while there is none;
 - ``made_with: [window, …]``: parameters that shape the table; a run with other values refuses it;
+- ``input: training``: the table is an input of the MLflow run, in this context;
+- ``describes_run: true``: the text is the description of the MLflow run;
 - ``temporary: true``: files of one run, removed at its end;
 - ``announce: report``: the log of a run that wrote it ends with its path, under this word.
 """

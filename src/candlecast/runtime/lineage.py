@@ -9,7 +9,7 @@ from kedro.io import DataCatalog
 
 from candlecast.errors import IncompatibleRunError
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.tracking import table_versions
+from candlecast.io.tracking import table_input, table_versions
 from candlecast.runtime.hooks import declared
 
 
@@ -36,6 +36,7 @@ class LineageHooks:
             dataset: {name: self._values[name] for name in names}
             for dataset, names in declared(conf_catalog, "made_with").items()
         }
+        self._contexts = declared(conf_catalog, "input")
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
@@ -66,10 +67,16 @@ class LineageHooks:
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
-        """Note the version that was read; refuse one that does not fit this run."""
+        """Note the version that was read; refuse one that does not fit this run.
+
+        What the model is trained and tested on is an input of the MLflow run.
+        """
         if (table := self._table(dataset_name)) and not table.optional:
             self._check(table, self._made_with.get(dataset_name, {}))
             self._note(table)
+            if mlflow.active_run() and (context := self._contexts.pop(dataset_name, None)):
+                version = self._versions[table.name]
+                mlflow.log_input(table_input(table.name, table.address, version), context)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:

@@ -28,6 +28,9 @@ logger = logging.getLogger("candlecast")
 MIN_FREE_BYTES = 1_000_000
 """With less than this, a run can't write."""
 
+OPTIONS_READ_IN = ("kedro.pipeline.pipeline", "kedro.framework.session.session")
+"""Where Kedro finds that an option of ``kedro run`` selects nothing."""
+
 TRACEBACK = "CANDLECAST_TRACEBACK"
 """If this variable is set, an expected error shows its traceback as well."""
 
@@ -135,11 +138,14 @@ def expected_message(error: BaseException | None) -> str | None:
     """Return the message of an error that a user can fix; None for a bug.
 
     Kedro wraps what a dataset raises in a DatasetError, sometimes twice. The first error of ours
-    in that chain is for users: a CandlecastError, or a DatasetError raised by this package.
+    in that chain is for users: a CandlecastError, or a DatasetError raised by this package. So is
+    Kedro's own for a node, tag or pipeline that does not exist.
     """
-    while isinstance(error, CandlecastError | DatasetError):
+    while isinstance(error, CandlecastError | DatasetError | ValueError):
         frames = list(traceback.walk_tb(error.__traceback__))
         raised_in = frames[-1][0].f_globals["__name__"] if frames else ""
+        if type(error) is ValueError and raised_in in OPTIONS_READ_IN:
+            return str(error)
         if isinstance(error, CandlecastError) or raised_in.startswith("candlecast."):
             return str(error)
         error = error.__cause__

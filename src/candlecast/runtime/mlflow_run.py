@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import shlex
 import subprocess
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -16,17 +17,31 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks import mlflow_hook
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from pydantic import BaseModel
 
 from candlecast import __version__
-from candlecast.errors import IncompatibleRunError, NoChampionError
 from candlecast.io.tracking import find_run
 from candlecast.names import CHAMPION
 from candlecast.registry.client import fail_fast, find_version
 from candlecast.runtime.hooks import declared
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
+
+
+SLICES = {
+    "tags": "--tags",
+    "node_names": "--nodes",
+    "from_nodes": "--from-nodes",
+    "to_nodes": "--to-nodes",
+    "from_inputs": "--from-inputs",
+    "to_outputs": "--to-outputs",
+}
+"""The options of ``kedro run`` that leave nodes out, by their names in hooks."""
+
+NOT_TAGS = ("run_id", "project_path", "kedro_version", "runtime_params", "runner")
+"""What kedro-mlflow would make tags of: Kedro's own id, an object's address, and known things."""
 
 
 class RunHooks:
@@ -41,7 +56,7 @@ class RunHooks:
             self._parameters: dict[str, Any] = context.config_loader.runtime_params
             mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
             self._begun = find_run(self._parameters["candidate"])
-            self._champion = find_version(self._parameters["registered_model"], CHAMPION)
+            find_version(self._parameters["registered_model"], CHAMPION)  # the registry answers
         run = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's
         run.name = self._parameters["candidate"]
         if self._begun:
@@ -49,20 +64,23 @@ class RunHooks:
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
-        """Note which datasets need a champion."""
-        self._need_champion = set(declared(conf_catalog, "requires_champion"))
+        """Note which dataset is the run's description."""
+        self._descriptions = declared(conf_catalog, "describes_run")
 
-    @hook_impl(trylast=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Refuse a run that can't succeed; tag the one that kedro-mlflow has started."""
-        if self._champion is None and self._need_champion & pipeline.inputs():
-            raise NoChampionError(self._parameters["registered_model"])
+    @hook_impl(wrapper=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None]:
+        """Tag the run that kedro-mlflow starts meanwhile, and leave some of its tags out."""
+        typed, kept = command(run_params, {}), {name: run_params[name] for name in NOT_TAGS}
+        run_params.update(dict.fromkeys(NOT_TAGS))
+        yield
+        run_params.update(kept)
         active = mlflow.active_run()
         self._run_id = active.info.run_id if active else None
         if active is None:
             return
-        if self._begun:
-            self._require_same_parameters(self._begun.data.params, self._begun.info.status)
+        mlflow.set_tag("kedro_command", typed)
         trains = any(
             isinstance(catalog.get(name), MlflowModelTrackingDataset)
             for name in pipeline.all_outputs()
@@ -83,22 +101,11 @@ class RunHooks:
         if self._run_id:
             mlflow.log_params(recorded(given), run_id=self._run_id)
 
-    def _require_same_parameters(self, before: Mapping[str, str], status: str) -> None:
-        """Require the parameters of the candidate's earlier processes."""
-        now = recorded(self._parameters)
-        differences = {
-            name: (before[name], now[name])
-            for name in sorted(before.keys() & now.keys())
-            if before[name] != now[name]
-        }
-        if differences:
-            mlflow.end_run(status)  # as it was
-            same = ",".join(f"{name}={before[name]}" for name in differences)
-            raise IncompatibleRunError(
-                f"Candidate {self._parameters['candidate']}",
-                differences,
-                f'Run again with the same (--params "{same}"), or name another candidate.',
-            )
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Show the text that describes the run at the top of its page."""
+        if self._run_id and dataset_name in self._descriptions:
+            mlflow.set_tag(MLFLOW_RUN_NOTE, data)
 
 
 def recorded(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -118,6 +125,30 @@ def recorded(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = f"{len(value)} values, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
         texts[prefix + name] = text
     return texts
+
+
+def command(
+    run_params: Mapping[str, Any], parameters: Mapping[str, object], **slices: list[str]
+) -> str:
+    """Return the command of a run with other parameters, and with other `SLICES` if any are given.
+
+    >>> command({"env": "yahoo", "tags": ["train"]}, {"window": 10, "start": None})
+    'kedro run --env yahoo --tags train --params window=10,start=null'
+    """
+    words = ["kedro", "run"]
+    if run_params.get("env"):
+        words += ["--env", run_params["env"]]
+    if run_params.get("pipeline_names"):
+        words += ["--pipelines", ",".join(run_params["pipeline_names"])]
+    for name, option in SLICES.items():
+        if values := (slices.get(name) if slices else run_params.get(name)):
+            words += [option, ",".join(values)]
+    given = recorded(run_params.get("runtime_params") or {}) | recorded(parameters)
+    texts = {name: "null" if text == "None" else text for name, text in given.items()}
+    texts |= {name: "<as before>" for name, text in texts.items() if "SHA-256" in text}
+    if texts:
+        words += ["--params", ",".join(f"{name}={text}" for name, text in texts.items())]
+    return shlex.join(words)
 
 
 def provenance(project: Path, git_commit: str | None) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -10,10 +9,9 @@ from urllib.parse import quote
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from rich.console import Console
-from rich.progress import track
 
 from candlecast.errors import ContractError, IngestError, NotEnoughDataError, SourceError
+from candlecast.progress import track
 from candlecast.sources.checks import Finding, Source, check_sessions
 from candlecast.sources.merging import in_range
 
@@ -51,8 +49,7 @@ def fetch_prices(
 ) -> Iterator[tuple[dict[str, pd.DataFrame], FetchResult]]:
     """Fetch and check one ticker after the other, so that only one is in memory.
 
-    When the source keeps failing, the rest are skipped, see `STOP_AFTER`. On a terminal there is a
-    progress bar, and a line per ticker after it; otherwise each line is logged at once.
+    When the source keeps failing, the rest are skipped, see `STOP_AFTER`. Each ticker logs a line.
 
     Yields:
         For each ticker that arrived, a file name and its prices (the columns of
@@ -60,9 +57,9 @@ def fetch_prices(
         always the same object.
     """
     first, last = (dt.date.fromisoformat(day) if day else None for day in (start, end))
-    result, bar = FetchResult(), sys.stderr.isatty()
+    result = FetchResult()
     failures: list[SourceError | ContractError] = []  # in a row
-    for ticker in track(tickers, "Fetching", console=Console(stderr=True), disable=not bar):
+    for ticker in track(tickers, "fetch", str):
         if failures and len(failures) >= STOP_AFTER[failures[-1].reason]:
             break
         try:
@@ -78,12 +75,11 @@ def fetch_prices(
             result.findings[ticker] = findings
             result.dates = result.dates.union(pd.DatetimeIndex(prices["session"]))
             yield {quote(ticker, safe=""): _for_spark(prices)}, result
-        if not bar:
-            _log_ticker(ticker, result)
+        _log_ticker(ticker, result)
     skipped = tickers[len(result.findings) + len(result.failed) :]
     names = ", ".join(error.ticker for error in failures)
     result.failed |= dict.fromkeys(skipped, f"skipped after {names} failed")
-    for ticker in tickers if bar else skipped:
+    for ticker in skipped:
         _log_ticker(ticker, result)
     yield {}, result
 
