@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -23,10 +23,8 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 from candlecast.errors import CandlecastError, TrackingUnavailableError
+from candlecast.models.estimators import trusted_types
 from candlecast.read_only import ReadOnlyDataset
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
 
 UNCHANGED = "Nothing was changed. Run this again later."
 
@@ -93,24 +91,25 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
     """A JSON file that is logged to the active run: as an artifact, and its numbers as metrics.
 
     A flat mapping gives one metric per number. A list of rows gives one history per number of a
-    row: the metric ``<prefix>.<name>`` over the steps in the column `step`.
+    row: the metric ``<prefix>.<name>`` over the places of the rows, from 1. With `row_metric` it
+    gives one metric per row.
 
     Args:
         filepath: the file.
-        step: the column of a list of rows that is the step.
         prefix: what stands before the names.
+        row_metric: the column of a row that names its metric, and the column with its value.
     """
 
     def __init__(
         self,
         *,
         filepath: str,
-        step: str | None = None,
         prefix: str | None = None,
+        row_metric: tuple[str, str] | None = None,
         metadata: dict[str, Any] | None = None,
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
-        self._step = step
+        self._row_metric = row_metric
         self._prefix = f"{prefix}." if prefix else ""
 
     def save(self, data: Any) -> None:
@@ -122,14 +121,17 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         if mlflow.active_run() is None:
             raise DatasetError(f"{self._filepath} is logged to an MLflow run, and none is active.")
         super().save(data)
-        for row in [data] if isinstance(data, dict) else data:
+        if self._row_metric:
+            name, value = self._row_metric
+            data = {row[name]: row[value] for row in data}
+        for place, row in enumerate([data] if isinstance(data, dict) else data, start=1):
             metrics = {
                 # MLflow allows no other characters in a name; a ticker like ^GSPC has some.
                 re.sub(r"[^\w\-. :/]", "_", self._prefix + name): float(value)
                 for name, value in row.items()
-                if isinstance(value, int | float) and name != self._step
+                if isinstance(value, int | float)
             }
-            mlflow.log_metrics(metrics, step=row[self._step] if self._step else None)
+            mlflow.log_metrics(metrics, step=None if row is data else place)
         mlflow.log_artifact(str(self._filepath))
 
 
@@ -147,6 +149,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
     """
 
     NEEDED = ("mlflow", "numpy", "pandas", "scipy", "sklearn", "skops")
+    """What a load needs: a model consists of types of these packages alone."""
 
     def __init__(self, *, candidate: str | None = None, metadata: dict[str, Any] | None = None):
         super().__init__(
@@ -154,15 +157,15 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
             save_args={
                 "name": "model",
                 "serialization_format": "skops",  # named, so that it is the same everywhere
-                "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",
             },
             metadata=metadata,
         )
         self._candidate = candidate
 
-    def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame, dict[str, Any]]) -> None:
+    def _save(self, data: tuple[Any, pd.DataFrame, dict[str, Any]]) -> None:
         model, example, self._save_args["metadata"] = data
+        self._save_args["skops_trusted_types"] = trusted_types(model)  # a load finds them there
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
         # Of the modules themselves: where an image of Databricks has replaced a package by pip, its
@@ -173,7 +176,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         ]
         super()._save(model)
 
-    def _load(self) -> "RandomForestClassifier":
+    def _load(self) -> Any:
         with translate_mlflow_errors("model"):
             run = _active_run_or(self._candidate)
             model = logged_model(run.info.run_id)

@@ -48,7 +48,7 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     return {
         "version": champion.version,
         "candidate": champion.candidate,
-        "trees": len(champion.model.estimators_),
+        "estimator": champion.estimator,
         "window": champion.window,
         "body": champion.body,
         "last_trained": champion.last_trained,
