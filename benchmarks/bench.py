@@ -21,7 +21,7 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-TREES = [50, 100, 200, 500, 1000]
+FORESTS = [f"forest_{trees}" for trees in (50, 100, 200, 500, 1000)]
 ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
@@ -64,7 +64,7 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     Args:
         csv: the file that the original reads.
         tracking: a folder for MLflow's store.
-        validate: whether to select the forest by walk-forward validation. Otherwise it is
+        validate: whether to select the estimator by walk-forward validation. Otherwise it is
             selected by training F1, as in the original.
     """
     import mlflow
@@ -80,28 +80,26 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     train = pd.DataFrame(features[:rows, ::-1], columns=[f"lag_{n:02d}" for n in range(1, 15)])
     days = pd.date_range("2000-01-03", periods=rows)
     train = train.assign(ticker="IBM", session=days, up=up[:rows])
-    forest = (TREES, 0.1, original.SEED)
+    estimators = (FORESTS, 0.1, original.SEED)
 
     open_store(tracking)
     since = time.perf_counter()
     mlflow.create_experiment("bench", artifact_location=str(tracking / "artifacts"))
     mlflow.set_experiment("bench")
     with mlflow.start_run():
-        mlflow.log_params({"trees": TREES, "min_weight_fraction_leaf": 0.1})
-        largest, training_f1 = nodes.fit_largest_forest(train, *forest)
+        mlflow.log_params({"estimators": FORESTS, "min_weight_fraction_leaf": 0.1})
+        fitted, training_f1 = nodes.fit_estimators(train, *estimators)
         if validate:
-            fold_metrics, _ = nodes.validate_estimators(train, *forest, folds=5, purge=14)
+            fold_metrics, _ = nodes.validate_estimators(train, *estimators, folds=5, purge=14)
             table, chosen = selection.choose_estimator(fold_metrics, training_f1)
         else:
-            chosen = max(training_f1, key=lambda trees: training_f1[trees])
+            chosen = max(training_f1, key=lambda name: training_f1[name])
             table = [
-                {"trees": trees, "training_f1": f1, "chosen": trees == chosen}
-                for trees, f1 in training_f1.items()
+                {"estimator": name, "training_f1": f1, "chosen": name == chosen}
+                for name, f1 in training_f1.items()
             ]
-        estimators = LoggedJSON(filepath=str(tracking / "e.json"), prefix="e")
-        estimators.save(table)
-        model = forests.first_trees(largest, chosen)
-        ModelDataset().save((model, forests.features(train.head(5)), {}))
+        LoggedJSON(filepath=str(tracking / "e.json"), prefix="e").save(table)
+        ModelDataset().save((fitted[chosen], forests.features(train.head(5)), {}))
     return time.perf_counter() - since
 
 
@@ -166,7 +164,7 @@ def compare_run(quick: bool, rounds: int) -> None:
     """
     bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
     kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--params"]
-    small = "forest_sizes=5 10," if quick else ""
+    small = "estimators=forest_5 forest_10," if quick else ""
     compare(
         "a complete run on the sample",
         {

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = {
     "tickers": ["AAPL", "IBM"],
     "start": "2010-01-01",
-    "forest_sizes": [5, 10, 20],
+    "estimators": ["forest_5", "forest_10", "forest_20"],
     "folds": 3,
     "evaluation": {"repetitions": 1000},
 }

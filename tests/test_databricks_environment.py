@@ -38,7 +38,7 @@ def options(volume: Path, *more: str, **parameters: str) -> list[str]:
         "tickers": "AAPL IBM",
         "start": "2016-01-01",
         "end": "2021-12-31",
-        "forest_sizes": "5 10",
+        "estimators": "forest_5 forest_10",
         "folds": "3",
         "evaluation.repetitions": "1000",
         **parameters,

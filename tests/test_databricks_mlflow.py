@@ -177,7 +177,7 @@ def test_the_life_of_a_model(
     small = {
         **{"catalog": "spark_catalog", "schema": "candlecast", "volume": str(tmp_path / "volume")},
         **{"tickers": SMALL["tickers"], "start": "2016-01-01", "folds": SMALL["folds"]},
-        **{"forest_sizes": [5, 10], "evaluation": SMALL["evaluation"]},
+        **{"estimators": ["forest_5", "forest_10"], "evaluation": SMALL["evaluation"]},
         "data_root": str(tmp_path / "volume"),
     }
     approval = {"approver": "Ada, of risk", "override_reason": "to try: it out, whole"}

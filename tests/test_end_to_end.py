@@ -99,7 +99,7 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert tracked.info.run_name == tracked.data.tags["candidate"]
     parameters = tracked.data.params
     assert parameters["window"] == "14"
-    assert parameters["forest_sizes"] == "50 100 200 500 1000"
+    assert parameters["estimators"] == "forest_50 forest_100 forest_200 forest_500 forest_1000"
     metrics = json.loads((project / "data/reporting/metrics.json").read_text())
     [chosen] = [
         row

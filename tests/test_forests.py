@@ -6,15 +6,9 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.errors import NotEnoughDataError
-from candlecast.models import forests
-from candlecast.models.forests import (
-    PARALLEL_ROWS,
-    features,
-    first_trees,
-    fit_forest,
-    predict,
-    predict_sizes,
-)
+from candlecast.models import estimators
+from candlecast.models.estimators import fit, make_estimators, predict
+from candlecast.models.forests import PARALLEL_ROWS, features, first_trees, predict_sizes
 from candlecast.models.selection import walk_forward
 
 SEED, LEAF, SIZES = 4284, 0.1, [5, 10, 40]
@@ -31,6 +25,11 @@ def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
         up=random.integers(0, 2, len(rows)).astype(np.int8),
         **{f"lag_{lag:02d}": lags[:, lag - 1] for lag in (1, 2, 3, 4)},
     )
+
+
+def fit_forest(frame: pd.DataFrame, trees: int, leaf: float, seed: int) -> RandomForestClassifier:
+    [forest] = make_estimators([f"forest_{trees}"], leaf, seed).values()
+    return fit(forest, frame)
 
 
 def separate(frame: pd.DataFrame, trees: int, n_jobs: int) -> RandomForestClassifier:
@@ -79,9 +78,9 @@ def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
 
 def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
     train = windows(150)
-    monkeypatch.setattr(forests, "PARALLEL_ROWS", 100)
+    monkeypatch.setattr(estimators, "PARALLEL_ROWS", 100)
     parallel = fit_forest(train, 20, LEAF, SEED)
-    monkeypatch.setattr(forests, "PARALLEL_ROWS", 10_000)
+    monkeypatch.setattr(estimators, "PARALLEL_ROWS", 10_000)
     assert_same(parallel, fit_forest(train, 20, LEAF, SEED))
     assert_same(first_trees(parallel, 7), separate(train, 7, 1))
     assert parallel.n_estimators == len(parallel.estimators_) == 20  # unchanged by the cut

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, SMALL, copy_project, copy_root, run_session
 from nbclient import NotebookClient
+
+from conftest import ROOT, SMALL, copy_project, copy_root, run_session
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -35,7 +36,9 @@ def project_with_data(trained: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, project_with_data: Path) -> None:
-    folder = shutil.copytree(ROOT / "notebooks", project_with_data / "notebooks", dirs_exist_ok=True)
+    folder = shutil.copytree(
+        ROOT / "notebooks", project_with_data / "notebooks", dirs_exist_ok=True
+    )
     book = nbformat.read(path, as_version=4)
     NotebookClient(
         book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}

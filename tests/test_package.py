@@ -25,8 +25,8 @@ from conftest import ROOT, copy_project
 from yahoo_server import YahooServer, prices, walk
 
 PARAMETERS = (
-    "candidate=c-1,tickers=AAPL IBM,start=2016-01-01,end=2021-12-31,forest_sizes=5 10,folds=3,"
-    "evaluation.repetitions=1000"
+    "candidate=c-1,tickers=AAPL IBM,start=2016-01-01,end=2021-12-31,folds=3,"
+    "estimators=forest_5 forest_10,evaluation.repetitions=1000"
 )
 
 

@@ -147,8 +147,23 @@ def test_fault_28_unknown_key_of_a_group(committed):
         ("test_fraction", 1.0, "less than 1"),
         ("body", "retrun", "'delta'"),
         ("allow_missing_tickers", "yes", "boolean"),
-        ("forest_sizes", [100, 50], "ascending"),
-        ("forest_sizes", [50, 50], "once"),
+        ("estimators", "forest_50 logistc", "did you mean logistic?"),
+        ("estimators", "forest_0", "forest_100"),
+        ("estimators", "boosting forest_5 boosting", "two have the name boosting"),
+        ("estimators", "sklearn.naive_bayes.Gausian", "no attribute 'Gausian'"),
+        ("estimators", "nowhere.Forest", "No module named 'nowhere'"),
+        ("estimators", "sklearn.svm.SVC", "SVC does not predict probabilities"),
+        ("estimators", "sklearn.linear_model.Ridge", "Ridge is not a scikit-learn classifier"),
+        ("estimators", "sklearn.ensemble.VotingClassifier", "'estimators'"),
+        ("estimators", "os.abort", "os.abort is not"),  # it is not called
+        ("estimators", "reports.Model", "the types reports.Model"),
+        ("estimators", [{"class": "boosting", "learning_rat": 1}], "learning_rate"),
+        ("estimators", [{"class": "boosting", "learning_rate": -1}], "boosting can't be fitted"),
+        ("estimators", [{"class": "boosting", "name": "logistic"}], "the name logistic"),
+        ("estimators", [{"class": "boosting", "name": "base_rate"}], "the name base_rate"),
+        ("estimators", [{"name": "boosting"}], "no class"),
+        ("estimators", [], "at least 1"),
+        ("estimators", 50, "list"),
         ("candidate", True, "string"),
         ("tickers", ["IBM", "FB", "IBM"], "IBM more than once"),
         ("tickers", 7203, "list"),
@@ -160,8 +175,8 @@ def test_fault_28_wrong_type_or_value(committed, key, value, words):
 
 def test_fault_28_wrong_type_in_a_list_and_in_a_group(committed):
     evaluation = {**committed["evaluation"], "repetitions": "many"}
-    given = {**committed, "forest_sizes": [50, "100x"], "evaluation": evaluation}
-    assert list(faults(given)) == ["forest_sizes.1", "evaluation.repetitions"]
+    given = {**committed, "tickers": ["A", 7], "evaluation": evaluation}
+    assert list(faults(given)) == ["tickers.1", "evaluation.repetitions"]
 
 
 def test_fault_28_missing_key(committed):
@@ -205,11 +220,6 @@ def test_all_faults_in_one_message(committed):
     assert list(faults(given)) == ["tickers", "end", "window", "test_fraction", "windw"]
 
 
-@pytest.mark.parametrize(("given", "read"), [(100, [100]), ("50 100", [50, 100]), ([5], [5])])
-def test_forest_sizes_from_a_command_line(committed, given, read):
-    assert check_parameters({**committed, "forest_sizes": given})["forest_sizes"] == read
-
-
 @pytest.mark.parametrize(
     ("key", "text", "read"),
     [
@@ -219,7 +229,7 @@ def test_forest_sizes_from_a_command_line(committed, given, read):
         ("candidate", "0123", "0123"),
         ("candidate", "1.10", "1.10"),
         ("tickers", "AAPL,BTC-USD", ["AAPL", "BTC-USD"]),
-        ("forest_sizes", "5 10", [5, 10]),
+        ("estimators", "forest_5 logistic", ["forest_5", "logistic"]),
         ("override_reason", " Worth it, says Ada: x=1 {too} 'strict'", None),
     ],
 )

@@ -15,9 +15,9 @@ from browsing import CONTRASTS, EVIL, SIZES, open_page
 from reports import LINEAGE, make_report, predicted
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
-SECTIONS = ["verdict", "metrics", "classes", "curves", "estimators", "groups"]
+SECTIONS = ["verdict", "metrics", "classes", "curves", "estimators", "importance", "groups"]
 SECTIONS += ["trading", "quality", "lineage", "limits"]
-FORESTS = [50, 100, 200, 500, 1000]
+ESTIMATORS = ["logistic", "forest_50", "forest_1000", "boosting", "HistGradientBoostingClassifier"]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     old = predictions[predictions["ticker"] != "FB"]
     validated = pd.bdate_range("2010-01-04", periods=1200)
     base_rate = 0.693 + rng.normal(0, 0.01, len(validated))
-    losses = {f"trees_{n}": base_rate + rng.normal(0, 0.005, 1200) for n in FORESTS}
+    losses = {name: base_rate + rng.normal(0, 0.005, 1200) for name in ESTIMATORS}
     result = make_report(
         predictions,
         validation_losses=pd.DataFrame({"session": validated, "base_rate": base_rate, **losses}),
         model_selection=[
-            {"trees": trees, "log_loss": 0.6935 - place / 1e4, "accuracy": 0.51, "roc_auc": 0.515}
+            {"estimator": name, "log_loss": 0.6935 - place / 1e4, "accuracy": 0.51}
+            | {"roc_auc": 0.515}
             | {f"fold_{fold}.log_loss": 0.693 + fold / 1e3 for fold in range(1, 6)}
             | {"log_loss_se": 0.001, "training_f1": 0.55 + place / 1e3}
-            | {"chosen": trees == 50, "original_rule": trees == 1000}
-            for place, trees in enumerate(FORESTS)
+            | {"chosen": name == "logistic", "original_rule": name == "boosting"}
+            for place, name in enumerate(ESTIMATORS)
         ],
         **{"train@pandas": old.assign(session=old["session"] - pd.DateOffset(years=4))},
     )

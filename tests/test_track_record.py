@@ -22,7 +22,7 @@ from conftest import SMALL, register
 
 TRAINED = "2012-06-29"
 WINDOW = 5
-TINY = {**SMALL, "forest_sizes": [5], "window": WINDOW}
+TINY = {**SMALL, "estimators": "forest_5", "window": WINDOW}
 
 
 def promote(run, candidate: str, end: str) -> None:
@@ -178,8 +178,13 @@ def simulate(sessions: int, scale: float) -> str:
     ).astype({"up": "Int8"})[[*MADE, *OUTCOME]]
     forecasts.loc[forecasts["session"] == days.max(), OUTCOME] = [pd.NA, np.nan, np.nan]
     facts = {
-        **{"version": 3, "candidate": "github-1234567890-1", "trees": 100, "window": 14},
-        **{"body": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
+        **{"version": 3, "candidate": "github-1234567890-1", "window": 14},
+        **{
+            "estimator": "forest_100",
+            "body": "return",
+            "last_trained": "2012-06-08",
+            "last_known": "2012-06-29",
+        },
         **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
     }

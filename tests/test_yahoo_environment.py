@@ -26,7 +26,7 @@ def test_the_original_s_question_runs_through_all_pipelines(
             start="2022-01-01",
             end="2022-12-31",
             body="delta",
-            forest_sizes=SMALL["forest_sizes"],
+            estimators=SMALL["estimators"],
             evaluation=SMALL["evaluation"],
         )
     assert server.requests == {"BTC-USD": 1}

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from candlecast.errors import ParameterError
+from candlecast.models.estimators import make_estimators, try_out
 from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
 
 
@@ -28,13 +29,6 @@ def _split(value: object) -> object:
     if not all(isinstance(item, str) for item in items):
         return value
     return [part for item in items for part in re.split(r"[\s,;]+", item) if part]
-
-
-def _sizes(value: object) -> object:
-    """Accept one number, or several as text: ``forest_sizes=50 100``."""
-    if isinstance(value, str):
-        return _split(value)
-    return [value] if type(value) is int else value
 
 
 def _text(value: object) -> object:
@@ -147,7 +141,7 @@ class Parameters(Group):
     features: Annotated[list[str], BeforeValidator(_split)]
     test_fraction: Fraction
     purge: Annotated[Integer, Field(ge=0)]
-    forest_sizes: Annotated[list[Count], BeforeValidator(_sizes), Field(min_length=1)]
+    estimators: Annotated[list[str | dict[str, Any]], BeforeValidator(_split), Field(min_length=1)]
     min_weight_fraction_leaf: Annotated[Number, Field(ge=0, lt=0.5)]
     seed: Annotated[Integer, Field(ge=0)]
     folds: Annotated[Integer, Field(ge=2)]
@@ -168,11 +162,13 @@ class Parameters(Group):
             raise ValueError(f"names {', '.join(twice)} more than once")
         return value
 
-    @field_validator("forest_sizes")
+    @field_validator("estimators")
     @classmethod
-    def _ascending(cls, value: list[int]) -> list[int]:
-        if value != sorted(set(value)):
-            raise ValueError("must be ascending, each size once")
+    def _usable(cls, value: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+        made = make_estimators(value, min_weight_fraction_leaf=0, seed=0)
+        for item, (name, estimator) in zip(value, made.items(), strict=True):
+            if item != name:  # a class or settings that are not the project's own
+                try_out(name, estimator)
         return value
 
     @field_validator("start")

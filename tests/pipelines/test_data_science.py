@@ -11,10 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from candlecast.errors import FeatureError, LeakageError
 from candlecast.evaluation.drift import make_profile
-from candlecast.models.forests import features, first_trees, fit_forest
+from candlecast.models.estimators import fit, make_estimators
+from candlecast.models.forests import features
 from candlecast.models.selection import choose_estimator, walk_forward
 from candlecast.pipelines.data_science.nodes import (
-    fit_largest_forest,
+    fit_estimators,
     predict_champion,
     predict_test,
     select_model,
@@ -22,7 +23,12 @@ from candlecast.pipelines.data_science.nodes import (
 )
 from candlecast.registry.entities import Champion
 
-SIZES, LEAF, SEED = [3, 6, 12], 0.1, 4284
+FORESTS, LEAF, SEED = ["forest_3", "forest_6", "forest_12"], 0.1, 4284
+
+
+def fit_forest(frame: pd.DataFrame, trees: int, leaf: float, seed: int):
+    [forest] = make_estimators([f"forest_{trees}"], leaf, seed).values()
+    return fit(forest, frame)
 
 
 def windows(sessions: int, seed: int = 1, lags: int = 3) -> pd.DataFrame:
@@ -48,12 +54,12 @@ AUDITED = {"features": ["lag_01", "lag_02", "lag_03"]}
 
 def test_estimators_have_the_metrics_of_scikit_learn():
     train = windows(60)
-    metrics, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
-    assert list(metrics) == ["fold", "trees", "log_loss", "accuracy", "roc_auc"]
-    assert list(zip(metrics["fold"], metrics["trees"], strict=True)) == [
-        (fold, trees) for fold in (1, 2, 3, 4, 5) for trees in SIZES
+    metrics, losses = validate_estimators(train, FORESTS, LEAF, SEED, folds=5, purge=2)
+    assert list(metrics) == ["fold", "estimator", "log_loss", "accuracy", "roc_auc"]
+    assert list(zip(metrics["fold"], metrics["estimator"], strict=True)) == [
+        (fold, name) for fold in (1, 2, 3, 4, 5) for name in FORESTS
     ]
-    assert list(losses) == ["session", "base_rate", "trees_3", "trees_6", "trees_12"]
+    assert list(losses) == ["session", "base_rate", *FORESTS]
     assert losses["session"].is_monotonic_increasing and losses["session"].is_unique
     losses = losses.set_index("session")
     for fold, (past, part) in enumerate(walk_forward(train, 5, 2), start=1):
@@ -63,14 +69,14 @@ def test_estimators_have_the_metrics_of_scikit_learn():
         assert np.average(of_fold["base_rate"], weights=rows_by_date) == pytest.approx(
             log_loss(part["up"], base_rate, labels=[0, 1]), rel=1e-12
         )
-        for trees in SIZES:
-            alone = fit_forest(past, trees, LEAF, SEED).predict_proba(features(part))[:, 1]
-            of_size = metrics[(metrics["fold"] == fold) & (metrics["trees"] == trees)]
-            (row,) = of_size.to_dict("records")
+        for name, forest in make_estimators(FORESTS, LEAF, SEED).items():
+            alone = fit(forest, past).predict_proba(features(part))[:, 1]
+            of_name = metrics[(metrics["fold"] == fold) & (metrics["estimator"] == name)]
+            (row,) = of_name.to_dict("records")
             assert row["log_loss"] == log_loss(part["up"], alone)
             assert row["accuracy"] == accuracy_score(part["up"], alone > 0.5)
             assert row["roc_auc"] == roc_auc_score(part["up"], alone)
-            assert np.average(of_fold[f"trees_{trees}"], weights=rows_by_date) == pytest.approx(
+            assert np.average(of_fold[name], weights=rows_by_date) == pytest.approx(
                 row["log_loss"], rel=1e-12
             )
     assert len(losses) == 50  # five folds of ten dates
@@ -80,24 +86,24 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
     train = windows(24)
     early = train["session"] < train["session"].unique()[10]
     train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
-    metrics, losses = validate_estimators(train, [3], LEAF, SEED, folds=2, purge=0)
+    metrics, losses = validate_estimators(train, ["forest_3"], LEAF, SEED, folds=2, purge=0)
     past, part = next(iter(walk_forward(train, 2, 0)))
     assert past["up"].all() and not part["up"].all()
     certain = log_loss(part["up"], np.ones(len(part)), labels=[0, 1])
     assert metrics["log_loss"][0] == certain
     of_fold = losses[losses["session"].isin(part["session"])]
-    assert of_fold["trees_3"].tolist() == of_fold["base_rate"].tolist()
-    assert of_fold["trees_3"].mean() == pytest.approx(certain, rel=1e-12)
+    assert of_fold["forest_3"].tolist() == of_fold["base_rate"].tolist()
+    assert of_fold["forest_3"].mean() == pytest.approx(certain, rel=1e-12)
 
 
 def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
     train = windows(60)
     train.loc[train["session"] >= train["session"].unique()[50], "up"] = 0
-    metrics, losses = validate_estimators(train, SIZES, LEAF, SEED, folds=5, purge=2)
+    metrics, losses = validate_estimators(train, FORESTS, LEAF, SEED, folds=5, purge=2)
     assert metrics["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
     assert metrics[["log_loss", "accuracy"]].notna().all(axis=None)
     assert losses.notna().all(axis=None)
-    table, _ = choose_estimator(metrics, dict.fromkeys(SIZES, 0.5))
+    table, _ = choose_estimator(metrics, dict.fromkeys(FORESTS, 0.5))
     assert table[0]["roc_auc"] == pytest.approx(metrics["roc_auc"][0:12:3].mean())
 
 
@@ -105,17 +111,17 @@ def test_the_order_of_rows_changes_no_bit():
     train, test = windows(60), windows(9, seed=2)
     shuffled, test_shuffled = (part.sample(frac=1, random_state=1) for part in (train, test))
     for frame, again in zip(
-        validate_estimators(train, SIZES, LEAF, SEED, 5, 2),
-        validate_estimators(shuffled, SIZES, LEAF, SEED, 5, 2),
+        validate_estimators(train, FORESTS, LEAF, SEED, 5, 2),
+        validate_estimators(shuffled, FORESTS, LEAF, SEED, 5, 2),
         strict=True,
     ):
         pd.testing.assert_frame_equal(frame, again, check_exact=True)
-    forest, training_f1 = fit_largest_forest(train, SIZES, LEAF, SEED)
-    forest_again, training_f1_again = fit_largest_forest(shuffled, SIZES, LEAF, SEED)
+    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, SEED)
+    fitted_again, training_f1_again = fit_estimators(shuffled, FORESTS, LEAF, SEED)
     assert training_f1 == training_f1_again
     (model, example, facts), (model_again, example_again, facts_again) = (
-        select_model(fitted, 6, rows, rows, 3, "return", ["lags"], AUDITED)
-        for fitted, rows in ((forest, train), (forest_again, shuffled))
+        select_model(models, "forest_6", rows, rows, 3, "return", ["lags"], AUDITED)
+        for models, rows in ((fitted, train), (fitted_again, shuffled))
     )
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
@@ -129,11 +135,11 @@ def test_the_order_of_rows_changes_no_bit():
 # --- choose_estimator -----------------------------------------------------------------------------
 
 
-def fold_metrics(losses: dict[int, list[float]]) -> pd.DataFrame:
+def fold_metrics(losses: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"fold": fold, "trees": trees, "log_loss": loss, "accuracy": 0.5, "roc_auc": np.nan}
-            for trees, by_fold in losses.items()
+            {"fold": fold, "estimator": name, "log_loss": loss, "accuracy": 0.5, "roc_auc": np.nan}
+            for name, by_fold in losses.items()
             for fold, loss in enumerate(by_fold, start=1)
         ]
     )
@@ -141,78 +147,80 @@ def fold_metrics(losses: dict[int, list[float]]) -> pd.DataFrame:
 
 def test_choice_by_one_standard_error_written_out():
     losses = {
-        50: [0.72, 0.74, 0.76],  # 0.74: outside
-        100: [0.69, 0.71, 0.73],  # 0.71: within 0.70 + 0.0115
-        200: [0.68, 0.70, 0.72],  # 0.70: the best
-        500: [0.705, 0.705, 0.705],
+        "simple": [0.72, 0.74, 0.76],  # 0.74: outside
+        "logistic": [0.69, 0.71, 0.73],  # 0.71: within 0.70 + 0.0115
+        "forest_200": [0.68, 0.70, 0.72],  # 0.70: the best
+        "boosting": [0.705, 0.705, 0.705],
     }
-    training_f1 = {50: 0.90, 100: 0.93, 200: 0.95, 500: 0.95}
+    training_f1 = dict(zip(losses, (0.90, 0.93, 0.95, 0.95), strict=True))
     table, chosen = choose_estimator(fold_metrics(losses), training_f1)
-    assert chosen == 100
+    assert chosen == "logistic"
     error = 0.02 / np.sqrt(3)  # the standard deviation of three folds 0.02 apart is 0.02
     assert table == [
         {
-            "trees": trees,
+            "estimator": name,
             "log_loss": pytest.approx(mean),
             "accuracy": 0.5,
             "log_loss_se": pytest.approx(se, abs=1e-15),
-            "training_f1": training_f1[trees],
-            "fold_1.log_loss": losses[trees][0],
-            "fold_2.log_loss": losses[trees][1],
-            "fold_3.log_loss": losses[trees][2],
-            "chosen": trees == 100,
-            "original_rule": trees == 200,  # of equals the smaller
+            "training_f1": training_f1[name],
+            "fold_1.log_loss": losses[name][0],
+            "fold_2.log_loss": losses[name][1],
+            "fold_3.log_loss": losses[name][2],
+            "chosen": name == "logistic",
+            "original_rule": name == "forest_200",  # the first of equals
         }
-        for trees, mean, se in [
-            (50, 0.74, error),
-            (100, 0.71, error),
-            (200, 0.70, error),
-            (500, 0.705, 0.0),
+        for name, mean, se in [
+            ("simple", 0.74, error),
+            ("logistic", 0.71, error),
+            ("forest_200", 0.70, error),
+            ("boosting", 0.705, 0.0),
         ]
     ]
-    assert {type(value) for row in table for value in row.values()} == {int, float, bool}
+    assert {type(value) for row in table for value in row.values()} == {str, float, bool}
 
 
-def test_the_best_is_chosen_when_none_smaller_is_within_its_error():
-    losses = {50: [0.71, 0.73], 100: [0.70, 0.72], 200: [0.699, 0.701], 500: [0.6995, 0.7005]}
-    assert choose_estimator(fold_metrics(losses), dict.fromkeys(losses, 0.5))[1] == 200
+def test_the_best_is_chosen_when_none_simpler_is_within_its_error():
+    losses = {"a": [0.71, 0.73], "b": [0.70, 0.72], "c": [0.699, 0.701], "d": [0.6995, 0.7005]}
+    assert choose_estimator(fold_metrics(losses), dict.fromkeys(losses, 0.5))[1] == "c"
 
 
 @pytest.mark.parametrize("by_fold", [[0.7], [0.7, 0.7], [0.6, 0.8, 0.7]])
-def test_fault_22_ties_go_to_fewer_trees(by_fold):
-    training_f1 = {500: 0.9, 50: 0.8, 100: 0.9}
+def test_fault_22_ties_go_to_the_first_one_given(by_fold):
+    training_f1 = {"boosting": 0.8, "forest_100": 0.9, "forest_50": 0.9}
     table, chosen = choose_estimator(
-        fold_metrics({500: by_fold, 50: by_fold, 100: by_fold}), training_f1
+        fold_metrics({"forest_100": by_fold, "forest_50": by_fold, "boosting": by_fold}),
+        training_f1,
     )
-    assert chosen == 50
-    assert [row["trees"] for row in table] == [50, 100, 500]
+    assert chosen == "boosting"
+    assert [row["estimator"] for row in table] == ["boosting", "forest_100", "forest_50"]
     assert [row["chosen"] for row in table] == [True, False, False]
     assert [row["original_rule"] for row in table] == [False, True, False]
 
 
 def test_training_f1_is_that_of_scikit_learn():
     train = windows(60)
-    forest, training_f1 = fit_largest_forest(train, SIZES, LEAF, SEED)
-    assert len(forest.estimators_) == 12
+    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, SEED)
+    assert [len(forest.estimators_) for forest in fitted.values()] == [3, 6, 12]
     assert training_f1 == {
-        trees: f1_score(
-            train["up"],
-            first_trees(forest, trees).predict_proba(features(train))[:, 1] > 0.5,
-            average="weighted",
+        name: f1_score(
+            train["up"], forest.predict_proba(features(train))[:, 1] > 0.5, average="weighted"
         )
-        for trees in SIZES
+        for name, forest in fitted.items()
     }
 
 
-def test_model_is_the_first_trees_and_shows_five_rows():
+def test_model_is_the_chosen_estimator_and_shows_five_rows():
     train = windows(60)
-    forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
+    fitted, _ = fit_estimators(train, FORESTS, LEAF, SEED)
     test = windows(80).tail(20)
-    model, example, facts = select_model(forest, 6, train, test, 3, "return", ["lags"], AUDITED)
+    model, example, facts = select_model(
+        fitted, "forest_6", train, test, 3, "return", ["lags"], AUDITED
+    )
     assert model.n_estimators == len(model.estimators_) == 6
     assert model.n_jobs == 1  # so that it predicts the same bits wherever it is loaded
     pd.testing.assert_frame_equal(example, features(train.head(5)))
     assert facts == {
+        "estimator": "forest_6",
         "window": 3,
         "body": "return",
         "features": ["lags"],
@@ -227,9 +235,9 @@ def test_model_is_the_first_trees_and_shows_five_rows():
 )
 def test_a_model_whose_inputs_were_not_audited_is_refused(audited):
     train = windows(60)
-    forest, _ = fit_largest_forest(train, [3], LEAF, SEED)
+    fitted, _ = fit_estimators(train, ["forest_3"], LEAF, SEED)
     with pytest.raises(LeakageError, match=r"lag_01.*lag_03"):
-        select_model(forest, 3, train, train, 3, "return", ["lags"], {"features": audited})
+        select_model(fitted, "forest_3", train, train, 3, "return", ["lags"], {"features": audited})
 
 
 def no_champion(test: pd.DataFrame) -> pd.DataFrame:
@@ -320,6 +328,7 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
     champion = Champion(
         version=3,
         candidate="c",
+        estimator="forest_4",
         model=forest,
         columns=("lag_01", "lag_02"),
         features=["lags"],
@@ -364,11 +373,9 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
 def test_inputs_are_left_as_they_were():
     train, test = windows(40), windows(9, seed=2)
     copies = train.copy(), test.copy()
-    forest, _ = fit_largest_forest(train, SIZES, LEAF, SEED)
-    validate_estimators(train, SIZES, LEAF, SEED, 3, 1)
-    predict_test(
-        select_model(forest, 3, train, test, 3, "return", ["lags"], AUDITED)[0],
-        *(train, test, no_champion(test)),
-    )
+    fitted, _ = fit_estimators(train, FORESTS, LEAF, SEED)
+    validate_estimators(train, FORESTS, LEAF, SEED, 3, 1)
+    model, _, _ = select_model(fitted, "forest_3", train, test, 3, "return", ["lags"], AUDITED)
+    predict_test(model, train, test, no_champion(test))
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

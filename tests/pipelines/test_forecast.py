@@ -53,7 +53,12 @@ def champion(last_known: str = "2024-01-03", **others: Any) -> Champion:
     forest.fit(frame[["lag_01", "lag_02"]], frame["up"])
     facts: dict[str, Any] = {
         **{"version": 3, "candidate": "seven", "columns": ("lag_01", "lag_02"), "window": 2},
-        **{"body": "return", "profile": make_profile(frame), "last_trained": "2023-12-29"},
+        **{
+            "estimator": "forest_10",
+            "body": "return",
+            "profile": make_profile(frame),
+            "last_trained": "2023-12-29",
+        },
         "features": ["lags"],
         "tags": {"promoted_at": "2024-01-04T08:00:00+00:00", "approver": "Ada"},
     }

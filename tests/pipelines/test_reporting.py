@@ -75,7 +75,7 @@ def test_the_decision_holds_the_rule() -> None:
 
 def test_tables_hold_the_numbers_behind_the_figures() -> None:
     predictions = predicted([1, 1, 0, 0], [0.8, 0.8, 0.2, 0.8])
-    tables = build_tables(predictions, losses(), ESTIMATORS, EVALUATION, seed=1)
+    tables = build_tables(predictions, losses(), ESTIMATORS, [], EVALUATION, seed=1)
     assert tables["confusion"][["down", "up"]].to_numpy().tolist() == [[1, 1], [0, 2]]
     calibration = tables["calibration"]
     assert calibration["share_up"].round(4).tolist() == [0.0, 0.6667]
@@ -96,7 +96,7 @@ def test_results_are_grouped_by_ticker_year_and_volatility() -> None:
     other = predicted([1] * 9, [0.6] * 9, ticker="B")
     other["session"] += pd.DateOffset(years=1)
     predictions = pd.concat([ALTERNATING, other], ignore_index=True)
-    tables = build_tables(predictions, losses(), ESTIMATORS, EVALUATION, seed=1)
+    tables = build_tables(predictions, losses(), ESTIMATORS, [], EVALUATION, seed=1)
     rows = {key: tables[key].set_index(key)["rows"] for key in ("ticker", "year", "volatility")}
     assert rows["ticker"].to_dict() == {"A": 40, "B": 9}
     assert tables["ticker"]["holm_p_value"].tolist() == [pytest.approx(0, abs=1e-6), 1.0]
@@ -128,9 +128,9 @@ def test_a_model_that_is_right_every_day_passes(alternating: dict[str, Any]) -> 
         assert LINEAGE["candidate"] in alternating[name]
     report = alternating["report"]
     assert '<section class="gate passed"' in report
-    assert "<small>chosen</small>" in row_of(report, "50")
-    assert "<small>original rule</small>" in row_of(report, "1,000")
-    assert "would have chosen 1,000" in text_of(report)
+    assert "<small>chosen</small>" in row_of(report, "forest_50")
+    assert "<small>original rule</small>" in row_of(report, "boosting")
+    assert "would have chosen gradient boosting" in text_of(report)
     assert "seed 1, 100 repetitions" in text_of(report)
     assert "test version 3, train version 2" in report
 
@@ -184,7 +184,7 @@ def test_the_original_rule_may_have_chosen_the_same() -> None:
     estimators = [{**row, "original_rule": row["chosen"]} for row in ESTIMATORS]
     report = make_report(ALTERNATING, model_selection=estimators)["report"]
     assert "would have chosen the same" in text_of(report)
-    assert "<small>original rule</small>" in row_of(report, "50")
+    assert "<small>original rule</small>" in row_of(report, "forest_50")
 
 
 def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
@@ -267,7 +267,9 @@ def test_what_is_too_good_is_said_first() -> None:
 
 def test_figures_leave_their_colours_to_the_page(alternating: dict[str, Any]) -> None:
     report_figures = alternating["report_figures"]
-    assert list(report_figures) == ["accuracy", "roc", "calibration", "validation", "equity"]
+    assert list(report_figures) == [
+        *("accuracy", "roc", "calibration", "validation", "importance", "equity")
+    ]
     for name, text in report_figures.items():
         assert 'style="fill: #' not in text
         assert "stroke: #" not in text
@@ -299,4 +301,6 @@ def test_what_was_trained_is_described() -> None:
         "rows": 10,
         "share_up": 0.5,
     }
-    assert (summary["trees"], summary["original_trees"], summary["estimators"]) == (50, 1000, 2)
+    assert summary["estimator"] == "random forest of 50 trees"
+    assert summary["original_estimator"] == "gradient boosting"
+    assert summary["estimators"] == 2

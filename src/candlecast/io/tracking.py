@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -25,10 +25,8 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 from candlecast.errors import CandlecastError, TrackingUnavailableError
+from candlecast.models.estimators import trusted_types
 from candlecast.read_only import ReadOnlyDataset
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
 
 UNCHANGED = "Nothing was changed. Run this again later."
 
@@ -95,12 +93,13 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
     """A JSON file that is logged to the active run: whole as an artifact, and some of its values.
 
     The file is a flat mapping, or a list of rows: then the values are those of the row that is
-    ``chosen``.
+    ``chosen``, or with `row_metric` there is one metric per row.
 
     Args:
         filepath: the file.
         metrics: the values that are metrics of the run, those that a person compares, in the order
             of its pages; None: each number. A name that the file does not have is left out.
+        row_metric: the column of a row that names its metric, and the column with its value.
         prefix: what stands before their names.
         tags: the values that are tags of the run, by tag. A flag has the text of its name, or
             ``not <name>``.
@@ -112,6 +111,7 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         *,
         filepath: str,
         metrics: list[str] | None = None,
+        row_metric: tuple[str, str] | None = None,
         prefix: str | None = None,
         tags: dict[str, str] | None = None,
         dataset: str | None = None,
@@ -119,6 +119,7 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
         self._metrics = metrics
+        self._row_metric = row_metric
         self._prefix = f"{prefix}." if prefix else ""
         self._tags = tags or {}
         self._dataset = dataset
@@ -136,7 +137,13 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         """
         active = _required_run(self._filepath)
         super().save(data)
-        row = data if isinstance(data, dict) else next(row for row in data if row["chosen"])
+        if isinstance(data, dict):
+            row = data
+        elif self._row_metric:
+            name, value = self._row_metric
+            row = {each[name]: each[value] for each in data}
+        else:
+            row = next(each for each in data if each["chosen"])
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         names = numbers if self._metrics is None else self._metrics
         of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
@@ -197,6 +204,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
     """
 
     NEEDED = ("mlflow", "numpy", "pandas", "scipy", "sklearn", "skops")
+    """What a load needs: a model consists of types of these packages alone."""
 
     def __init__(self, *, candidate: str | None = None, metadata: dict[str, Any] | None = None):
         super().__init__(
@@ -204,17 +212,17 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
             save_args={
                 "name": "model",  # kedro-mlflow demands one; the candidate's replaces it
                 "serialization_format": "skops",  # named, so that it is the same everywhere
-                "skops_trusted_types": ["sklearn.tree._tree.Tree"],
                 "pyfunc_predict_fn": "predict_proba",
             },
             metadata=metadata,
         )
         self._candidate = candidate
 
-    def _save(self, data: tuple["RandomForestClassifier", pd.DataFrame, dict[str, Any]]) -> None:
+    def _save(self, data: tuple[Any, pd.DataFrame, dict[str, Any]]) -> None:
         model, example, self._save_args["metadata"] = data
         # The run has the candidate's name; MLflow allows no dot in that of a model.
         self._save_args["name"] = _required_run("The model").info.run_name.replace(".", "-")
+        self._save_args["skops_trusted_types"] = trusted_types(model)  # a load finds them there
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
         # Of the modules themselves: where an image of Databricks has replaced a package by pip, its
@@ -225,7 +233,7 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
         ]
         super()._save(model)
 
-    def _load(self) -> "RandomForestClassifier":
+    def _load(self) -> Any:
         with translate_mlflow_errors("model"):
             run = _active_run_or(self._candidate)
             model = logged_model(run.info.run_id)

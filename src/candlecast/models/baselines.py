@@ -1,12 +1,9 @@
 """Simple predictions to compare a model with."""
 
-import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from candlecast.models.forests import Floats, features
+from candlecast.models.estimators import fit, make_logistic, predict
+from candlecast.models.forests import Floats
 
 
 def add_baselines(
@@ -33,13 +30,5 @@ def add_baselines(
 
 
 def predict_logistic(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return P(up) of each row of `test` by a logistic regression on the lags of `train`.
-
-    If `train` has one class only, that class is predicted.
-    """
-    if train["up"].nunique() == 1:
-        return np.full(len(test), float(train["up"].iloc[0]))
-    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    regression.fit(features(train).astype(float), train["up"])
-    probability: Floats = regression.predict_proba(features(test).astype(float))[:, 1]
-    return probability
+    """Return P(up) of each row of `test` by the estimator ``logistic`` fitted on `train`."""
+    return predict(fit(make_logistic(), train), test)

@@ -4,26 +4,27 @@ Only DataFrames are used, so that it runs on Spark Connect as well. The workers 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DoubleType, StructField, StructType
-from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.errors import PredictionError
-from candlecast.models.forests import predict_matrix
+from candlecast.models.estimators import predict_rows
 
 
-def predict_windows(
-    forest: RandomForestClassifier, windows: DataFrame, features: Sequence[str]
-) -> DataFrame:
+def predict_windows(model: Any, windows: DataFrame, features: Sequence[str]) -> DataFrame:
     """Predict every row of a Spark frame.
 
+    Each task has one thread.
+
     Args:
-        forest: the fitted forest; it is sent to the workers once.
+        model: the fitted classifier; it is sent to the workers once.
         windows: with the columns `features`, in any order, and any others.
-        features: the forest's input columns, in its order.
+        features: the model's input columns, in its order.
 
     Returns:
         `windows` with ``probability``: P(up), equal to scikit-learn's ``predict_proba`` of the same
@@ -38,18 +39,18 @@ def predict_windows(
         raise PredictionError(problem, missing)
     if "probability" in columns:
         raise PredictionError("they have a column 'probability' already", ["probability"])
-    names, sizes = list(features), [len(forest.estimators_)]
+    names = list(features)
 
     def predict(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            [probability] = predict_matrix(forest, _matrix(batch, names), sizes)
+            probability = predict_rows(model, _inputs(batch, names))
             yield batch.append_column("probability", pa.array(probability))
 
     schema = StructType([*windows.schema.fields, StructField("probability", DoubleType())])
     return windows.mapInArrow(predict, schema)
 
 
-def _matrix(batch: pa.RecordBatch, features: Sequence[str]) -> np.ndarray:
+def _inputs(batch: pa.RecordBatch, features: Sequence[str]) -> pd.DataFrame:
     """Return the columns `features` as float32; raise if a value is missing or not finite."""
     columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
     matrix = np.column_stack(columns).astype(np.float32)
@@ -60,4 +61,4 @@ def _matrix(batch: pa.RecordBatch, features: Sequence[str]) -> np.ndarray:
         raise PredictionError(
             f"{', '.join(wrong)} missing or not finite in {rows} of {len(matrix)} rows", wrong
         )
-    return matrix
+    return pd.DataFrame(matrix, columns=list(features))

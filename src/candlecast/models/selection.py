@@ -1,6 +1,7 @@
-"""Walk-forward validation within the training period, and the choice among forest sizes."""
+"""Walk-forward validation within the training period, and the choice among estimators."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from sklearn.model_selection import TimeSeriesSplit
@@ -60,39 +61,41 @@ def walk_forward(
 
 
 def choose_estimator(
-    fold_metrics: pd.DataFrame, training_f1: dict[int, float]
-) -> tuple[list[dict[str, float | bool]], int]:
+    fold_metrics: pd.DataFrame, training_f1: dict[str, float]
+) -> tuple[list[dict[str, Any]], str]:
     """Choose by the one-standard-error rule (Breiman et al., Classification and Regression Trees).
 
-    The smallest size is chosen whose mean log loss is at most the lowest mean plus that one's
-    standard error.
+    The first estimator is chosen whose mean log loss is at most the lowest mean plus that one's
+    standard error, so they are to be given simplest first.
 
     Args:
-        fold_metrics: one row per fold and size (``fold``, ``trees``), with ``log_loss``,
+        fold_metrics: one row per fold and estimator (``fold``, ``estimator``), with ``log_loss``,
             ``accuracy`` and ``roc_auc``.
-        training_f1: weighted F1 on the training rows by size: the original project's criterion,
-            shown and never used.
+        training_f1: weighted F1 on the training rows by estimator: the original project's
+            criterion, shown and never used.
 
     Returns:
-        One row per size, ascending: ``trees``, the means over the folds of ``log_loss``,
-        ``accuracy`` and ``roc_auc`` (left out when no fold has one), ``log_loss_se`` (the standard
-        error of the mean), ``training_f1``, ``fold_<n>.log_loss``, ``chosen`` and ``original_rule``
-        (the highest training F1). And the chosen size.
+        One row per estimator, in the order of `training_f1`: ``estimator``, the means over the
+        folds of ``log_loss``, ``accuracy`` and ``roc_auc`` (left out when no fold has one),
+        ``log_loss_se`` (the standard error of the mean), ``training_f1``, ``fold_<n>.log_loss``,
+        ``chosen`` and ``original_rule`` (the highest training F1). And the chosen estimator.
     """
-    by_size = fold_metrics.groupby("trees")
-    folds = fold_metrics.pivot(index="trees", columns="fold", values="log_loss")
+    by_estimator = fold_metrics.groupby("estimator")
+    folds = fold_metrics.pivot(index="estimator", columns="fold", values="log_loss")
     table = (
-        by_size[["log_loss", "accuracy", "roc_auc"]]
+        by_estimator[["log_loss", "accuracy", "roc_auc"]]
         .mean()
         .assign(
-            log_loss_se=by_size["log_loss"].sem().fillna(0.0),
+            log_loss_se=by_estimator["log_loss"].sem().fillna(0.0),
             training_f1=pd.Series(training_f1),
         )
         .join(folds.add_prefix("fold_").add_suffix(".log_loss"))
+        .loc[list(training_f1)]
+        .rename_axis("estimator")
     )
     best = table["log_loss"].argmin()
     limit = table["log_loss"].iloc[best] + table["log_loss_se"].iloc[best]
-    chosen = int(table.index[table["log_loss"] <= limit][0])
+    chosen = str(table.index[table["log_loss"] <= limit][0])
     original = table["training_f1"].idxmax()
     table = table.assign(chosen=table.index == chosen, original_rule=table.index == original)
     rows = table.reset_index().to_dict("records")

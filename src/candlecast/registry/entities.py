@@ -4,8 +4,6 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
-from sklearn.ensemble import RandomForestClassifier
-
 from candlecast.features.windows import Body
 
 
@@ -96,6 +94,7 @@ class Champion:
     Attributes:
         version: of the registered model.
         candidate: the id that it was trained, reported and approved as.
+        estimator: its name among those that were tried.
         model: the fitted classifier.
         columns: the names of its input columns, in order: ``lag_01`` …
         features: the names of the features that they are made by.
@@ -109,7 +108,8 @@ class Champion:
 
     version: int
     candidate: str
-    model: RandomForestClassifier
+    estimator: str
+    model: Any
     columns: tuple[str, ...]
     features: list[str]
     window: int

@@ -42,6 +42,10 @@ WIDTH = 4.6
 """Of every figure, in inches, so that a page scales all of them alike."""
 
 
+LONGEST = 20
+"""Rows of a figure, at most: the others are in its table."""
+
+
 def _blank(height: float) -> tuple["Figure", "Axes"]:
     """Return an empty figure; without pyplot, which would keep it and look for a display."""
     from matplotlib import rc_context  # here, as importing matplotlib is slow
@@ -147,20 +151,38 @@ def draw_validation(estimators: pd.DataFrame) -> "Figure":
     """Draw the mean log loss of every estimator with one standard error, and the highest to choose.
 
     Args:
-        estimators: one row per estimator: ``trees``, ``log_loss``, ``log_loss_se``, ``chosen``.
+        estimators: one row per estimator: ``estimator``, ``log_loss``, ``log_loss_se``, ``chosen``.
     """
-    figure, axes = _blank(2.8)
+    figure, axes = _blank(0.8 + 0.28 * len(estimators))
     places = range(len(estimators))
     loss, error = estimators["log_loss"], estimators["log_loss_se"]
     limit = loss.min() + error[loss.argmin()]
-    axes.axhline(limit, color=OTHER, linewidth=0.8, linestyle="--")
-    axes.vlines(places, loss - error, loss + error, color=MODEL, linewidth=1.6)
-    axes.scatter(places, loss, [100 if chosen else 25 for chosen in estimators["chosen"]], MODEL)
-    axes.set_xticks(places, [f"{trees:,}" for trees in estimators["trees"]])
-    axes.set_xlim(-0.5, len(estimators) - 0.5)
+    axes.axvline(limit, color=OTHER, linewidth=0.8, linestyle="--")
+    axes.hlines(places, loss - error, loss + error, color=MODEL, linewidth=1.6)
+    axes.scatter(loss, places, [100 if chosen else 25 for chosen in estimators["chosen"]], MODEL)
+    _name_rows(axes, list(estimators["estimator"]))
     axes.margins(y=0.15)
-    axes.set_xlabel("trees (large dot: chosen)")
-    axes.set_ylabel("log loss")
+    axes.set_xlabel("log loss (large dot: chosen)")
+    return figure
+
+
+def draw_importance(table: pd.DataFrame) -> "Figure":
+    """Draw what the log loss rises by when a feature is shuffled, for the `LONGEST` first features.
+
+    Args:
+        table: one row per feature: ``feature``, ``log_loss_increase``, and its ``.low`` and
+            ``.high`` if there is an interval.
+    """
+    rows = table.head(LONGEST).to_dict("records")
+    figure, axes = _blank(0.9 + 0.2 * len(rows))
+    axes.axvline(0, color=OTHER, linewidth=0.8, linestyle="--")
+    for place, row in enumerate(rows):
+        value = row["log_loss_increase"]
+        ends = [row.get(f"log_loss_increase.{end}", value) for end in ("low", "high")]
+        axes.plot(ends, [place, place], color=MODEL, linewidth=1.6)
+        axes.plot(value, place, "o", color=MODEL, markersize=5)
+    _name_rows(axes, [row["feature"] for row in rows])
+    axes.set_xlabel("increase of the log loss")
     return figure
 
 

@@ -31,7 +31,7 @@ def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    shown = (words, sentence, number, whole, percent, p_value, listed, cell)
+    shown = (words, sentence, number, whole, percent, p_value, listed, cell, metric_text)
     environment.filters |= {function.__name__: function for function in shown}
     return environment.get_template(template).render(
         metrics=metrics,
@@ -105,7 +105,7 @@ def p_value(value: float) -> str:
     return number(value) if value >= 0.001 else "<0.001"
 
 
-def metric_text(metrics: Mapping[str, float], name: str) -> str:
+def metric_text(metrics: Mapping[str, float], name: str, digits: int = 3) -> str:
     """Return a metric with its interval, ``0.518 [0.497, 0.538]``; in words if it is undefined.
 
     >>> metric_text({"accuracy": 0.5176, "accuracy.low": 0.497, "accuracy.high": 0.538}, "accuracy")
@@ -115,9 +115,9 @@ def metric_text(metrics: Mapping[str, float], name: str) -> str:
     """
     if name not in metrics:
         return "undefined: only one class occurred" if metrics["classes"] == 1 else "undefined"
-    signed = "_minus_" in name or name.endswith("_skill")
+    signed = "_minus_" in name or name.endswith(("_skill", "_increase", "_decrease"))
     value, *ends = (
-        number(metrics[key], signed=signed)
+        number(metrics[key], digits, signed)
         for key in (name, f"{name}.low", f"{name}.high")
         if key in metrics
     )

@@ -40,7 +40,12 @@ def draw_figures(
         "validation": (
             figures.draw_validation(estimators),
             "Log loss of every estimator in walk-forward validation",
-            wording.listing(estimators, "{trees} trees {log_loss:.4f}"),
+            wording.listing(estimators, "{estimator} {log_loss:.4f}"),
+        ),
+        "importance": (
+            figures.draw_importance(report_tables["importance"]),
+            "Importance of the features",
+            wording.listing(report_tables["importance"], "{feature} {log_loss_increase:+.4f}"),
         ),
         "equity": (
             equity_figure,
@@ -64,16 +69,20 @@ def describe_training(
     """Describe what was trained, and on what.
 
     Returns:
-        ``trained`` (see `_extent`), ``sees`` (its features in words), ``body``, ``trees`` of the
-        chosen forest, ``original_trees`` that the original rule would have chosen, and
-        ``estimators``, how many were tried.
+        ``trained`` (see `_extent`), ``sees`` (its features in words), ``body``, ``estimator``: the
+        chosen one in words, ``original_estimator``: the one that the original rule would have
+        chosen, and ``estimators``, how many were tried.
     """
+    chosen, original = (
+        next(row["estimator"] for row in model_selection if row[flag])
+        for flag in ("chosen", "original_rule")
+    )
     return {
         "trained": _extent(train),
         "sees": wording.features_text(features, window, body),
         "body": body,
-        "trees": next(row["trees"] for row in model_selection if row["chosen"]),
-        "original_trees": next(row["trees"] for row in model_selection if row["original_rule"]),
+        "estimator": wording.estimator_text(chosen),
+        "original_estimator": wording.estimator_text(original),
         "estimators": len(model_selection),
     }
 
@@ -81,6 +90,7 @@ def describe_training(
 def build_context(
     metrics: dict[str, float],
     gate_decision: dict[str, Any],
+    importance: list[dict[str, Any]],
     training_summary: dict[str, Any],
     test_scores: pd.DataFrame,
     lineage: dict[str, Any],
@@ -89,7 +99,8 @@ def build_context(
 
     Returns:
         ``headline``, ``plain`` and ``numbers`` (the verdict in words), ``gate`` with ``measured``
-        (its metric) and ``reasons`` in words, ``tested`` (see `_extent`), ``new`` (tickers that the
+        (its metric) and ``reasons`` in words, ``importance`` (one row per feature) and ``helping``
+        (what it means, in words), ``tested`` (see `_extent`), ``new`` (tickers that the
         model was not trained on), what `describe_training` returns, ``metrics`` and ``lineage``.
     """
     outcome = verdict(metrics)
@@ -104,6 +115,8 @@ def build_context(
             "measured": words(GATE_METRICS[gate_decision["metric"]]),
             "reasons": wording.gate_reasons(gate_decision["reasons"]),
         },
+        "importance": importance,
+        "helping": wording.importance_text(importance),
         "tested": tested,
         "new": sorted(set(tested["tickers"]) - set(training_summary["trained"]["tickers"])),
         "metrics": metrics,

@@ -62,6 +62,7 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         newest=newest.to_dict("records"),
         outcomes=known.to_dict("records"),
         sees=wording.features_text(champion["features"], champion["window"], champion["body"]),
+        estimator=wording.estimator_text(champion["estimator"]),
         report_figures=_draw_figures(track_record),
     )
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from candlecast.evaluation.bootstrap import CONFIDENCE
 from candlecast.features.computing import find_features
-from candlecast.reporting.html import percent, sentence, words
+from candlecast.reporting.html import listed, percent, sentence, words
 
 REASONS = {
     "too_few_sessions": "Evaluated on {sessions:,.0f} sessions; at least {required:,} are "
@@ -32,6 +33,9 @@ HEADLINES = {
     "ranking": "Evidence of ranking only, not of direction.",
 }
 """The headline for a verdict's code; any other code is no evidence."""
+
+ESTIMATORS = {"logistic": "logistic regression", "boosting": "gradient boosting"}
+"""The words for an estimator's name; others stand for themselves."""
 
 MEANINGS = {
     "skill": "It beat that rule by more than chance explains.",
@@ -91,6 +95,33 @@ def features_text(features: Sequence[str], window: int, body: str) -> str:
     sentences = [each.sentence.format(window=window) for each in find_features(features).values()]
     how = "close / open - 1" if body == "return" else "close - open"
     return f"{'; '.join(sentences)}. A candle body is {how}"
+
+
+def estimator_text(name: str) -> str:
+    """Return an estimator in words: ``forest_50`` is a random forest of 50 trees.
+
+    >>> estimator_text("forest_1000"), estimator_text("GaussianNB")
+    ('random forest of 1,000 trees', 'GaussianNB')
+    """
+    kind, _, trees = name.partition("_")
+    if kind == "forest" and trees.isdigit():
+        return f"random forest of {counted(int(trees), 'tree')}"
+    return ESTIMATORS.get(name, name)
+
+
+def importance_text(importance: Sequence[Mapping[str, Any]]) -> str:
+    """Return which features were shown to help a model, and how many would be so by chance."""
+    if "log_loss_increase.low" not in importance[0]:
+        return "There are too few sessions for intervals."
+    helping = [row["feature"] for row in importance if row["log_loss_increase.low"] > 0]
+    features = counted(len(importance), "feature")
+    if not helping:
+        return f"None of the {features} has an interval above zero: none was shown to help."
+    by_chance = len(importance) * (1 - CONFIDENCE) / 2
+    return (
+        f"Of {features}, {len(helping)} {'has' if len(helping) == 1 else 'have'} an interval above "
+        f"zero: {listed(helping)}. If none helped, chance alone would give about {by_chance:.1f}."
+    )
 
 
 def _interval(interval: Mapping[str, Any]) -> str:

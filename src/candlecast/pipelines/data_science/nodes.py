@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from candlecast.errors import LeakageError
@@ -18,45 +17,53 @@ from candlecast.evaluation.metrics import log_losses
 from candlecast.features.windows import Body, make_windows
 from candlecast.frames import to_pandas
 from candlecast.models.baselines import add_baselines, predict_logistic
-from candlecast.models.forests import (
-    features,
-    first_trees,
-    fit_forest,
-    in_order,
+from candlecast.models.estimators import (
+    as_input,
+    fit_all,
+    make_estimators,
     predict,
-    predict_sizes,
+    predict_all,
 )
+from candlecast.models.forests import features, in_order
 from candlecast.models.selection import walk_forward
 from candlecast.registry.entities import Champion
 
 
 def validate_estimators(
     train: pd.DataFrame,
-    forest_sizes: list[int],
+    estimators: list[Any],
     min_weight_fraction_leaf: float,
     seed: int,
     folds: int,
     purge: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Evaluate every forest size by walk-forward validation within the training period.
+    """Evaluate every estimator by walk-forward validation within the training period.
+
+    Args:
+        train: windows.
+        estimators: see `candlecast.models.estimators.make_estimators`, as for the next two.
+        min_weight_fraction_leaf: of the forests.
+        seed: of the estimators.
+        folds: see `candlecast.models.selection.walk_forward`, as for `purge`.
+        purge: sessions.
 
     Returns:
-        The metrics, one row per fold (from 1) and size: ``fold``, ``trees``, ``log_loss``,
+        The metrics, one row per fold (from 1) and estimator: ``fold``, ``estimator``, ``log_loss``,
         ``accuracy`` and ``roc_auc`` (NaN where the fold validated one class only). And one row per
         validated session date: ``session``, the mean log loss of the fold's training base rate
-        (``base_rate``) and of each size (``trees_<size>``).
+        (``base_rate``) and of each estimator (under its name).
     """
+    unfitted = make_estimators(estimators, min_weight_fraction_leaf, seed)
     metrics, losses = [], []
     for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
-        forest = fit_forest(past, max(forest_sizes), min_weight_fraction_leaf, seed)
         up = validated["up"]
-        probabilities = {"base_rate": np.full(len(up), past["up"].mean())}
-        for trees, probability in predict_sizes(forest, validated, forest_sizes).items():
-            probabilities[f"trees_{trees}"] = probability
+        predicted = predict_all(fit_all(unfitted, past), validated)
+        probabilities = {"base_rate": np.full(len(up), past["up"].mean()), **predicted}
+        for name, probability in predicted.items():
             metrics.append(
                 {
                     "fold": fold,
-                    "trees": trees,
+                    "estimator": name,
                     "log_loss": log_loss(up, probability, labels=[0, 1]),
                     "accuracy": accuracy_score(up, probability > 0.5),
                     "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
@@ -67,50 +74,51 @@ def validate_estimators(
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
-def fit_largest_forest(
-    train: pd.DataFrame, forest_sizes: list[int], min_weight_fraction_leaf: float, seed: int
-) -> tuple[RandomForestClassifier, dict[int, float]]:
-    """Fit the largest forest on the whole training set; the others are its first trees.
+def fit_estimators(
+    train: pd.DataFrame, estimators: list[Any], min_weight_fraction_leaf: float, seed: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Fit every estimator on the whole training set.
 
     Returns:
-        The forest, and the weighted F1 of each size on the training set.
+        The models, and the weighted F1 of each on the training set, by name.
     """
-    forest = fit_forest(train, max(forest_sizes), min_weight_fraction_leaf, seed)
-    by_size = predict_sizes(forest, train, forest_sizes)
-    return forest, {
-        trees: float(f1_score(train["up"], probability > 0.5, average="weighted"))
-        for trees, probability in by_size.items()
+    fitted = fit_all(make_estimators(estimators, min_weight_fraction_leaf, seed), train)
+    return fitted, {
+        name: float(f1_score(train["up"], probability > 0.5, average="weighted"))
+        for name, probability in predict_all(fitted, train).items()
     }
 
 
 def select_model(
-    forest: RandomForestClassifier,
-    chosen_trees: int,
+    fitted_estimators: dict[str, Any],
+    chosen_estimator: str,
     train: pd.DataFrame,
     test: pd.DataFrame,
     window: int,
     body: Body,
     feature_names: list[str],
     leakage_audit: dict[str, Any],
-) -> tuple[RandomForestClassifier, pd.DataFrame, dict[str, Any]]:
-    """Make the model: the first `chosen_trees` trees of the forest fitted on all of `train`.
+) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    """Make the model: the chosen estimator, fitted on all of `train`.
 
     Returns:
         The model; its input for the first five rows of `train` by session and ticker; and what
-        later processes must know about it: ``window``, ``body``, ``features``, ``profile``,
-        ``last_trained`` and ``last_known`` (see `candlecast.registry.entities.Champion`).
+        later processes must know about it: ``estimator``, ``window``, ``body``, ``features``,
+        ``profile``, ``last_trained`` and ``last_known`` (see
+        `candlecast.registry.entities.Champion`).
 
     Raises:
         LeakageError: the inputs of the model are not the columns that were audited.
     """
-    model = first_trees(forest, chosen_trees)
+    model = fitted_estimators[chosen_estimator]
     inputs, audited = list(model.feature_names_in_), leakage_audit["features"]
     if inputs != audited:
         raise LeakageError([f"the model's inputs are {inputs}, audited were {audited}"])
     return (
         model,
-        features(in_order(train).head(5)),
+        as_input(model, features(in_order(train).head(5))),
         {
+            "estimator": chosen_estimator,
             "window": window,
             "body": body,
             "features": feature_names,
@@ -151,7 +159,7 @@ def predict_champion(
 
 
 def predict_test(
-    model: RandomForestClassifier,
+    model: Any,
     train: pd.DataFrame,
     test: pd.DataFrame,
     champion_predictions: pd.DataFrame,

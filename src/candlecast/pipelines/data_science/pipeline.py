@@ -4,7 +4,7 @@ from kedro.pipeline import Pipeline, node
 
 from candlecast.models.selection import choose_estimator
 from candlecast.pipelines.data_science.nodes import (
-    fit_largest_forest,
+    fit_estimators,
     predict_champion,
     predict_test,
     select_model,
@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
                 validate_estimators,
                 {
                     "train": "train@pandas",
-                    "forest_sizes": "params:forest_sizes",
+                    "estimators": "params:estimators",
                     "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
                     "seed": "params:seed",
                     "folds": "params:folds",
@@ -30,27 +30,27 @@ def create_pipeline() -> Pipeline:
                 name="validate_estimators",
             ),
             node(
-                fit_largest_forest,
+                fit_estimators,
                 {
                     "train": "train@pandas",
-                    "forest_sizes": "params:forest_sizes",
+                    "estimators": "params:estimators",
                     "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
                     "seed": "params:seed",
                 },
-                ["forest", "training_f1"],
-                name="fit_largest_forest",
+                ["fitted_estimators", "training_f1"],
+                name="fit_estimators",
             ),
             node(
                 choose_estimator,
                 ["fold_metrics", "training_f1"],
-                ["model_selection", "chosen_trees"],
+                ["model_selection", "chosen_estimator"],
                 name="choose_estimator",
             ),
             node(
                 select_model,
                 {
-                    "forest": "forest",
-                    "chosen_trees": "chosen_trees",
+                    "fitted_estimators": "fitted_estimators",
+                    "chosen_estimator": "chosen_estimator",
                     "train": "train@pandas",
                     "test": "test@pandas",
                     "window": "params:window",

@@ -48,7 +48,7 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     return {
         "version": champion.version,
         "candidate": champion.candidate,
-        "trees": len(champion.model.estimators_),
+        "estimator": champion.estimator,
         "features": champion.features,
         "window": champion.window,
         "body": champion.body,

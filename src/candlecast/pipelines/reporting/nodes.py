@@ -21,6 +21,7 @@ def build_tables(
     test_scores: pd.DataFrame,
     validation_losses: pd.DataFrame,
     model_selection: list[dict[str, Any]],
+    importance: list[dict[str, Any]],
     evaluation: Evaluation,
     seed: int,
 ) -> dict[str, pd.DataFrame]:
@@ -29,20 +30,21 @@ def build_tables(
     Args:
         test_scores: the predictions frame, see `candlecast.evaluation.metrics`.
         validation_losses: as in `candlecast.evaluation.significance.evaluate_model`; the column of
-            an estimator is ``trees_<size>``.
+            an estimator has its name.
         model_selection: one row per estimator.
+        importance: one row per feature, see `candlecast.evaluation.importance`.
         evaluation: ``repetitions`` of the bootstrap, and ``cost_bps`` of a trade.
         seed: of the bootstrap.
 
     Returns:
         ``classes`` and ``confusion``; ``roc`` (101 points; empty when only one class occurred);
         ``calibration``; ``ticker``, ``year`` and ``volatility``; ``equity`` (one row per session);
-        and ``estimators``: `model_selection` with ``gain``, the log loss saved by date against the
-        base rate.
+        ``estimators``: `model_selection` with ``gain``, the log loss saved by date against the base
+        rate; and ``importance``.
     """
     tests = ticker_tests(test_scores).drop(columns="sessions")
     losses = validation_losses.drop(columns="session").mean()
-    gains = [losses["base_rate"] - losses[f"trees_{row['trees']}"] for row in model_selection]
+    gains = [losses["base_rate"] - losses[row["estimator"]] for row in model_selection]
     return {
         "classes": classification_table(test_scores),
         "confusion": confusion(test_scores).reset_index(),
@@ -53,6 +55,7 @@ def build_tables(
         "volatility": by_group(test_scores, volatility_tercile(test_scores).rename("volatility")),
         "equity": equity_curve(test_scores, cost_bps=evaluation.cost_bps),
         "estimators": pd.DataFrame(model_selection).assign(gain=gains),
+        "importance": pd.DataFrame(importance),
     }
 
 

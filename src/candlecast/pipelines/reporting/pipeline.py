@@ -1,8 +1,9 @@
-"""Test scores → metrics → gate decision, tables, figures → report, model card, summary."""
+"""Test scores → metrics → gate decision, importance, tables, figures → report, card, summary."""
 
 from kedro.pipeline import Pipeline, node
 
 from candlecast.evaluation.gate import apply_gate
+from candlecast.evaluation.importance import measure_importance
 from candlecast.evaluation.significance import evaluate_model
 from candlecast.pipelines.reporting.nodes import build_tables
 from candlecast.reporting.report import (
@@ -30,6 +31,17 @@ def create_pipeline() -> Pipeline:
                 "metrics",
                 name="evaluate_model",
             ),
+            node(
+                measure_importance,
+                {
+                    "model": "model",
+                    "test": "test@pandas",
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                },
+                "importance",
+                name="measure_importance",
+            ),
             node(apply_gate, ["metrics", "params:gate"], "gate_decision", name="apply_gate"),
             node(
                 build_tables,
@@ -37,6 +49,7 @@ def create_pipeline() -> Pipeline:
                     "test_scores": "test_scores",
                     "validation_losses": "validation_losses",
                     "model_selection": "model_selection",
+                    "importance": "importance",
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                 },
@@ -66,6 +79,7 @@ def create_pipeline() -> Pipeline:
                 {
                     "metrics": "metrics",
                     "gate_decision": "gate_decision",
+                    "importance": "importance",
                     "training_summary": "training_summary",
                     "test_scores": "test_scores",
                     "lineage": "lineage",

@@ -1,0 +1,101 @@
+"""Estimators by name, class and settings: made, fitted, predicted with, stored and loaded."""
+
+import mlflow
+import numpy as np
+import pytest
+from kedro.io import DatasetError
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from candlecast.io.tracking import ModelDataset
+from candlecast.models.baselines import predict_logistic
+from candlecast.models.estimators import as_input, fit, fit_all, make_estimators, predict_all
+from candlecast.models.forests import features
+from reports import Model, predicted, windows_of
+from test_forests import LEAF, SEED, windows
+
+NAIVE, FEW_TREES = "sklearn.naive_bayes.GaussianNB", {"class": "forest_9", "max_features": 1}
+KINDS = ["forest_20", "logistic", "boosting", "forest_5", NAIVE, FEW_TREES]
+TRAIN, TEST = windows(200), windows(60, seed=2)
+LAGS = ["lag_01", "lag_02", "lag_03", "lag_04"]
+
+
+def test_estimators_in_the_given_order_with_settings_and_seed():
+    items = ["boosting", {"class": "boosting", "max_iter": 7, "name": "short"}, NAIVE, FEW_TREES]
+    made = make_estimators([*items, {"class": "forest_3", "random_state": 1, "name": "x"}], 0.2, 9)
+    assert list(made) == ["boosting", "short", "GaussianNB", "forest_9", "x"]
+    assert [made[name].max_iter for name in ("boosting", "short")] == [100, 7]
+    assert isinstance(made["GaussianNB"], GaussianNB)
+    forest = made["forest_9"]
+    assert (forest.n_estimators, forest.max_features) == (9, 1)
+    assert forest.min_weight_fraction_leaf == 0.2
+    seeds = {name: made[name].random_state for name in made if name != "GaussianNB"}
+    assert seeds == {"boosting": 9, "short": 9, "forest_9": 9, "x": 1}
+
+
+def test_every_kind_predicts_as_scikit_learn_does():
+    """Forests to the bit in float32, the others to the bit in float64."""
+    rows = TRAIN.sort_values(["session", "ticker"])
+    alone = {
+        "forest_20": RandomForestClassifier(20, min_weight_fraction_leaf=LEAF, random_state=SEED),
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        "boosting": HistGradientBoostingClassifier(random_state=SEED),
+        "forest_5": RandomForestClassifier(5, min_weight_fraction_leaf=LEAF, random_state=SEED),
+        "GaussianNB": GaussianNB(),
+        "forest_9": RandomForestClassifier(
+            9, min_weight_fraction_leaf=LEAF, random_state=SEED, max_features=1
+        ),
+    }
+    shuffled = TRAIN.sample(frac=1, random_state=3)
+    models = fit_all(make_estimators(KINDS, LEAF, SEED), shuffled)
+    probabilities = predict_all(models, TEST[[*TEST.columns[::-1]]])
+    assert list(models) == list(probabilities) == list(alone)
+    for name, estimator in alone.items():
+        kind = np.float32 if name.startswith("forest") else np.float64
+        with threadpool_limits(1):  # see `candlecast.models.estimators.one_thread`
+            estimator.fit(rows[LAGS].astype(kind), rows["up"])
+        expected = estimator.predict_proba(TEST[LAGS].astype(kind))[:, 1]
+        np.testing.assert_array_equal(probabilities[name], expected)
+    few, many, other = (models[f"forest_{trees}"].estimators_ for trees in (5, 20, 9))
+    assert few[0] is many[0]  # one fit for both
+    assert few[0] is not other[0]
+    np.testing.assert_array_equal(probabilities["logistic"], predict_logistic(TRAIN, TEST))
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_one_class_in_training_is_predicted_always(only):
+    models = fit_all(make_estimators(KINDS, LEAF, SEED), TRAIN.assign(up=np.int8(only)))
+    for probability in predict_all(models, TEST).values():
+        assert probability.tolist() == [float(only)] * len(TEST)
+
+
+# --- Stored and loaded ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["forest_20", "logistic", "boosting"])
+def test_a_model_loads_to_equal_bits_in_each_way(kind, tmp_path):
+    [estimator] = make_estimators([kind], LEAF, SEED).values()
+    model = fit(estimator, TRAIN)
+    inputs = as_input(model, features(TEST))
+    expected = model.predict_proba(inputs)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
+    mlflow.set_experiment("e")
+    dataset = ModelDataset()
+    with mlflow.start_run() as run:
+        dataset.save((model, inputs.head(5), {"estimator": kind}))
+        loaded = dataset.load()
+        [output] = mlflow.get_run(run.info.run_id).outputs.model_outputs
+    np.testing.assert_array_equal(loaded.predict_proba(inputs), expected)
+    served = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    np.testing.assert_array_equal(served.predict(inputs), expected)
+    assert served.metadata.metadata == {"estimator": kind}
+
+
+def test_a_model_with_types_of_another_package_is_not_stored(tmp_path):
+    with pytest.raises(DatasetError, match="types reports"):
+        ModelDataset().save((Model(), windows_of(predicted([1, 0], [0.6, 0.4])), {}))
