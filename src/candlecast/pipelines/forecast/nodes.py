@@ -83,15 +83,17 @@ def make_forecasts(
     tickers: list[str],
     now: str,
     prices_version: int,
+    calendar: str | None = None,
 ) -> pd.DataFrame:
     """Make a forecast of each ticker's next session, unless the champion was tested on it.
 
     Args:
         newest_predictions: one row per ticker, from `predict_newest`.
         champion: the version that made them.
-        tickers: the requested ones.
+        tickers: those whose prices arrived.
         now: the time (ISO, UTC).
         prices_version: of the table ``prices``.
+        calendar: of the exchange; None: by each ticker's ending.
 
     Returns:
         The forecasts frame without outcomes, sorted by ticker.
@@ -101,7 +103,7 @@ def make_forecasts(
     """
     last_days = newest_predictions["last_session"].dt.date
     following = [
-        pd.Timestamp(next_session(ticker, day))
+        pd.Timestamp(next_session(ticker, day, calendar))
         for ticker, day in zip(newest_predictions["ticker"], last_days, strict=True)
     ]
     made = newest_predictions.assign(session=pd.DatetimeIndex(following))

@@ -35,8 +35,9 @@ def create_pipeline() -> Pipeline:
                 {
                     "newest_predictions": "newest_predictions",
                     "champion": "champion",
-                    "tickers": "params:tickers",
+                    "tickers": "selected_tickers",
                     "now": "params:now",
+                    "calendar": "params:calendar",
                     "prices_version": "prices_version",
                 },
                 "new_forecasts",
