@@ -26,8 +26,8 @@ from kedro.io import AbstractDataset, DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
 
 from candlecast.io.files import FetchedFiles  # noqa: E402
+from candlecast.io.prices import PriceSource  # noqa: E402
 from candlecast.pipelines.data_engineering import create_pipeline  # noqa: E402
-from candlecast.sources.datasets import YahooSource  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -63,15 +63,13 @@ def peak() -> float:
 
 def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
     """Fetch tickers as a run does; return total seconds, the client's clock and rows per ticker."""
-    entry = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())["fetched@pandas"]
     parameters = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())
-    parameters |= {"tickers": [f"T{n:03d}" for n in range(tickers)], "purge": parameters["window"]}
+    requested = [f"T{n:03d}" for n in range(tickers)]
+    parameters |= {"tickers": requested}
     node = create_pipeline().filter(node_names=[NODE])
-    entry = {name: entry[name] for name in ("filename_suffix", "dataset")}
     datasets: dict[str, AbstractDataset[Any, Any]] = {
-        "source": YahooSource(filepath=str(folder / "yahoo")),
-        "fetched@pandas": FetchedFiles(path=str(folder / "fetched"), **entry),
-        "fetch_result": MemoryDataset(copy_mode="assign"),
+        "source": PriceSource(prices="yahoo", tickers=requested, yahoo_cache=str(folder / "yahoo")),
+        "fetched@files": FetchedFiles(path=str(folder / "fetched")),
     }
     for name in node.inputs():
         if name.startswith("params:"):

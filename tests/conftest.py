@@ -179,17 +179,13 @@ def run(spark: SparkSession, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def sample(tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]:
-    """Return a function that changes the sample, and returns a ``conf_source`` that reads it."""
+def sample(tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], str]:
+    """Return a function that changes the sample, and returns the changed file's path."""
 
-    def change(make: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
-        folder = tmp_path / "conf"
-        shutil.copytree(ROOT / "conf", folder)
-        entry = yaml.safe_load((folder / "base/catalog.yml").read_text())["source"]
-        make(pd.read_csv(ROOT / entry["filepath"])).to_csv(tmp_path / "prices.csv", index=False)
-        entry["filepath"] = str(tmp_path / "prices.csv")
-        (folder / "local/catalog.yml").write_text(yaml.safe_dump({"source": entry}))
-        return folder
+    def change(make: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
+        file = tmp_path / "prices.csv"
+        make(pd.read_csv(ROOT / "data/sample/prices.csv")).to_csv(file, index=False)
+        return str(file)
 
     return change
 

@@ -124,7 +124,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
     rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
     quality = [
         {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}
-        | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0}
+        | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0, "source": "sample"}
         for ticker in tickers
         for rule, found in rules.items()
     ]
@@ -144,6 +144,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
         "params:features": ["lags"],
         "params:window": 14,
         "params:tickers": tickers,
+        "params:prices": "data/sample/prices.csv",
         "params:body": "return",
         "params:seed": 1,
         **inputs,

@@ -43,6 +43,7 @@ REFERENCES = {
     "var.kedro_env": "databricks",
     "var.catalog": "sales",
     "var.git_commit": COMMIT,
+    "var.prices": BUNDLE["variables"]["prices"]["default"],
     "var.tickers": BUNDLE["variables"]["tickers"]["default"],
     "var.start": BUNDLE["variables"]["start"]["default"],
     "var.end": BUNDLE["variables"]["end"]["default"],
@@ -346,6 +347,14 @@ def test_a_registration_receives_candidate_commit_approver_and_the_whole_reason(
     # Run by hand, without a reason.
     parameters = parameters_of("register", task, candidate="x")
     assert (parameters["approver"], parameters["override_reason"]) == (None, None)
+
+
+def test_prices_can_come_from_a_table_with_all_its_tickers():
+    tasks = [(name, task) for name, task in WHEELS if name != "register"]
+    for name, task in tasks:
+        assert parameters_of(name, task)["prices"] == "yahoo"
+        parameters = parameters_of(name, task, prices="main.fx.daily", tickers="")
+        assert (parameters["prices"], parameters["tickers"]) == ("main.fx.daily", [])
 
 
 def test_a_forecast_receives_valid_parameters():

@@ -61,7 +61,7 @@ print(json.dumps({
 """
 
 SAVE_ONLY = {"promotion", "rollback", "roc_curve", "calibration_curve", "equity_curve"}
-GONE_AFTER_A_RUN = {"fetched@pandas", "fetched@spark"}
+GONE_AFTER_A_RUN = {"fetched@files", "fetched@spark"}
 NAMED_ONLY = {"candidate_run"}
 
 

@@ -342,6 +342,15 @@ def test_the_next_session(ticker, last, following):
     assert next_session(ticker, dt.date.fromisoformat(last)) == dt.date.fromisoformat(following)
 
 
+def test_the_next_session_by_a_given_calendar():
+    day = dt.date(2012, 7, 3)  # before Independence Day
+    found = [next_session("EURUSD", day, calendar) for calendar in (None, "24/5", "24/7")]
+    assert found == [dt.date(2012, 7, 5), dt.date(2012, 7, 4), dt.date(2012, 7, 4)]
+    friday = dt.date(2012, 7, 6)
+    found = [next_session("COIN", friday, calendar) for calendar in (None, "24/5", "24/7")]
+    assert found == [dt.date(2012, 7, 9), dt.date(2012, 7, 9), dt.date(2012, 7, 7)]
+
+
 def test_missing_sessions_are_counted_up_to_the_requested_end():
     """Requested up to later days, the answer ends on the 7th of January 2022, a Friday."""
     dates = ["2022-01-03", "2022-01-04", "2022-01-05", "2022-01-06", "2022-01-07"]

@@ -73,9 +73,9 @@ def without_many_opens(table):
             id="fault_08",
         ),
         pytest.param(
-            lambda table: table.rename(columns={"close": "Close"}),
+            lambda table: table.rename(columns={"close": "Last"}),
             DatasetError,
-            "expected.*close.*got.*Close",
+            "no column for close; it has .*Last",
             id="fault_09",
         ),
     ],
@@ -84,7 +84,7 @@ def test_fault_07_08_09_impossible_prices_are_refused_before_any_write(
     run, sample, tmp_path, change, error, named
 ):
     with pytest.raises(error, match=f"(?s){named}"):
-        run(**DATA, conf_source=sample(change))
+        run(**DATA, prices=sample(change))
     assert not (tmp_path / "data/tables").exists()
 
 
@@ -93,7 +93,7 @@ def test_fault_10_unsorted_rows_and_columns_give_the_same(run, sample, trained, 
         shuffled = table.sample(frac=1, random_state=1)
         return shuffled[sorted(shuffled.columns, reverse=True)]
 
-    run(**SMALL, conf_source=sample(shuffle))
+    run(**SMALL, prices=sample(shuffle))
     for name in ("reporting/metrics.json", "training/model_selection.json"):
         assert (tmp_path / "data" / name).read_text() == (trained / name).read_text()
 
@@ -328,7 +328,7 @@ def test_a_contract_broken_by_one_ticker_keeps_what_was_stored(run, sample, stor
     """Kept data is never worse than before the run."""
     before = count(spark, stored)
     with pytest.raises(IngestError, match="high >= low"):
-        run(**SMALL, tags=["ingest"], conf_source=sample(with_value("high", 1.0)))
+        run(**SMALL, tags=["ingest"], prices=sample(with_value("high", 1.0)))
     assert count(spark, stored) == before
     history = spark.sql(f"DESCRIBE HISTORY delta.`{stored}/tables/prices`").count()
     assert history == 2  # of the first and the second candidate

@@ -194,8 +194,29 @@ def test_tickers_as_one_text(committed, tickers):
 
 
 @pytest.mark.parametrize("tickers", ["", " ", []])
-def test_no_tickers(committed, tickers):
-    refused({**committed, "tickers": tickers}, "tickers", "at least one", repr(tickers))
+def test_no_tickers_are_all_of_a_table_and_refused_of_yahoo(committed, tickers):
+    given = {**committed, "tickers": tickers}
+    assert check_parameters(given)["tickers"] == []
+    refused({**given, "prices": "yahoo"}, "tickers", "at least one", repr(tickers))
+
+
+def test_prices_of_ones_own_must_be_named():
+    committed = loader("table")["parameters"]
+    refused(committed, "prices", "--params prices=")
+    assert check_parameters({**committed, "prices": "my.csv"})["tickers"] == []
+
+
+def test_columns_have_our_names(committed):
+    given = {"close": "Last", "session": "Trade Date"}
+    assert check_parameters({**committed, "columns": given})["columns"] == given
+    [(key, fault)] = faults({**committed, "columns": {"closed": "Last"}}).items()
+    assert key.startswith("columns.closed")
+    assert "'close'" in fault
+
+
+def test_a_calendar_is_one_that_is_known(committed):
+    assert check_parameters({**committed, "calendar": "24/5"})["calendar"] == "24/5"
+    refused({**committed, "calendar": "xnyss"}, "calendar", "XNYS")
 
 
 def test_candidate_of_digits_is_text(committed):

@@ -17,7 +17,7 @@ from candlecast.runtime.mlflow_run import provenance
 from conftest import ROOT, loader
 
 BASE = ROOT / "conf/base"
-ENVIRONMENTS = ("base", "yahoo", "databricks")
+ENVIRONMENTS = ("base", "yahoo", "table", "databricks")
 
 
 def keys_of(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -74,14 +74,14 @@ def test_every_parameter_has_a_trailing_comment():
             assert re.search(r"\S # \S", line), line
 
 
-@pytest.mark.parametrize("env", ["base", "yahoo", "databricks"])
+@pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_every_catalog_entry_is_used(pipelines, env):
     used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
     entries = {name for name in loader(env)["catalog"] if not name.startswith("_")}
     assert entries - used == set()
 
 
-@pytest.mark.parametrize("env", ["base", "yahoo", "databricks"])
+@pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_what_a_run_reads_is_made_or_declared(pipelines, env):
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("params:")}
     assert free - set(loader(env)["catalog"]) == set()

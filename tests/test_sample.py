@@ -6,15 +6,15 @@ import pytest
 from kedro.io import DatasetError
 
 from candlecast.errors import SourceError
-from candlecast.sources.checks import COLUMNS, Source
-from candlecast.sources.datasets import SampleSource
+from candlecast.io.prices import PriceSource
+from candlecast.sources.checks import COLUMNS
+from candlecast.sources.table import SAMPLE, Source
 from conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    file = str(ROOT / "data/sample/prices.csv")
-    return SampleSource(filepath=file, ingested_at="2026-11-24T00:00:00Z").load()
+    return PriceSource(prices=SAMPLE, tickers=(), project=str(ROOT)).load()
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def source() -> Source:
     ],
 )
 def test_sessions_of_a_range(source, start, end, rows, first, last):
-    sessions = source("FB", start, end)
+    sessions = source.fetch("FB", start, end)
     assert set(COLUMNS) <= set(sessions)
     assert len(sessions) == rows
     days = sessions["session"].dt.strftime("%Y-%m-%d")
@@ -36,16 +36,16 @@ def test_sessions_of_a_range(source, start, end, rows, first, last):
 
 def test_fault_01_unknown_ticker_is_named_with_its_near_match(source):
     with pytest.raises(SourceError, match=r"Did you mean AAPL\?") as caught:
-        source("APPL", None, None)
+        source.fetch("APPL", None, None)
     assert (caught.value.ticker, caught.value.reason) == ("APPL", "unknown ticker")
 
 
 def test_fault_04_no_sessions_in_the_range(source):
     with pytest.raises(SourceError, match="2012-05-18 to 2013-03-01") as caught:
-        source("FB", dt.date(2020, 1, 1), None)
+        source.fetch("FB", dt.date(2020, 1, 1), None)
     assert caught.value.reason == "no sessions"
 
 
 def test_it_is_read_only():
     with pytest.raises(DatasetError):
-        SampleSource(filepath="prices.csv", ingested_at="2026-11-24T00:00:00Z").save(None)
+        PriceSource(prices=SAMPLE, tickers=()).save(None)

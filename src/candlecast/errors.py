@@ -78,6 +78,9 @@ class SparkUnavailableError(CandlecastError):
 
 # Prices
 
+SHOWN = 20
+"""How many tickers have a line of their own in a message or in the log."""
+
 Reason = Literal[
     "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
 ]
@@ -140,6 +143,14 @@ class SourceError(CandlecastError):
         )
 
 
+class TableError(CandlecastError):
+    """A file or table of prices can't be used as it is, or is not there."""
+
+    def __init__(self, table: str, problem: str, advice: str):
+        self.table, self.problem = table, problem
+        super().__init__(f"Prices {table}: {problem}. {advice}")
+
+
 class ContractError(CandlecastError):
     """Sessions of a ticker break a rule, so they may not be stored.
 
@@ -173,6 +184,8 @@ class IngestError(CandlecastError):
         for ticker, reason in failed.items():
             tickers.setdefault(reason.replace("\n", "\n    "), []).append(ticker)
         reasons = [f"\n  {', '.join(names)}: {reason}" for reason, names in tickers.items()]
+        if len(reasons) > SHOWN:
+            reasons[SHOWN:] = [f"\n  … and {len(reasons) - SHOWN} more reasons"]
         super().__init__(
             f"{len(failed)} of {of} tickers are missing; this run stores {stored or 'none'}. What "
             "earlier runs stored is unchanged. To fix this, run again (only these: --tags ingest "

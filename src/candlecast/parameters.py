@@ -80,6 +80,18 @@ Text = Annotated[
     Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None, BeforeValidator(_text)
 ]
 Ticker = Annotated[str, Field(min_length=1, max_length=64)]
+Column = Literal[
+    "ticker",
+    "session",
+    "open",
+    "high",
+    "low",
+    "close",
+    "adj_close",
+    "volume",
+    "dividends",
+    "stock_splits",
+]
 
 
 class Group(BaseModel):
@@ -130,6 +142,9 @@ class Parameters(Group):
     volume: Text
     trigger: Text
     experiment: Annotated[str, Field(min_length=1)]
+    prices: Text
+    columns: dict[Column, Annotated[str, Field(min_length=1)]]
+    calendar: Text
     tickers: Annotated[list[Ticker], BeforeValidator(_split)]
     start: Date
     end: Date
@@ -153,11 +168,37 @@ class Parameters(Group):
     override_reason: Text
     monitoring: Monitoring
 
-    @field_validator("tickers", "features")
+    @field_validator("prices")
     @classmethod
-    def _once(cls, value: list[str]) -> list[str]:
+    def _given(cls, value: str | None) -> str:
+        if value is None:
+            raise ValueError("is missing: --params prices=<path>, or <schema>.<table>")
+        return value
+
+    @field_validator("calendar")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            from exchange_calendars import get_calendar_names
+
+            if value not in (names := get_calendar_names()):
+                near = get_close_matches(value.upper(), names, n=1, cutoff=0.5)
+                raise ValueError(f"must be one of {', '.join(near or sorted(names))}")
+        return value
+
+    @field_validator("features")
+    @classmethod
+    def _any(cls, value: list[str]) -> list[str]:
         if not value:
             raise ValueError("must name at least one")
+        return value
+
+    @field_validator("tickers", "features")
+    @classmethod
+    def _once(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        yahoo = info.field_name == "tickers" and info.data.get("prices") == "yahoo"
+        if not value and yahoo:
+            raise ValueError("must name at least one ticker, as Yahoo has no list")
         if twice := sorted({name for name in value if value.count(name) > 1}):
             raise ValueError(f"names {', '.join(twice)} more than once")
         return value

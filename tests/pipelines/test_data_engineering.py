@@ -20,9 +20,11 @@ from kedro.runner import SequentialRunner
 from pyspark.sql import SparkSession
 
 from candlecast.errors import IngestError, NotEnoughDataError, Reason, SourceError
+from candlecast.io.files import FetchedFiles
 from candlecast.parameters import ParameterError, check_parameters
 from candlecast.pipelines.data_engineering import create_pipeline, nodes
 from candlecast.sources.checks import COLUMNS
+from candlecast.sources.table import Source
 from conftest import ROOT
 from yahoo_server import (
     CRYPTO,
@@ -81,7 +83,8 @@ class Project:
             str(ROOT / "conf"), env="yahoo", base_env="base", runtime_params=given
         )
         checked = check_parameters(loader["parameters"])
-        loader.runtime_params["tables"] = f"{self.root}/tables/"
+        places = {"tables": f"{self.root}/tables/", "scratch": str(self.root)}
+        loader.runtime_params = {**checked, **places, "candidate": "none"}
         values = {f"params:{name}": value for name, value in checked.items()}
         pipeline = create_pipeline().only_nodes_with_tags("ingest")
         catalog = DataCatalog.from_config(loader["catalog"])
@@ -433,7 +436,7 @@ def test_files_of_earlier_runs_never_reach_the_prices(server: YahooServer, fresh
     with pytest.raises(IngestError):
         fresh.ingest("AAPL", "^GSPC", "IBM")
     left = {file.name for file in (fresh.root / "fetched/none").iterdir()}
-    assert left == {"AAPL.parquet", "%5EGSPC.parquet"}
+    assert left == {"AAPL.parquet", "%5EGSPC.parquet", "IBM.parquet"}
     server.script("^GSPC", prices(FORTNIGHT[2:]))
     fresh.ingest("IBM", "^GSPC")
     assert set(fresh.table("prices")["ticker"]) == {"IBM", "^GSPC"}
@@ -459,18 +462,24 @@ def sessions(ticker: str, *_: object, reason: Reason = "unavailable") -> pd.Data
 
 
 def fetched(
-    source: Callable[..., pd.DataFrame], tickers: list[str]
+    fetch: Callable[..., pd.DataFrame], tickers: list[str], folder: Path
 ) -> tuple[list[str], nodes.FetchResult]:
-    answers = list(nodes.fetch_prices(source, tickers, None, None, 0.05))
-    return [name for files, _ in answers for name in files], answers[-1][1]
+    """The tickers that were stored, and what became of all."""
+    files = FetchedFiles(path=str(folder))
+    for chunk in nodes.fetch_prices(Source("test", [], fetch), tickers, None, None, 0.05, None):
+        files.save(chunk)
+    rows = files.load().to_table().to_pandas()
+    stored = sorted(rows.loc[rows["session"].notna(), "ticker"].unique())
+    return stored, nodes.collect_outcomes(files.load(), tickers, "test")
 
 
-def test_ticker_that_arrives_ends_a_row_of_failures() -> None:
-    files, fetch_result = fetched(sessions, ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"])
-    assert files == ["C", "F"]
+def test_ticker_that_arrives_ends_a_row_of_failures(tmp_path: Path) -> None:
+    names = ["a", "b", "C", "d", "e", "F", "g", "h", "i", "J"]
+    stored, fetch_result = fetched(sessions, names, tmp_path)
+    assert stored == ["C", "F"]
     assert list(fetch_result.failed) == ["a", "b", "d", "e", "g", "h", "i", "J"]
     assert fetch_result.failed["J"] == "skipped after g, h, i failed"
-    assert fetch_result.refused == []
+    assert (fetch_result.refused, fetch_result.sessions) == ([], 8)
 
 
 @pytest.mark.parametrize(
@@ -484,26 +493,25 @@ def test_ticker_that_arrives_ends_a_row_of_failures() -> None:
     ],
 )
 def test_the_reason_decides_how_many_tickers_are_requested(
-    reason: Reason, requested: list[str]
+    reason: Reason, requested: list[str], tmp_path: Path
 ) -> None:
     seen = []
 
-    def source(ticker: str, *_: object) -> pd.DataFrame:
+    def fetch(ticker: str, *_: object) -> pd.DataFrame:
         seen.append(ticker)
         return sessions(ticker, reason=reason)
 
-    files, result = fetched(source, ["a", "b", "c", "d", "E"])
+    stored, result = fetched(fetch, ["a", "b", "c", "d", "E"], tmp_path)
     assert seen == requested
-    assert files == [name for name in requested if name == "E"]
-    assert [*result.findings, *result.failed] == [*files, *(n for n in "abcdE" if n not in files)]
+    assert stored == [name for name in requested if name == "E"]
+    assert [*result.findings, *result.failed] == [*stored, *(n for n in "abcdE" if n not in stored)]
     assert result.refused == (requested if reason == "unexpected answer" else [])
 
 
 def result(arrived: str, failed: str, refused: str = "", dates: int = 9) -> nodes.FetchResult:
     """What became of tickers named by letters."""
-    days = pd.date_range("2022-01-03", periods=dates)
     return nodes.FetchResult(
-        {ticker: [] for ticker in arrived}, dict.fromkeys(failed, "no"), list(refused), days
+        {ticker: [] for ticker in arrived}, dict.fromkeys(failed, "no"), list(refused), dates
     )
 
 
@@ -539,7 +547,7 @@ def test_all_requested_tickers_are_required_unless_they_may_be_missing() -> None
 
 
 def test_terminal_shows_a_bar_and_the_lines_after_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -548,12 +556,13 @@ def test_terminal_shows_a_bar_and_the_lines_after_it(
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with caplog.at_level(logging.INFO, "candlecast"):
-        fetched(sessions, ["A", "b", "C"])
+        fetched(sessions, ["A", "b", "C"], tmp_path)
     assert "Fetching" in terminal.getvalue()
     assert [message.split()[:2] for message in caplog.messages] == [
         ["A", "8"],
-        ["b", "missing:"],
         ["C", "8"],
+        ["b", "missing:"],
+        ["prices", "from"],
     ]
 
 
@@ -565,12 +574,22 @@ def test_selection_leaves_out_tickers_that_quality_lists_as_missing(spark: Spark
     ]
     table = spark.createDataFrame(rows, "ticker string, session string, open double, close double")
     table = table.selectExpr("ticker", "cast(session as date) session", "open", "close")
-    quality = pd.DataFrame({"ticker": ["AAPL", "IBM"], "rule": ["stored", "missing"]})
-    chosen = nodes.select_prices(table, quality, ["AAPL", "IBM"], "2022-01-04", "2022-01-05")
+    quality = pd.DataFrame(
+        {
+            "ticker": ["AAPL", "IBM", "COIN"],
+            "rule": ["stored", "missing", "stored"],
+            "source": ["yahoo", "yahoo", "own.csv"],
+        }
+    )
+    chosen, arrived = nodes.select_prices(
+        table, quality, ["AAPL", "IBM"], "yahoo", "2022-01-04", "2022-01-05"
+    )
+    assert arrived == ["AAPL"]
     found = [(row["ticker"], f"{row['session']}") for row in chosen.orderBy("session").collect()]
     assert found == [("AAPL", "2022-01-04"), ("AAPL", "2022-01-05")]
     with pytest.raises(NotEnoughDataError, match="MSFT"):
-        nodes.select_prices(table, quality, ["AAPL", "MSFT"], None, None)
+        nodes.select_prices(table, quality, ["AAPL", "MSFT"], "yahoo", None, None)
+    assert nodes.select_prices(table, quality, [], "/x/own.csv", None, None)[1] == ["COIN"]
 
 
 def test_fault_03_end_in_the_future_is_capped_and_recorded(

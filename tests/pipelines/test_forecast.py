@@ -100,7 +100,7 @@ def test_newest_predictions_are_made_from_windows_of_the_champions_size(spark):
         for ticker, series in bodies.items()
         for number, body in enumerate(series, start=1)
     ]
-    found = predict_newest(spark.createDataFrame(rows, SCHEMA), champion())
+    found = predict_newest(spark.createDataFrame(rows, SCHEMA), champion(), None)
     assert found["ticker"].tolist() == ["A", "B"]
     assert found["session"].tolist() == [pd.Timestamp("2024-01-04")] * 2
     assert found["previous_day"].tolist() == [1, 0]
@@ -116,7 +116,7 @@ def test_a_forecast_is_for_the_next_session_of_its_exchange(spark):
     tickers = ["AAPL", "BTC-USD", "7203.T"]
     days = (dt.date(2024, 1, number) for number in (3, 4, 5))
     rows = [(ticker, day, 100.0, 101.0) for day in days for ticker in tickers]
-    predictions = predict_newest(spark.createDataFrame(rows, SCHEMA), champion())
+    predictions = predict_newest(spark.createDataFrame(rows, SCHEMA), champion(), None)
     made = make_forecasts(predictions, champion(), tickers, NOW, 9)
     assert list(made) == MADE
     assert dict(zip(made["ticker"], made["session"], strict=True)) == {

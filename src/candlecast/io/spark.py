@@ -4,12 +4,10 @@ So a table loads in a notebook as in a run. Spark starts when the first dataset 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from candlecast.read_only import ReadOnlyDataset
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 
 class SparkSessions:
@@ -31,23 +29,3 @@ class SparkSessions:
 
 
 sessions = SparkSessions()
-
-
-class SparkParquet(ReadOnlyDataset["DataFrame"]):
-    """A folder of Parquet files, loaded as one Spark frame.
-
-    kedro-datasets' SparkDatasetV2 would ignore the active session when DATABRICKS_HOST is set.
-
-    Args:
-        path: the folder.
-    """
-
-    _SINGLE_PROCESS = True
-
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None):
-        self._path = path
-        self.metadata = metadata
-
-    def load(self) -> "DataFrame":
-        """Read the files."""
-        return sessions.get().read.parquet(self._path)

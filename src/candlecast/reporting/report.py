@@ -8,6 +8,7 @@ from markupsafe import Markup
 from candlecast.evaluation.gate import GATE_METRICS, verdict
 from candlecast.reporting import figures, wording
 from candlecast.reporting.html import accuracies, metric_text, render, words
+from candlecast.sources.table import select_quality, source_name
 
 
 def draw_figures(
@@ -142,10 +143,11 @@ def write_report(
     report_figures: dict[str, Markup],
     quality: pd.DataFrame,
     tickers: list[str],
+    prices_from: str,
     leakage_audit: dict[str, Any],
 ) -> str:
     """Write the report: one HTML page that needs nothing else."""
-    quality = quality[quality["ticker"].isin(tickers)]
+    quality = select_quality(quality, tickers, prices_from)
     columns = report_tables["estimators"].columns
     return render(
         "report.html.j2",
@@ -155,6 +157,7 @@ def write_report(
         folds=[name.removesuffix(".log_loss") for name in columns if name.endswith(".log_loss")],
         quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
         found=_found(quality),
+        source=source_name(prices_from),
         audit=leakage_audit,
     )
 

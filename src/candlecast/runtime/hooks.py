@@ -65,7 +65,11 @@ class ParameterHooks:
             or time.strftime("local-%Y%m%d-%H%M%S", time.gmtime()),
             "named_candidate": checked["candidate"],
             **mlflow_places(data_root),
-            "scratch": str(Path(tempfile.gettempdir(), f"candlecast-{os.getuid()}")),
+            "project": str(context.project_path),
+            # A volume holds no SQLite file.
+            "scratch": f"{tempfile.gettempdir()}/candlecast-{os.getuid()}"
+            if checked["tables"]
+            else str(data_root),
         }
         store = loader["mlflow"]["server"]["mlflow_tracking_uri"]
         if store.startswith("sqlite:///"):

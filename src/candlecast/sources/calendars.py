@@ -45,34 +45,42 @@ def _trading_days(name: str) -> tuple[np.busdaycalendar, pd.Timestamp]:
 
 
 def missing_sessions(
-    ticker: str, sessions: "pd.Series[Any]", last: pd.Timestamp
+    ticker: str, sessions: "pd.Series[Any]", last: pd.Timestamp, calendar: str | None
 ) -> tuple[int, str]:
     """Count the sessions of the exchange from the first of `sessions` to `last` that are not there.
+
+    Args:
+        ticker: the ticker.
+        sessions: those that are there.
+        last: the last one that should be there.
+        calendar: of the exchange; None: by the ticker's ending.
 
     Returns:
         The count and its calendar; 0 and the reason where no calendar is known.
     """
-    name = calendar_of(ticker)
+    name = calendar or calendar_of(ticker)
     if name is None:
         return 0, "not counted: this ticker's calendar is not known"
     first = sessions.min()
     trading, earliest = (None, first) if name == "24/7" else _trading_days(name)
     days = pd.date_range(max(first, earliest), last).to_numpy().astype("datetime64[D]")
     held = days if trading is None else days[np.is_busday(days, busdaycal=trading)]
-    missing = held[~np.isin(held, sessions.to_numpy().astype("datetime64[D]"))]
+    there = sessions.to_numpy().astype("datetime64[D]")
+    missing = held[~np.isin(held, there, assume_unique=True)]
     detail = f"calendar {name}"
     return len(missing), f"{detail}; the first: {missing[0]}" if len(missing) else detail
 
 
-def next_session(ticker: str, last: dt.date) -> dt.date:
+def next_session(ticker: str, last: dt.date, calendar: str | None = None) -> dt.date:
     """Return the first day after `last` on which the ticker's exchange trades.
 
-    Where no calendar is known it is the next weekday. Unscheduled closures to come are not known.
+    The calendar is the given one, else that of the ticker's ending. Where none is known it is the
+    next weekday. Unscheduled closures to come are not known.
 
     >>> next_session("AAPL", dt.date(2012, 7, 3)), next_session("BTC-USD", dt.date(2012, 7, 3))
     (datetime.date(2012, 7, 5), datetime.date(2012, 7, 4))
     """
-    name = calendar_of(ticker)
+    name = calendar or calendar_of(ticker)
     if name == "24/7":
         return last + dt.timedelta(days=1)
     trading = np.busdaycalendar() if name is None else _trading_days(name)[0]

@@ -4,18 +4,15 @@ Nothing is filled or clipped. A row that is dropped is counted, and an impossibl
 """
 
 import datetime as dt
-import math
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from candlecast.errors import ContractError, SourceError, describe_range
 from candlecast.sources.calendars import missing_sessions
-
-Source = Callable[[str, dt.date | None, dt.date | None], pd.DataFrame]
-"""Where prices come from. It takes a ticker, the first and the last session (None: all there is)
-and returns one row per session with the columns of `COLUMNS`, or raises a SourceError."""
 
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = ["ticker", "session", *PRICES, "adj_close", "volume", "dividends", "stock_splits"]
@@ -27,6 +24,12 @@ quote's currency, adjusted for splits; ``adj_close`` is the close adjusted for d
 ``volume`` counts shares; ``stock_splits`` is new shares per old one. NaN where the source has none.
 ``source`` names where the row came from, ``ingested_at`` (UTC) is when.
 """
+OUTCOME = "outcome"
+"""A further column of checked prices: in one row per ticker what `check_ticker` made of it."""
+TYPES = dict.fromkeys([*COLUMNS, OUTCOME], "DOUBLE")
+TYPES |= {"ticker": "STRING", "session": "DATE", "source": "STRING", "ingested_at": "TIMESTAMP"}
+TYPES[OUTCOME] = "STRING"
+"""Spark's types of these columns."""
 TOLERANCE = 1e-6
 """How far, relative to itself, a price may lie outside [low, high]: quotes are rounded floats."""
 
@@ -50,12 +53,45 @@ class Finding(NamedTuple):
     detail: str = ""
 
 
+Outcome = dict[str, Any]
+"""Of a ticker that arrived its ``findings``; of another one why it ``failed`` (a message) and the
+error's ``reason``."""
+
+
+def check_ticker(
+    ticker: str,
+    fetch: Callable[[], pd.DataFrame],
+    max_missing_share: float,
+    start: dt.date | None,
+    end: dt.date | None,
+    calendar: str | None,
+) -> tuple[pd.DataFrame | None, Outcome]:
+    """Check what `fetch` returns, see `check_sessions`; return no rows where that raises."""
+    try:
+        prices, findings = check_sessions(
+            ticker, fetch(), max_missing_share, start, end, calendar=calendar
+        )
+    except (SourceError, ContractError) as error:
+        return None, {"failed": str(error), "reason": error.reason}
+    return prices, {"findings": findings}
+
+
+def with_outcome(ticker: str, prices: pd.DataFrame | None, outcome: Outcome) -> pd.DataFrame:
+    """Return the rows with the column `OUTCOME`: JSON in the first one. No prices are one row."""
+    if prices is None:
+        prices = pd.DataFrame([[ticker]], columns=["ticker"], dtype=object)
+        prices[COLUMNS[1:]] = None
+    first = pd.Series([json.dumps(outcome)], index=prices.index[:1])
+    return prices.assign(**{OUTCOME: first.reindex(prices.index, fill_value=None)})
+
+
 def check_sessions(
     ticker: str,
     sessions: pd.DataFrame,
     max_missing_share: float,
     start: dt.date | None = None,
     end: dt.date | None = None,
+    calendar: str | None = None,
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Check the sessions of one ticker.
 
@@ -66,6 +102,7 @@ def check_sessions(
         start: the first requested session; None: the first there is.
         end: the last requested session. Missing sessions are counted up to it, or to the day before
             the ingestion if that is earlier; None: up to the last session there is.
+        calendar: of the exchange; None: by the ticker's ending.
 
     Returns:
         The rows to store, one per session and sorted by it, with the columns of `COLUMNS`, and one
@@ -87,25 +124,25 @@ def check_sessions(
         ordered = ordered.sort_values(["session", "ingested_at"], ignore_index=True)
         once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
     _refuse_impossible(ticker, once)
-    missing = once[["open", "close"]].isna().any(axis=1)
+    missing = once["open"].isna() | once["close"].isna()
     if missing.mean() > max_missing_share:
         rule = f"at most {max_missing_share:.1%} without an open or a close (max_missing_share)"
         remedy = "raise max_missing_share, or choose a range in which the source has prices"
         raise ContractError(ticker, rule, once[missing], len(once), remedy)
-    findings = _findings(ticker, once, len(ordered), int(missing.sum()), start, end)
+    findings = _findings(ticker, once, len(ordered), int(missing.sum()), start, end, calendar)
     return once.reset_index(drop=True), findings
 
 
 def _refuse_impossible(ticker: str, rows: pd.DataFrame) -> None:
     """Raise a ContractError at the first rule that no session may break."""
-    prices = rows[PRICES]
+    prices = rows[PRICES].to_numpy(dtype=float)
     look = "look at the rows at the source; remove the ticker, or move start or end past them"
     choose = "find out at the source which row is right, or remove the ticker"
     rules = [
         ("a session is a date", _no_date(rows["session"]), look),
-        ("one row per session", rows.duplicated("session", keep=False), choose),
+        ("one row per session", rows["session"].duplicated(keep=False), choose),
         ("prices are positive", (prices <= 0).any(axis=1), look),
-        ("prices are finite", (prices.abs() == math.inf).any(axis=1), look),
+        ("prices are finite", np.isinf(prices).any(axis=1), look),
         ("high >= low", rows["high"] < rows["low"], look),
         ("close within [low, high]", _outside(rows, "close"), look),
     ]
@@ -121,6 +158,7 @@ def _findings(
     unpriced: int,
     start: dt.date | None,
     end: dt.date | None,
+    calendar: str | None,
 ) -> list[Finding]:
     """Count what is kept, and what is missing."""
     first, newest = rows["session"].min(), rows["session"].max()
@@ -130,7 +168,7 @@ def _findings(
         last = max(newest, min(pd.Timestamp(end), ingested - pd.Timedelta(days=1)))
         if newest < pd.Timestamp(end) and ingested <= pd.Timestamp(end):
             requested += f", capped at {newest:%Y-%m-%d}, the last session that has closed"
-    missing, calendar = missing_sessions(ticker, rows["session"], last)
+    missing, counted = missing_sessions(ticker, rows["session"], last, calendar)
     stale, kept = rows["open"] == rows["close"].shift(), len(rows)
     void = "kept; every window that touches it is void"
 
@@ -144,19 +182,20 @@ def _findings(
         found("no open or close", unpriced, void),
         found("open outside [low, high]", int(_outside(rows, "open").sum()), "kept"),
         found("open equals previous close", int(stale.sum()), f"{stale.mean():.1%}, kept"),
-        found("missing sessions", missing, calendar),
+        found("missing sessions", missing, counted),
     ]
 
 
-def _outside(rows: pd.DataFrame, name: str) -> "pd.Series[bool]":
-    price = rows[name]
+def _outside(rows: pd.DataFrame, name: str) -> np.ndarray:
+    price, low, high = (rows[column].to_numpy(dtype=float) for column in (name, "low", "high"))
     slack = TOLERANCE * price
-    return (price > rows["high"] + slack) | (price < rows["low"] - slack)
+    return (price > high + slack) | (price < low - slack)
 
 
 def _no_date(sessions: "pd.Series[Any]") -> "pd.Series[bool]":
     """Find sessions that are no date: missing, with a time of day, or with a zone."""
     if not pd.api.types.is_datetime64_dtype(sessions):
         return pd.Series(True, index=sessions.index)
-    midnight: pd.Series[Any] = sessions.dt.normalize()
-    return sessions.ne(midnight)  # also where it is missing: NaT equals nothing
+    times = sessions.to_numpy()
+    # Also where it is missing: NaT equals nothing.
+    return pd.Series(times != times.astype("datetime64[D]"), index=sessions.index)

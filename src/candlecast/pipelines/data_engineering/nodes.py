@@ -1,19 +1,23 @@
 """Nodes that fetch prices, decide what is stored of them, and select what is windowed."""
 
 import datetime as dt
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import quote
+from functools import partial
 
 import pandas as pd
+import pyarrow.compute as pc
+from pyarrow.dataset import Dataset
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from candlecast.errors import ContractError, IngestError, NotEnoughDataError, SourceError
+from candlecast.errors import SHOWN, IngestError, NotEnoughDataError
 from candlecast.progress import track
-from candlecast.sources.checks import Finding, Source, check_sessions
+from candlecast.sources.checks import OUTCOME, TYPES, Finding, check_ticker, with_outcome
 from candlecast.sources.merging import in_range
+from candlecast.sources.table import Source, select_quality, source_name
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +25,7 @@ STOP_AFTER = {"rate limited": 1, "unavailable": 3, "unexpected answer": 3}
 """After how many failures in a row no further ticker is requested, by the last one's reason."""
 REFUSED = ("unexpected answer", "broken rule")
 """Reasons for which no ticker is stored, unless tickers may be missing."""
+DDL = ", ".join(f"{name} {kind}" for name, kind in TYPES.items())
 
 
 @dataclass
@@ -31,13 +36,13 @@ class FetchResult:
         findings: what the checks found, by ticker that arrived.
         failed: the error's message, by missing ticker.
         refused: the tickers of `failed` whose answer is one of `REFUSED`.
-        dates: the distinct session dates of all tickers, sorted.
+        sessions: the number of distinct session dates of all tickers.
     """
 
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
-    dates: pd.DatetimeIndex = field(default_factory=lambda: pd.DatetimeIndex([]))
+    sessions: int = 0
 
 
 def fetch_prices(
@@ -46,70 +51,99 @@ def fetch_prices(
     start: str | None,
     end: str | None,
     max_missing_share: float,
-) -> Iterator[tuple[dict[str, pd.DataFrame], FetchResult]]:
-    """Fetch and check one ticker after the other, so that only one is in memory.
+    calendar: str | None,
+) -> Iterator[dict[str, pd.DataFrame] | DataFrame]:
+    """Fetch and check the prices of `tickers`; of all that the source holds if none is named.
 
-    When the source keeps failing, the rest are skipped, see `STOP_AFTER`. Each ticker logs a line.
+    Spark reads and checks a source that has a frame. Other tickers are fetched one after the other,
+    so that only one is in memory. When the source keeps failing, the rest are skipped, see
+    `STOP_AFTER`.
 
     Yields:
-        For each ticker that arrived, a file name and its prices (the columns of
-        `candlecast.sources.checks.COLUMNS`), and at the end no file; each with the result so far,
-        always the same object.
+        Prices with the columns of `candlecast.sources.checks.TYPES`: of one ticker by its name, or
+        a Spark frame of many. A ticker that did not arrive has one row, without a session.
     """
     first, last = (dt.date.fromisoformat(day) if day else None for day in (start, end))
-    result = FetchResult()
-    failures: list[SourceError | ContractError] = []  # in a row
-    for ticker in track(tickers, "fetch", str):
-        if failures and len(failures) >= STOP_AFTER[failures[-1].reason]:
-            break
-        try:
-            sessions = source(ticker, first, last)
-            prices, findings = check_sessions(ticker, sessions, max_missing_share, first, last)
-        except (SourceError, ContractError) as error:
-            result.failed[ticker] = str(error)
-            if error.reason in REFUSED:
-                result.refused.append(ticker)
-            failures = [*failures, error] if error.reason in STOP_AFTER else []
+    check = partial(
+        check_ticker,
+        max_missing_share=max_missing_share,
+        start=first,
+        end=last,
+        calendar=calendar,
+    )
+    requested = tickers or list(source.tickers)
+    if source.table:
+        rows, read = source.table
+
+        def check_group(rows: pd.DataFrame) -> pd.DataFrame:
+            ticker = rows["ticker"].iloc[0]
+            return with_outcome(ticker, *check(ticker, partial(read, rows, first, last)))
+
+        held = rows.where(F.col("ticker").isin(requested))
+        yield held.groupBy("ticker").applyInPandas(check_group, DDL)
+        requested = sorted(set(requested) - set(source.tickers))
+    failures: list[tuple[str, str]] = []  # in a row: ticker and reason
+    for ticker in track(requested, "fetch", str):
+        if failures and len(failures) >= STOP_AFTER[failures[-1][1]]:
+            skipped = f"skipped after {', '.join(name for name, _ in failures)} failed"
+            prices, outcome = None, {"failed": skipped, "reason": "skipped"}
         else:
-            failures = []
-            result.findings[ticker] = findings
-            result.dates = result.dates.union(pd.DatetimeIndex(prices["session"]))
-            yield {quote(ticker, safe=""): _for_spark(prices)}, result
-        _log_ticker(ticker, result)
-    skipped = tickers[len(result.findings) + len(result.failed) :]
-    names = ", ".join(error.ticker for error in failures)
-    result.failed |= dict.fromkeys(skipped, f"skipped after {names} failed")
-    for ticker in skipped:
-        _log_ticker(ticker, result)
-    yield {}, result
+            prices, outcome = check(ticker, partial(source.fetch, ticker, first, last))
+            reason = outcome.get("reason")
+            failures = [*failures, (ticker, reason)] if reason in STOP_AFTER else []
+        yield {ticker: with_outcome(ticker, prices, outcome)}
 
 
-def _for_spark(prices: pd.DataFrame) -> pd.DataFrame:
-    """Convert to types that Spark reads: sessions as dates, times in microseconds."""
-    days = prices["session"].astype("datetime64[s]").astype("date32[pyarrow]")
-    return prices.assign(session=days, ingested_at=prices["ingested_at"].dt.as_unit("us"))
+def collect_outcomes(fetched: Dataset, tickers: list[str], prices_from: str) -> FetchResult:
+    """Collect what became of each ticker, and log it. Spark has not started yet, or has ended.
+
+    Args:
+        fetched: what `fetch_prices` returned.
+        tickers: the requested ones, which gives the order.
+        prices_from: the parameter ``prices``.
+    """
+    table = fetched.to_table(columns=["ticker", OUTCOME], filter=pc.field(OUTCOME).is_valid())
+    outcomes = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    result = FetchResult(sessions=pc.count_distinct(fetched.to_table(["session"])[0]).as_py())
+    for ticker in tickers or sorted(outcomes):
+        outcome = json.loads(outcomes[ticker])
+        if "findings" in outcome:
+            result.findings[ticker] = [Finding(*finding) for finding in outcome["findings"]]
+            continue
+        result.failed[ticker] = outcome["failed"]
+        if outcome["reason"] in REFUSED:
+            result.refused.append(ticker)
+    _log_tickers(result, source_name(prices_from))
+    return result
 
 
-def _log_ticker(ticker: str, result: FetchResult) -> None:
-    if ticker in result.failed:
+def _log_tickers(result: FetchResult, source: str) -> None:
+    """Log the first tickers that arrived and that did not, and how many there are."""
+    for ticker in list(result.findings)[:SHOWN]:
+        rules = {finding.rule: finding for finding in result.findings[ticker]}
+        logger.info(
+            "  %-10s %6d sessions, %s, %d missing; requested: %s",
+            ticker,
+            rules["stored"].found,
+            rules["stored"].detail,
+            rules["missing sessions"].found,
+            rules["requested"].detail,
+        )
+    for ticker in list(result.failed)[:SHOWN]:
         [reason, *_] = result.failed[ticker].splitlines()
         logger.warning("  %-10s missing: %s", ticker, reason)
-        return
-    rules = {finding.rule: finding for finding in result.findings[ticker]}
     logger.info(
-        "  %-10s %6d sessions, %s, %d missing; requested: %s",
-        ticker,
-        rules["stored"].found,
-        rules["stored"].detail,
-        rules["missing sessions"].found,
-        rules["requested"].detail,
+        "  prices from %s: %d tickers, %d missing",
+        source,
+        len(result.findings),
+        len(result.failed),
     )
 
 
 def accept_tickers(
     fetch_result: FetchResult, needed_sessions: int, allow_missing_tickers: bool
 ) -> list[str]:
-    """Return the tickers to store, which are those that arrived. Spark has not started yet.
+    """Return the tickers to store, which are those that arrived.
 
     If others are missing, these are stored nevertheless: `require_all_tickers` ends the run later.
 
@@ -120,7 +154,7 @@ def accept_tickers(
     arrived, failed = list(fetch_result.findings), fetch_result.failed
     if not arrived or (fetch_result.refused and not allow_missing_tickers):
         raise IngestError(failed, of=len(arrived) + len(failed), stored=0)
-    found = len(fetch_result.dates)
+    found = fetch_result.sessions
     if found < needed_sessions and (allow_missing_tickers or not failed):
         raise NotEnoughDataError(
             f"There are {found} session dates in all, and {needed_sessions} are needed for the "
@@ -133,12 +167,15 @@ def accept_tickers(
     return arrived
 
 
-def tabulate_quality(fetch_result: FetchResult, price_changes: list[Finding]) -> pd.DataFrame:
+def tabulate_quality(
+    fetch_result: FetchResult, price_changes: list[Finding], prices_from: str
+) -> pd.DataFrame:
     """Tabulate what was found in the prices, one row per ticker and rule.
 
     Returns:
-        The columns of `candlecast.sources.checks.Finding`, and ``rows_dropped``. A ticker that did
-        not arrive has the one rule ``missing``, with the reason as its detail.
+        The columns of `candlecast.sources.checks.Finding`, ``rows_dropped``, and ``source``, the
+        name of the source. A ticker that did not arrive has the one rule ``missing``, with the
+        reason as its detail.
     """
     arrived = [finding for findings in fetch_result.findings.values() for finding in findings]
     missing = [
@@ -146,7 +183,8 @@ def tabulate_quality(fetch_result: FetchResult, price_changes: list[Finding]) ->
         for ticker, reason in fetch_result.failed.items()
     ]
     table = pd.DataFrame([*arrived, *price_changes, *missing])
-    return table.assign(rows_dropped=table["rows_in"] - table["rows_kept"])
+    dropped = table["rows_in"] - table["rows_kept"]
+    return table.assign(rows_dropped=dropped, source=source_name(prices_from))
 
 
 def require_all_tickers(
@@ -169,20 +207,25 @@ def select_prices(
     prices: DataFrame,
     quality: pd.DataFrame,
     tickers: list[str],
+    prices_from: str,
     start: str | None,
     end: str | None,
-) -> DataFrame:
+) -> tuple[DataFrame, list[str]]:
     """Select the requested range of the tickers that arrived: one row per ticker and session.
 
     A ticker that `quality` lists as missing is left out, even if earlier runs stored its sessions.
 
+    Returns:
+        The prices and the tickers, sorted.
+
     Raises:
         NotEnoughDataError: a ticker was never fetched.
     """
+    quality = select_quality(quality, tickers, prices_from)
     if never := sorted(set(tickers) - set(quality["ticker"])):
         raise NotEnoughDataError(
             f"Never fetched: {', '.join(never)}. To fix this, fetch them: kedro run --tags ingest"
         )
     missing = quality.loc[quality["rule"] == "missing", "ticker"]
-    arrived = sorted(set(tickers) - set(missing))
-    return prices.where(F.col("ticker").isin(arrived) & in_range(start, end))
+    arrived = sorted(set(quality["ticker"]) - set(missing))
+    return prices.where(F.col("ticker").isin(arrived) & in_range(start, end)), arrived

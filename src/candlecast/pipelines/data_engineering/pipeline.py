@@ -7,6 +7,7 @@ from candlecast.features.split import count_needed_sessions, split_by_date
 from candlecast.features.windows import make_windows
 from candlecast.pipelines.data_engineering.nodes import (
     accept_tickers,
+    collect_outcomes,
     fetch_prices,
     require_all_tickers,
     select_prices,
@@ -29,9 +30,16 @@ def create_pipeline() -> Pipeline:
                 "start": "params:start",
                 "end": "params:end",
                 "max_missing_share": "params:max_missing_share",
+                "calendar": "params:calendar",
             },
-            ["fetched@pandas", "fetch_result"],
+            "fetched@files",
             name="fetch_prices",
+        ),
+        node(
+            collect_outcomes,
+            ["fetched@files", "params:tickers", "params:prices"],
+            "fetch_result",
+            name="collect_outcomes",
         ),
         node(
             count_needed_sessions,
@@ -78,7 +86,10 @@ def create_pipeline() -> Pipeline:
             name="merge_prices",
         ),
         node(
-            tabulate_quality, ["fetch_result", "price_changes"], "quality", name="tabulate_quality"
+            tabulate_quality,
+            ["fetch_result", "price_changes", "params:prices"],
+            "quality",
+            name="tabulate_quality",
         ),
         node(
             require_all_tickers,
@@ -98,10 +109,11 @@ def create_pipeline() -> Pipeline:
             "prices": "prices",
             "quality": "quality",
             "tickers": "params:tickers",
+            "prices_from": "params:prices",
             "start": "params:start",
             "end": "params:end",
         },
-        "selected_prices",
+        ["selected_prices", "selected_tickers"],
         name="select_prices",
     )
     preprocess = [

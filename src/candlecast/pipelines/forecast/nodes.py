@@ -61,8 +61,15 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     }
 
 
-def predict_newest(selected_prices: DataFrame, champion: Champion) -> pd.DataFrame:
+def predict_newest(
+    selected_prices: DataFrame, champion: Champion, calendar: str | None
+) -> pd.DataFrame:
     """Predict the next session of each ticker, of which its date alone is known.
+
+    Args:
+        selected_prices: one row per ticker and session.
+        champion: the version to predict with.
+        calendar: of the exchange; None: by each ticker's ending.
 
     Returns:
         One row per ticker, sorted: ``ticker``, ``session``, ``previous_day`` and ``probability``. A
@@ -70,7 +77,7 @@ def predict_newest(selected_prices: DataFrame, champion: Champion) -> pd.DataFra
     """
     last = selected_prices.groupBy("ticker").agg(F.max("session").alias("last")).collect()
     following = selected_prices.sparkSession.createDataFrame(
-        [(row["ticker"], next_session(row["ticker"], row["last"])) for row in last],
+        [(row["ticker"], next_session(row["ticker"], row["last"], calendar)) for row in last],
         "ticker STRING, session DATE",
     )
     known = known_before(
@@ -98,7 +105,7 @@ def make_forecasts(
     Args:
         newest_predictions: one row per ticker, from `predict_newest`.
         champion: the version that made them.
-        tickers: the requested ones.
+        tickers: those whose prices arrived.
         now: the time (ISO, UTC).
         prices_version: of the table ``prices``.
 

@@ -26,7 +26,7 @@ def create_pipeline() -> Pipeline:
             node(describe_champion, "champion", "champion_summary", name="describe_champion"),
             node(
                 predict_newest,
-                ["selected_prices", "champion"],
+                ["selected_prices", "champion", "params:calendar"],
                 "newest_predictions",
                 name="predict_newest",
             ),
@@ -35,7 +35,7 @@ def create_pipeline() -> Pipeline:
                 {
                     "newest_predictions": "newest_predictions",
                     "champion": "champion",
-                    "tickers": "params:tickers",
+                    "tickers": "selected_tickers",
                     "now": "params:now",
                     "prices_version": "prices_version",
                 },

@@ -95,6 +95,7 @@ def create_pipeline() -> Pipeline:
                     "report_figures": "report_figures",
                     "quality": "quality",
                     "tickers": "params:tickers",
+                    "prices_from": "params:prices",
                     "leakage_audit": "leakage_audit",
                 },
                 "report",
