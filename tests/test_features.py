@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from candlecast.errors import FeatureError, LeakageError
+from candlecast.errors import FeatureError, LeakageError, ParameterError
 from candlecast.features import computing
 from candlecast.features.audit import audit_leakage
 from candlecast.features.computing import (
@@ -71,9 +71,10 @@ def prices(spark: SparkSession) -> DataFrame:
     return spark.createDataFrame(sessions()).cache()
 
 
-def audit(prices: DataFrame, names: list[str]) -> dict:
-    """Make windows, split them as the sample is, and audit them."""
-    windows = make_windows(prices, WINDOW, "return", names).cache()
+def audit(prices: DataFrame, names: list[str], shift: int = 0) -> dict:
+    """Make windows, shift their labels, split them and audit them."""
+    windows = make_windows(prices, WINDOW, "return", names)
+    windows = windows.withColumn("up", F.lag("up", shift).over(by_session())).dropna().cache()
     train = windows.where("session < '2020-03-01'")
     test = windows.where("session >= '2020-03-10'")
     return audit_leakage(prices, train, test, WINDOW, "return", names, purge=3)
@@ -151,15 +152,17 @@ def plant_leaks() -> tuple[list[str], list[str]]:
 def test_every_leak_is_refused_by_name_and_honest_features_are_not(prices):
     leaks, fills = plant_leaks()
     with pytest.raises(LeakageError) as error:
-        audit(prices, [*HONEST, *leaks, *fills])
+        audit(prices, [*HONEST, *leaks, *fills], shift=-1)
+    label, *features = error.value.broken
+    assert "windows have a label of another session" in label
     found = {}
-    for line in error.value.broken:
+    for line in features:
         name, _, what = line.removeprefix("feature ").partition(": ")
         found[name] = what
     assert list(found) == [*leaks, *fills]
     assert all("knows its own session or a later one" in found[name] for name in leaks)
     assert "fills a session without prices" in found["filled"]
-    assert "of 15 sampled rows" in found["own_body"]
+    assert "14 of 14 sampled rows" in found["own_body"]
     assert "nan is what can be known" in found["own_body"]
 
 
@@ -180,7 +183,7 @@ def test_honest_features_pass_with_their_evidence(prices):
     evidence = audit(prices, names)
     assert evidence["features"] == feature_columns(names, WINDOW)
     assert evidence["features"][3:] == [*HONEST[1:], "drawdown", "market"]
-    assert evidence["rows_recomputed"] == 15
+    assert evidence["rows_recomputed"] == 14  # of B there is no window on the first date
     assert len(evidence["sessions_sampled"]) == 5
     assert evidence["rows_with_wrong_lags"] == evidence["rows_with_wrong_label"] == 0
 
@@ -270,6 +273,13 @@ def test_an_unknown_name_has_a_near_match():
         find_features(["lags", "volatilty"])
     with pytest.raises(FeatureError, match="lags, volatility, range, volume_change, weekday"):
         find_features(["xyz"])
+
+
+def test_an_unknown_feature_is_refused_before_anything_runs(run, tmp_path):
+    with pytest.raises(ParameterError, match="did you mean volatility") as error:
+        run(features="lags volatilty")
+    assert list(error.value.faults) == ["features"]
+    assert not (tmp_path / "data").exists()
 
 
 def test_names_of_columns_and_functions_without_a_docstring_are_refused():

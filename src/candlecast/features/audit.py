@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
 
 from candlecast.errors import LeakageError, NotEnoughDataError
 from candlecast.features.computing import (
     NOT_FEATURES,
-    PRICES,
     by_session,
     feature_columns,
     find_features,
@@ -26,7 +24,7 @@ from candlecast.features.windows import Body, candle_body, known_before
 from candlecast.frames import to_pandas
 
 SAMPLED = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Where in all windows the dates are at which every feature is computed again."""
+"""Where among the sessions of a ticker every feature is computed again."""
 
 TOLERANCE = 1e-5
 """How far, relative to itself, a feature may differ: sums may be taken in another order."""
@@ -59,7 +57,8 @@ def audit_leakage(
     columns = feature_columns(features, window)
     if wrong := set(columns) ^ {*train.columns, *test.columns}.difference(NOT_FEATURES):
         raise LeakageError([f"columns that features do not make, or lack: {sorted(wrong)}"])
-    rows_in_both, tickers = _compare_sessions(train, test)
+    lags = lag_columns(window) if "lags" in features else []
+    tickers = _check_rows(prices, train, test, lags, body)
     trained = [row for row in tickers if row["last"]]
     tested = [row for row in tickers if row["first"]]
     if not trained or not tested:
@@ -70,10 +69,12 @@ def audit_leakage(
     last, first = max(row["last"] for row in trained), min(row["first"] for row in tested)
     in_both = [(row["ticker"], row["last"]) for row in trained if row["first"]]
     gap = _fewest_between(prices, in_both, first)
-    windows = train.unionByName(test)
-    lags = lag_columns(window) if "lags" in features else []
-    audited, wrong_labels, wrong_lags, dates = _check_rows(prices, windows, lags, body)
-    again = _compute_again(prices, windows, dates, window, body, features)
+    rows_in_both, audited, wrong_labels, wrong_lags = (
+        sum(row[count] for row in tickers)
+        for count in ("both", "audited", "wrong_labels", "wrong_lags")
+    )
+    dates = _sample_dates(tickers)
+    again = _compute_again(prices, train.unionByName(test), dates, window, body, features)
     broken = []
     if rows_in_both:
         broken.append(f"{rows_in_both} rows are in both train and test")
@@ -108,24 +109,50 @@ def audit_leakage(
     }
 
 
-def _compare_sessions(train: DataFrame, test: DataFrame) -> tuple[int, list[Row]]:
-    """Count the rows in both sets, and return the last training and first test session per ticker.
+def _check_rows(
+    prices: DataFrame, train: DataFrame, test: DataFrame, lags: list[str], body: Body
+) -> list[Row]:
+    """Compare windows with prices. Return one row per ticker of train and test.
 
-    Both are null where there is none.
+    The bodies before are collected as a list, not by the lag functions that made the windows. A
+    missing body is not collected, so the list of a window that should be void is too short.
+
+    Returns:
+        ``ticker``; ``last`` (training session) and ``first`` (test session), null where there is
+        none; ``both`` (rows in both sets); ``audited`` rows, ``wrong_labels`` and ``wrong_lags``
+        among them; ``days``: sampled sessions, in days since 1970.
     """
-    keys = train.select("ticker", "session", F.lit(True).alias("is_train")).unionByName(
-        test.select("ticker", "session", F.lit(False).alias("is_train"))
+    before = by_session().rowsBetween(-max(1, len(lags)), -1)
+    candles = prices.select("ticker", "session", "open", "close", candle_body(body).alias("own"))
+    gathered = candles.withColumn("past", F.collect_list(F.col("own").cast("float")).over(before))
+    windows = train.withColumn("train", F.lit(True)).unionByName(
+        test.withColumn("train", F.lit(False))
     )
-    once = keys.groupBy("ticker", "session").agg(
-        F.bool_or("is_train").alias("trained"), F.bool_or(~F.col("is_train")).alias("tested")
+    label = (F.col("up") == (F.col("close") > F.col("open")).cast("int")) & (
+        F.col("body") == F.col("own")
+    )
+    past = F.col("past") == F.array(*reversed(lags)) if lags else F.lit(True)
+    once = (
+        windows.join(gathered, ["ticker", "session"], "left")
+        .groupBy("ticker", "session")
+        .agg(
+            F.bool_or("train").alias("trained"),
+            F.bool_or(~F.col("train")).alias("tested"),
+            F.count(F.lit(1)).alias("rows"),
+            F.count_if(~F.coalesce(label, F.lit(False))).alias("label"),
+            F.count_if(~F.coalesce(past, F.lit(False))).alias("lags"),
+        )
     )
     by_ticker = once.groupBy("ticker").agg(
-        F.count_if(F.col("trained") & F.col("tested")).alias("both"),
         F.max(F.when(F.col("trained"), F.col("session"))).alias("last"),
         F.min(F.when(F.col("tested"), F.col("session"))).alias("first"),
+        F.count_if(F.col("trained") & F.col("tested")).alias("both"),
+        F.sum("rows").alias("audited"),
+        F.sum("label").alias("wrong_labels"),
+        F.sum("lags").alias("wrong_lags"),
+        F.percentile_approx(F.unix_date("session"), SAMPLED).alias("days"),
     )
-    rows = by_ticker.collect()
-    return sum(row["both"] for row in rows), rows
+    return by_ticker.collect()
 
 
 def _fewest_between(
@@ -141,31 +168,15 @@ def _fewest_between(
     return min((int(row["n"]) for row in rows), default=None)
 
 
-def _check_rows(
-    prices: DataFrame, windows: DataFrame, lags: list[str], body: Body
-) -> tuple[int, int, int, list[dt.date]]:
-    """Count the windows, those with a wrong label, those with wrong lags; and sample their dates.
-
-    The bodies before are collected as a list, not by the lag functions that made the windows. A
-    missing body is not collected, so the list of a window that should be void is too short.
-    """
-    before = Window.partitionBy("ticker").orderBy("session").rowsBetween(-max(1, len(lags)), -1)
-    candles = prices.select("ticker", "session", "open", "close", candle_body(body).alias("own"))
-    gathered = candles.withColumn("past", F.collect_list(F.col("own").cast("float")).over(before))
-    joined = windows.join(gathered, ["ticker", "session"], "left")
-    label = (F.col("up") == (F.col("close") > F.col("open")).cast("int")) & (
-        F.col("body") == F.col("own")
-    )
-    past = F.col("past") == F.array(*reversed(lags)) if lags else F.lit(True)
-    counts = [F.count_if(~F.coalesce(right, F.lit(False))) for right in (label, past)]
-    days = F.percentile_approx(F.unix_date("session"), SAMPLED)
-    [found] = joined.agg(F.count(F.lit(1)), *counts, days).collect()
-    audited, wrong_labels, wrong_lags, sampled = found
-    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in sorted(set(sampled))]
-    return audited, wrong_labels, wrong_lags, dates
-
-
 # --- Features, computed again ---------------------------------------------------------------------
+
+
+def _sample_dates(tickers: list[Row]) -> list[dt.date]:
+    """Return the first and the last session of all, and those between of the longest ticker."""
+    longest = max(tickers, key=lambda row: row["audited"])
+    days = {*longest["days"][1:-1]}
+    days |= {min(row["days"][0] for row in tickers), max(row["days"][-1] for row in tickers)}
+    return [dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in sorted(days)]
 
 
 def _compute_again(
@@ -179,37 +190,32 @@ def _compute_again(
     """Compute the features of the sampled dates on histories that end before each of them.
 
     A feature may look at other tickers, so the history of each date is a frame of its own. All are
-    one Spark job; as they are cut after a window, prices are read and sorted by ticker once.
+    one Spark job; as they are cut after a window, prices are read and sorted by ticker once. A
+    session without an open is known by its date alone.
 
     Returns:
         One row per window of `dates` and one column per feature: ``stored``; ``cut``, where its own
-        session is known by date alone and later ones are not; and ``blank``, where the session
-        before it is known by date alone as well.
+        session is known by date alone and later ones are not; and ``blank``, for the last date,
+        where the session before it is known by date alone as well.
     """
     columns = ["ticker", "session", *feature_columns(features, window)]
-    there = [name for name in PRICES if name in prices.columns]
-    session, following = F.col("session"), F.col("_following")
-    parts = {"stored": [windows.where(session.isin(dates))], "cut": [], "blank": []}
+    session, following, opened = F.col("session"), F.col("_following"), F.col("open")
     followed = prices.withColumn("_following", F.lead("session").over(by_session()))
-    for day in map(F.lit, dates):
-        history = followed.where(session <= day)
-        for kind, is_known in (("cut", session < day), ("blank", following < day)):
-            blanked = {name: F.when(is_known, F.col(name)) for name in there}
-            again = known_before(history.withColumns(blanked), window, body, features)
-            parts[kind].append(again.where(session == day))
-    job = reduce(
-        DataFrame.unionByName,
-        [
-            part.select(F.lit(kind).alias("kind"), *columns)
-            for kind, frames in parts.items()
-            for part in frames
-        ],
-    )
-    frame = to_pandas(job).set_index(["ticker", "session"])
-    by_kind = {kind: frame[frame["kind"] == kind].drop(columns="kind") for kind in parts}
-    rows = by_kind["stored"].index
-    recomputed = {kind: by_kind[kind].reindex(rows) for kind in ("cut", "blank")}
-    return by_kind | recomputed
+    cases = [("cut", F.lit(day), session < F.lit(day)) for day in dates]
+    cases.append(("blank", F.lit(dates[-1]), following < F.lit(dates[-1])))
+    parts = [windows.where(session.isin(dates)).select(F.lit("stored").alias("kind"), *columns)]
+    for kind, day, is_known in cases:
+        history = followed.where(session <= day).withColumn("open", F.when(is_known, opened))
+        again = known_before(history, window, body, features).where(session == day)
+        parts.append(again.select(F.lit(kind).alias("kind"), *columns))
+    frame = to_pandas(reduce(DataFrame.union, parts)).set_index(["ticker", "session"])
+    kinds = ("stored", "cut", "blank")
+    stored, cut, blank = (frame[frame["kind"] == kind].drop(columns="kind") for kind in kinds)
+    return {
+        "stored": stored,
+        "cut": cut.reindex(stored.index),
+        "blank": blank.reindex(stored.index),
+    }
 
 
 def _faults(again: dict[str, pd.DataFrame], columns: list[str]) -> Iterator[str]:

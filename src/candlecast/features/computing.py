@@ -175,27 +175,31 @@ def try_features(sessions: DataFrame, names: Sequence[str], window: int) -> None
     Spark analyses a column. A function of sessions is called here with those of one ticker, so that
     its own error arrives instead of Spark's.
 
+    Args:
+        sessions: one row per ticker and session, with columns of `READABLE` alone.
+        names: of the features.
+        window: the parameter.
+
     Raises:
         FeatureError: one can't be computed.
     """
-    readable = [name for name in sessions.columns if name in READABLE]
-    one: pd.DataFrame | None = None
-    for name, each in find_features(names).items():
+    chosen = find_features(names)
+    if any(each.of_sessions for each in chosen.values()):
+        first = sessions.join(sessions.agg(F.min("ticker").alias("ticker")), "ticker", "left_semi")
+        one = to_pandas(first).sort_values("session", ignore_index=True)
+    for name, each in chosen.items():
         try:
             if each.expressions:
                 _ = sessions.select(*each.expressions(window)).schema  # Spark Connect is lazy
-                continue
-            if one is None:
-                first = sessions.agg(F.min("ticker").alias("ticker"))
-                one = to_pandas(sessions.join(first, "ticker", "left_semi").select(*readable))
-                one = one.sort_values("session", ignore_index=True)
-            assert each.of_sessions
-            _of_sessions(each.of_sessions, one)
+            elif each.of_sessions:
+                _of_sessions(each.of_sessions, one)
         except Exception as error:
             [cause, *_] = str(error).splitlines() or [""]
-            readable_text = f"It may read {', '.join(READABLE)}; not adj_close, which carries "
-            readable_text += "later dividends."
-            raise FeatureError(name, f"{type(error).__name__}: {cause}. {readable_text}") from error
+            raise FeatureError(
+                name,
+                f"{type(error).__name__}: {cause.rstrip('.')}. It may read {', '.join(READABLE)}; "
+                "not adj_close, which carries later dividends.",
+            ) from error
 
 
 def _finite(value: Column) -> Column:

@@ -21,7 +21,8 @@ def lag_columns(window: int) -> list[str]:
 
 def lags(window: int) -> list[Column]:
     """The candle bodies of the {window} sessions before."""
-    return [F.lag("body", lag).over(by_session()) for lag in range(1, window + 1)]
+    sessions = by_session()
+    return [F.lag("body", lag).over(sessions) for lag in range(1, window + 1)]
 
 
 register(lags, columns=lag_columns, expressions=lags)
