@@ -44,6 +44,10 @@ def test_one_node_needs_what_only_a_run_holds(run, refusal, stored):
     typed = refusal(MissingInputError, **given, node_names=["data_engineering.make_windows"])
     assert typed["from_nodes"] == ["data_engineering.select_prices"]
     assert typed["to_nodes"] == ["data_engineering.make_windows"]
+    # The metrics that are there are not this candidate's.
+    (stored / "reporting/metrics.json").write_text('{"accuracy": 1.0}')
+    given["node_names"] = ["reporting.apply_gate"]
+    assert refusal(MissingInputError, **given)["from_nodes"] == ["reporting.evaluate_model"]
 
 
 def test_from_a_node_on(refusal):
@@ -70,7 +74,7 @@ def test_missing_outputs_of_a_killed_candidate(refusal, stored):
     killed = client.create_run("1", tags={"candidate": "killed", **tables}, run_name="killed")
     client.log_param(killed.info.run_id, "window", "14")
     given = {**SMALL, "candidate": "killed", "only_missing_outputs": True}
-    typed = refusal(MissingInputError, **given, window=5)
+    typed = refusal(IncompatibleRunError, **given, window=5)
     assert (typed["tags"], typed["window"]) == (["preprocess", "train", "evaluate"], 14)
     client.log_artifact(killed.info.run_id, str(stored / "training/leakage_audit.json"))
     assert refusal(MissingInputError, **given)["tags"] == ["train", "evaluate"]
