@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from candlecast.__main__ import read_options
 from candlecast.errors import CandlecastError, IncompatibleRunError, MissingInputError
+from candlecast.runtime.log import expected_message
 from conftest import SMALL
 
 
@@ -89,3 +90,12 @@ def test_a_stage_without_the_one_before_it(run, refusal, tmp_path):
     typed = refusal(MissingInputError, data_root=empty, candidate="new", tags=["evaluate"])
     assert "tags" not in typed
     assert not (empty / "tables").exists()
+
+
+def test_a_node_by_half_its_name_is_refused_in_one_line(run):
+    with pytest.raises(ValueError, match="write_report") as caught:
+        run(node_names=["write_report"])
+    assert "reporting.write_report" in str(expected_message(caught.value))
+    with pytest.raises(ValueError, match="a bug") as caught:
+        raise ValueError("a bug")
+    assert expected_message(caught.value) is None
