@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from candlecast.__main__ import read_options
 from candlecast.errors import CandlecastError, IncompatibleRunError, MissingInputError
+from candlecast.runtime.log import expected_message
 from conftest import SMALL
 
 
@@ -44,6 +45,10 @@ def test_one_node_needs_what_only_a_run_holds(run, refusal, stored):
     typed = refusal(MissingInputError, **given, node_names=["data_engineering.make_windows"])
     assert typed["from_nodes"] == ["data_engineering.select_prices"]
     assert typed["to_nodes"] == ["data_engineering.make_windows"]
+    # The metrics that are there are not this candidate's.
+    (stored / "reporting/metrics.json").write_text('{"accuracy": 1.0}')
+    given["node_names"] = ["reporting.apply_gate"]
+    assert refusal(MissingInputError, **given)["from_nodes"] == ["reporting.evaluate_model"]
 
 
 def test_from_a_node_on(refusal):
@@ -70,7 +75,7 @@ def test_missing_outputs_of_a_killed_candidate(refusal, stored):
     killed = client.create_run("1", tags={"candidate": "killed", **tables}, run_name="killed")
     client.log_param(killed.info.run_id, "window", "14")
     given = {**SMALL, "candidate": "killed", "only_missing_outputs": True}
-    typed = refusal(MissingInputError, **given, window=5)
+    typed = refusal(IncompatibleRunError, **given, window=5)
     assert (typed["tags"], typed["window"]) == (["preprocess", "train", "evaluate"], 14)
     client.log_artifact(killed.info.run_id, str(stored / "training/leakage_audit.json"))
     assert refusal(MissingInputError, **given)["tags"] == ["train", "evaluate"]
@@ -85,3 +90,12 @@ def test_a_stage_without_the_one_before_it(run, refusal, tmp_path):
     typed = refusal(MissingInputError, data_root=empty, candidate="new", tags=["evaluate"])
     assert "tags" not in typed
     assert not (empty / "tables").exists()
+
+
+def test_a_node_by_half_its_name_is_refused_in_one_line(run):
+    with pytest.raises(ValueError, match="write_report") as caught:
+        run(node_names=["write_report"])
+    assert "reporting.write_report" in str(expected_message(caught.value))
+    with pytest.raises(ValueError, match="a bug") as caught:
+        raise ValueError("a bug")
+    assert expected_message(caught.value) is None

@@ -12,7 +12,7 @@ from candlecast.runtime.mlflow_run import RunHooks  # noqa: E402
 from candlecast.runtime.resuming import ResumeHooks  # noqa: E402
 
 # Of hooks marked tryfirst, pluggy calls the last one here first: the log, then the parameters.
-# Of those marked trylast, after kedro-mlflow's, it calls the first one here first: the MLflow run.
+# Wrappers begin before all others: the lock, then what refuses a run, then the MLflow run.
 HOOKS = (
     RunHooks(),
     LineageHooks(),

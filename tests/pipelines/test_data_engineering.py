@@ -546,7 +546,7 @@ def test_all_requested_tickers_are_required_unless_they_may_be_missing() -> None
     nodes.require_all_tickers(all_, **stored, allow_missing_tickers=False)
 
 
-def test_terminal_shows_a_bar_and_the_lines_after_it(
+def test_a_terminal_shows_a_bar_and_a_line_per_ticker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     class Terminal(io.StringIO):
@@ -557,7 +557,7 @@ def test_terminal_shows_a_bar_and_the_lines_after_it(
     monkeypatch.setattr("sys.stderr", terminal)
     with caplog.at_level(logging.INFO, "candlecast"):
         fetched(sessions, ["A", "b", "C"], tmp_path)
-    assert "Fetching" in terminal.getvalue()
+    assert "fetch: C" in terminal.getvalue()
     assert [message.split()[:2] for message in caplog.messages] == [
         ["A", "8"],
         ["C", "8"],

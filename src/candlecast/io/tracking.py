@@ -129,6 +129,12 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         """The name of the file, also as an artifact."""
         return str(self._filepath.name)
 
+    def is_of(self, run: Run) -> bool:
+        """Return whether the file is the one that a run has logged, if it has logged one."""
+        files = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+        logged = f"{run.info.artifact_uri}/{self.file_name}"
+        return self.file_name not in files or self.load() == mlflow.artifacts.load_dict(logged)
+
     def save(self, data: Any) -> None:
         """Write the file, then log it.
 

@@ -9,7 +9,6 @@ from sklearn.model_selection import TimeSeriesSplit
 from candlecast.errors import NotEnoughDataError
 from candlecast.features.split import purge_before
 from candlecast.models.forests import in_order
-from candlecast.progress import progress
 
 
 def walk_forward(
@@ -49,15 +48,12 @@ def walk_forward(
     )
     if len(dates) <= folds:
         raise too_few
-    # The training period grows by the same number of dates from fold to fold.
-    with progress("walk-forward validation", folds * (folds + 1) / 2) as begin:
-        for fold, (_, validated) in enumerate(TimeSeriesSplit(folds).split(dates), start=1):
-            begin(f"fold {fold} of {folds}", weight=fold)
-            first, last = dates[validated[0]], dates[validated[-1]]
-            past = purge_before(frame, first, purge)
-            if past.empty:
-                raise too_few
-            yield past, frame[frame["session"].between(first, last)]
+    for _, validated in TimeSeriesSplit(n_splits=folds).split(dates):
+        first, last = dates[validated[0]], dates[validated[-1]]
+        past = purge_before(frame, first, purge)
+        if past.empty:
+            raise too_few
+        yield past, frame[frame["session"].between(first, last)]
 
 
 def choose_estimator(

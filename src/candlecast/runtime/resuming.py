@@ -26,6 +26,9 @@ from candlecast.runtime.mlflow_run import command, recorded
 STAGES = ("ingest", "preprocess", "train", "evaluate")
 """The tags that a plain run consists of, in order."""
 
+Slices = dict[str, list[str]]
+"""Some of the options that leave nodes out, see `candlecast.runtime.mlflow_run.SLICES`."""
+
 Differences = dict[str, tuple[object, object]]
 """What was recorded and what this run has, by name."""
 
@@ -64,17 +67,16 @@ class ResumeHooks:
         if self._need_champion & pipeline.inputs() and find_version(model, CHAMPION) is None:
             raise NoChampionError(model)
         whole = sum((pipelines[name] for name in names), Pipeline([]))
+        cause, part, slices = "", pipeline, {}
         if run_params["only_missing_outputs"]:
             cause = "--only-missing-outputs would keep what other candidates have left"
-            slices = {"tags": self._stages_left(whole, run)}
+            part, slices = Pipeline([]), {"tags": self._stages_left(whole, run)}
         elif absent := self._absent_inputs(pipeline, whole, run):
             cause = f"Inputs of this part of the pipeline are not stored: {', '.join(absent)}"
-            slices = self._larger_part(pipeline, whole, run)
-        else:
-            self._require_same_values(run_params, pipeline, run)
-            return
-        same = {name: before for name, (before, _) in self._differences_from(run).items()}
-        raise MissingInputError(cause, command(run_params, same, **slices))
+            part, slices = self._larger_part(pipeline, whole, run)
+        self._require_same_values(run_params, part, slices, run)
+        if cause:
+            raise MissingInputError(cause, command(run_params, {}, **slices))
 
     def _stages_left(self, whole: Pipeline, run: Run | None) -> list[str]:
         """Return the stages from the first that the candidate's run does not hold; []: all."""
@@ -102,8 +104,8 @@ class ResumeHooks:
 
     def _larger_part(
         self, pipeline: Pipeline, whole: Pipeline, run: Run | None
-    ) -> dict[str, list[str]]:
-        """Return the options that select this part and what makes its inputs.
+    ) -> tuple[Pipeline, Slices]:
+        """Return this part with what makes its inputs, and the options that select it.
 
         What it adds from other stages it adds whole: they check what they make.
         """
@@ -113,14 +115,15 @@ class ResumeHooks:
         stages = [stage for stage in STAGES if larger.only_nodes_with_tags(stage).nodes]
         if not all(pipeline.only_nodes_with_tags(stage).nodes for stage in stages):
             of_stages = whole.only_nodes_with_tags(*stages)
-            is_whole = stages == [*STAGES] or not {*larger.nodes} <= {*of_stages.nodes}
-            return {"tags": [] if is_whole else stages}
+            if stages == [*STAGES] or not {*larger.nodes} <= {*of_stages.nodes}:
+                return whole, {"tags": []}
+            return of_stages, {"tags": stages}
         first = [node.name for node in larger.grouped_nodes[0]]
         if len(whole.from_nodes(*first).nodes) == len(larger.nodes):
-            return {"from_nodes": first}
+            return larger, {"from_nodes": first}
         read = larger.all_inputs()
         last = [node.name for node in larger.nodes if not read & {*node.outputs}]
-        return {"from_nodes": first, "to_nodes": last}
+        return larger, {"from_nodes": first, "to_nodes": last}
 
     def _is_stored(self, name: str, run: Run | None) -> bool:
         dataset = self._catalog.get(name)
@@ -130,13 +133,18 @@ class ResumeHooks:
             return run is not None and logged_model(run.info.run_id) is not None
         if isinstance(dataset, DeltaDataset):
             return dataset.optional or bool(dataset.exists())
-        gone = _without_format(name) in self._temporary
-        return not gone and (not isinstance(dataset, AbstractVersionedDataset) or dataset.exists())
+        if _without_format(name) in self._temporary:
+            return False
+        exists = not isinstance(dataset, AbstractVersionedDataset) or dataset.exists()
+        own = run is None or not isinstance(dataset, LoggedJSON) or not exists or dataset.is_of(run)
+        return bool(exists and own)
 
     def _require_same_values(
-        self, run_params: dict[str, Any], pipeline: Pipeline, run: Run | None
+        self, run_params: dict[str, Any], pipeline: Pipeline, slices: Slices, run: Run | None
     ) -> None:
         """Require the values that the candidate's run and the tables were made with.
+
+        `slices` select the pipeline, if not those of `run_params`.
 
         Raises:
             IncompatibleRunError: with all that differs, of both.
@@ -150,7 +158,7 @@ class ResumeHooks:
         if not differences:
             return
         same, own_same = ({name: pair[0] for name, pair in each.items()} for each in (tables, own))
-        fix = f"Type: {command(run_params, same | own_same)}"
+        fix = f"Type: {command(run_params, same | own_same, **slices)}"
         # Tables of another candidate than a begun one do not fit it, whatever the parameters.
         values = recorded(self._parameters) | (run.data.params if run else {})
         if versions or (run and any(values[name] != text for name, text in recorded(same).items())):

@@ -26,6 +26,7 @@ from candlecast.models.estimators import (
 )
 from candlecast.models.forests import features, in_order
 from candlecast.models.selection import walk_forward
+from candlecast.progress import progress
 from candlecast.registry.entities import Champion
 
 
@@ -55,22 +56,28 @@ def validate_estimators(
     """
     unfitted = make_estimators(estimators, min_weight_fraction_leaf, seed)
     metrics, losses = [], []
-    for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
-        up = validated["up"]
-        predicted = predict_all(fit_all(unfitted, past), validated)
-        probabilities = {"base_rate": np.full(len(up), past["up"].mean()), **predicted}
-        for name, probability in predicted.items():
-            metrics.append(
-                {
-                    "fold": fold,
-                    "estimator": name,
-                    "log_loss": log_loss(up, probability, labels=[0, 1]),
-                    "accuracy": accuracy_score(up, probability > 0.5),
-                    "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
-                }
+    # The training period grows by the same number of dates from fold to fold.
+    with progress("walk-forward validation", folds * (folds + 1) / 2) as begin:
+        for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
+            begin(f"fold {fold} of {folds}", weight=fold)
+            up = validated["up"]
+            predicted = predict_all(fit_all(unfitted, past), validated)
+            probabilities = {"base_rate": np.full(len(up), past["up"].mean()), **predicted}
+            for name, probability in predicted.items():
+                metrics.append(
+                    {
+                        "fold": fold,
+                        "estimator": name,
+                        "log_loss": log_loss(up, probability, labels=[0, 1]),
+                        "accuracy": accuracy_score(up, probability > 0.5),
+                        "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
+                    }
+                )
+            by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
+            losses.append(
+                pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean()
             )
-        by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
-        losses.append(pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean())
+            )
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
