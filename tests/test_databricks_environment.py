@@ -75,10 +75,11 @@ def run_tasks(
 def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: Path) -> None:
     """Train two candidates, make the second one champion and forecast the next session with it.
 
-    While the second one trains, the platform maintains the prices table. The last task names a
-    catalog that does not exist.
+    While the second one trains, the platform maintains the prices table. Then another schema takes
+    its prices from that table. The last task names a catalog that does not exist.
     """
     volume = tmp_path / "volume"
+    own = {"schema": "own", "prices": "spark_catalog.candlecast.prices", "tickers": ""}
     approval = {"approver": "Ada", "override_reason": "a test"}
     tasks = [
         options(volume, candidate="first", end="2021-06-30"),
@@ -87,6 +88,7 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
         options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
         options(volume, "--pipelines", "registration", candidate="second", **approval),
         options(volume, "--pipelines", "forecast"),
+        options(tmp_path / "own", "--tags", "ingest", candidate="own", **own),
         options(tmp_path / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
     ]
     with YahooServer() as server:
@@ -112,6 +114,9 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
     assert champion.tags["override_reason"] == "a test"
     assert f"track record: {volume / 'reporting/track_record.html'}" in done.stderr
     assert list((tmp_path / "empty").iterdir()) == []
+    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in done.stderr
+    own_tables = {path.name for path in (tmp_path / "spark/warehouse/own.db").iterdir()}
+    assert own_tables == {"prices", "quality"}
     tables = {path.name for path in (tmp_path / "spark/warehouse/candlecast.db").iterdir()}
     assert tables == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),

@@ -60,7 +60,7 @@ def merged(spark: SparkSession) -> Merged:
     fetched, stored = table(spark, FETCHED[::-1], NEW), table(spark, STORED, OLD)
     tickers = sorted({row[0] for row in FETCHED})
     stored = stored.unionByName(table(spark, [("ELSE", 3, 10.0, "yahoo")], OLD))
-    findings = compare_prices(fetched, stored, tickers, start="2022-01-04", end=None)
+    findings = compare_prices(fetched, stored, tickers, "2022-01-04", None, [], "yahoo")
     frame = merge_prices(fetched, tickers, findings)(stored)
     rows: dict[str, dict[int, tuple[float | None, str]]] = {}
     for row in frame.orderBy("ticker", "session").collect():
@@ -135,16 +135,28 @@ def test_missing_prices_on_both_sides_are_equal_and_on_one_side_are_not(merged: 
 def test_ticker_that_was_not_stored_has_no_finding(merged: Merged) -> None:
     rows, findings = merged
     assert sorted(rows) == ["APART", "FRESH", "KEPT", "MOVED", "ONCE", "OTHER", "SPLIT", "VOID"]
-    assert {ticker for ticker, _ in findings} == set(rows) - {"FRESH"}
+    assert {ticker for ticker, _ in findings} == set(rows) - {"FRESH"} | {"ELSE"}
 
 
 def test_tickers_of_other_runs_stay_out_of_it(merged: Merged) -> None:
     rows, findings = merged
     assert "ELSE" not in rows
-    assert "ELSE" not in {ticker for ticker, _ in findings}
+    assert {rule for ticker, rule in findings if ticker == "ELSE"} == {"missing"}
+
+
+def test_ticker_that_the_source_no_longer_holds_is_missing_if_all_were_requested(
+    merged: Merged, spark: SparkSession
+) -> None:
+    _, findings = merged
+    assert findings["ELSE", "missing"].found == 1
+    assert "yahoo no longer holds it" in findings["ELSE", "missing"].detail
+    fetched, stored = table(spark, FETCHED[:1], NEW), table(spark, STORED[:6], OLD)
+    named = compare_prices(fetched, stored, ["KEPT"], None, None, ["KEPT"], "yahoo")
+    other = compare_prices(fetched, stored, ["KEPT"], None, None, [], "own.csv")
+    assert {finding.ticker for finding in [*named, *other]} == {"KEPT"}
 
 
 def test_first_run_stores_what_it_fetched(spark: SparkSession) -> None:
     fetched = table(spark, FETCHED, NEW)
-    assert compare_prices(fetched, None, ["KEPT"], start=None, end=None) == []
+    assert compare_prices(fetched, None, ["KEPT"], None, None, [], "yahoo") == []
     assert merge_prices(fetched, ["KEPT"], [])(None) is fetched

@@ -217,7 +217,11 @@ def test_columns_are_found_by_name(
     ("found", "given", "words"),
     [
         (["ticker", "date", "open", "closed"], {}, ["close", "closed", "columns.close=closed"]),
-        (["ticker", "date", "open", "close"], {"close": "Clse"}, ["Clse", "columns.close=close"]),
+        (
+            ["ticker", "date", "open", "close"],
+            {"close": "Clse"},
+            ["close (Clse)", "columns.close=close"],
+        ),
         (["ticker", "date", "Date", "open", "close"], {}, ["date and Date", "columns.session="]),
         (["ticker;date;open;close"], {}, ["ticker;date;open;close", "session"]),
     ],

@@ -56,7 +56,7 @@ class PriceSource(ReadOnlyDataset[Source]):
         self._prices, self._tickers, self._columns = prices, tickers, columns or {}
         self._path = Path(project, prices)
         self._yahoo_cache = Path(yahoo_cache)
-        self._known = [*known_tickers, *tickers]
+        self._known = known_tickers
         self.metadata = metadata
 
     def load(self) -> Source:
@@ -101,7 +101,7 @@ class PriceSource(ReadOnlyDataset[Source]):
             if path.endswith(CSV):
                 return pd.read_csv(path, dtype=str, keep_default_na=False)
             # Without pandas' own metadata an index is a column, as for Spark.
-            frame: pd.DataFrame = pyarrow.parquet.read_table(path).to_pandas(ignore_metadata=True)
-            return frame
+            rows: pd.DataFrame = pyarrow.parquet.read_table(path).to_pandas(ignore_metadata=True)
+            return rows
         except (ValueError, OSError) as error:  # so are the parsers' own
             raise TableError(path, f"it can't be read as {KINDS} ({error})", ADVICE) from error

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from candlecast.sources.checks import COLUMNS, PRICES, Finding
+from candlecast.sources.table import source_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ def compare_prices(
     tickers: Sequence[str],
     start: str | None,
     end: str | None,
+    requested: Sequence[str],
+    prices_from: str,
 ) -> list[Finding]:
     """Compare fetched and stored prices of `tickers`, and log what was found.
 
@@ -33,16 +36,32 @@ def compare_prices(
     has another source, or more than half of the sessions in both changed by a common factor (a
     split between two fetches rescales all prices before it).
 
+    Args:
+        fetched: prices of this run.
+        stored_prices: those of earlier runs; None: there are none.
+        tickers: those that were fetched.
+        start: the first requested session.
+        end: the last one.
+        requested: the requested tickers; none are all that the source holds.
+        prices_from: the parameter ``prices``.
+
     Returns:
         The findings of tickers that were stored, sorted by ticker: ``history replaced`` (`found`
         counts stored sessions that are dropped), or ``history kept`` (`found` counts stored
         sessions inside the requested range that were not fetched again) and ``prices changed``
-        (`found` counts sessions with another price).
+        (`found` counts sessions with another price). Where all tickers of a source were requested,
+        those that it no longer holds are ``missing`` (`found` counts their stored sessions).
     """
     if stored_prices is None:
         return []
     facts = _facts(_joined(fetched, stored_prices, tickers), start, end).orderBy("ticker").collect()
     findings = [finding for row in facts for finding in _findings(row.asDict())]
+    if not requested:
+        source = source_name(prices_from)
+        others = (F.col("source") == source) & ~F.col("ticker").isin(list(tickers))
+        gone = stored_prices.where(others).groupBy("ticker").count().orderBy("ticker").collect()
+        detail = f"{source} no longer holds it: its stored sessions are not used"
+        findings += [Finding(ticker, "missing", 0, 0, rows, detail) for ticker, rows in gone]
     for finding in findings:
         if finding.found:
             logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)

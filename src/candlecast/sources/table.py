@@ -96,17 +96,20 @@ def find_columns(
             problem = f"{' and '.join(likely)} could both be the column {ours}"
             raise TableError(name, problem, f"Name it: --params columns.{ours}=<name>")
         columns[ours] = likely[0]
+    wrong = {ours: theirs for ours, theirs in given.items() if theirs not in found}
     needed = REQUIRED[1:] if one_ticker else REQUIRED
-    missing = [ours for ours in needed if ours not in columns]
-    missing += [f"{ours} ({theirs})" for ours, theirs in given.items() if theirs not in found]
-    if not missing:
+    wrong |= {ours: ours for ours in needed if ours not in columns}
+    if not wrong:
         return columns
-    [wanted, *_] = missing[0].split()
-    near = get_close_matches(given.get(wanted, wanted).lower(), found, n=1, cutoff=0.5)
-    advice = f"Name it: --params columns.{wanted}={near[0] if near else '<name>'}"
-    if wanted == "ticker":
-        advice += ", or name the one ticker of all rows: --params tickers=<ticker>"
-    problem = f"no column for {', '.join(missing)}; it has {', '.join(found)}"
+    near = {ours: get_close_matches(text, found, n=1) or ["<name>"] for ours, text in wrong.items()}
+    names = ",".join(f"columns.{ours}={theirs}" for ours, [theirs] in near.items())
+    advice = f'Name what it has: --params "{names}"'
+    if "ticker" in wrong:
+        advice += ", or the one ticker of all rows: --params tickers=<ticker>"
+    lacking = ", ".join(
+        ours if ours == text else f"{ours} ({text})" for ours, text in wrong.items()
+    )
+    problem = f"no column for {lacking}; it has {', '.join(found)}"
     raise TableError(name, problem, advice)
 
 

@@ -178,6 +178,7 @@ def tabulate_quality(
         reason as its detail.
     """
     arrived = [finding for findings in fetch_result.findings.values() for finding in findings]
+    price_changes = [found for found in price_changes if found.ticker not in fetch_result.failed]
     missing = [
         Finding(ticker, "missing", 0, 0, 0, reason)
         for ticker, reason in fetch_result.failed.items()

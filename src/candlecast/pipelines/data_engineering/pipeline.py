@@ -71,6 +71,8 @@ def create_pipeline() -> Pipeline:
                 "tickers": "accepted_tickers",
                 "start": "params:start",
                 "end": "params:end",
+                "requested": "params:tickers",
+                "prices_from": "params:prices",
             },
             "price_changes",
             name="compare_prices",

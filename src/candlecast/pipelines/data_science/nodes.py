@@ -77,7 +77,6 @@ def validate_estimators(
             losses.append(
                 pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean()
             )
-            )
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
