@@ -16,7 +16,8 @@ import candlecast
 from candlecast.models.forests import features
 from conftest import INTERPRETED, ROOT, SMALL, copy_project, kedro
 
-FILES = ("reporting/metrics.json", "reporting/gate.json", "training/model_selection.json")
+FILES = tuple(f"reporting/{name}.json" for name in ("metrics", "importance", "gate"))
+FILES += ("training/model_selection.json",)
 TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
 
 
@@ -103,14 +104,19 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     metrics = json.loads((project / "data/reporting/metrics.json").read_text())
     assert {name: tracked.data.metrics[name] for name in metrics} == metrics
     history = MlflowClient().get_metric_history(tracked.info.run_id, "model_selection.log_loss")
-    assert [point.step for point in history] == [50, 100, 200, 500, 1000]
+    assert [point.step for point in history] == [1, 2, 3, 4, 5]
+    importance = json.loads((project / "data/reporting/importance.json").read_text())
+    assert len({row["feature"] for row in importance}) == 14
+    for row in importance:
+        logged = tracked.data.metrics[f"importance.{row['feature']}"]
+        assert logged == row["log_loss_increase"]
     tags = tracked.data.tags
     assert {name: tags[f"version.{name}"] for name in TABLES} == dict.fromkeys(TABLES, "0")
     assert tags["candlecast"] == candlecast.__version__
     assert json.loads(tags["packages"])["scikit-learn"] == "1.9.1"
     assert (tags["git_commit"], tags["git_dirty"]) == ("unknown", "unknown")  # no repository
     artifacts = {file.path for file in MlflowClient().list_artifacts(tracked.info.run_id)}
-    assert {"report.html", "model_card.md", "metrics.json", "model_selection.json"} <= artifacts
+    assert {"report.html", "model_card.md", "metrics.json", "importance.json"} <= artifacts
 
 
 def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
