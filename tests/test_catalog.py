@@ -90,7 +90,7 @@ def test_a_script_loads_every_dataset(run: Run, stored: Path, tmp_path: Path) ->
     assert rows["train@pandas"] == rows["train@spark"]
     assert found["model"][0] == "RandomForestClassifier"
     assert {found[name][0] for name in ("champion", "champion_if_any")} == {"Champion"}
-    for name in ("metrics", "lineage", "track_record", "model_selection"):
+    for name in ("metrics", "importance", "lineage", "track_record", "model_selection"):
         assert found[name][1] > 0
     for name in ("report", "model_card", "summary", "track_record_page"):
         assert found[name][0] == "str"

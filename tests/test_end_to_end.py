@@ -16,7 +16,8 @@ import candlecast
 from candlecast.models.forests import features
 from conftest import INTERPRETED, ROOT, SMALL, copy_project, kedro
 
-FILES = ("reporting/metrics.json", "reporting/gate.json", "training/model_selection.json")
+FILES = tuple(f"reporting/{name}.json" for name in ("metrics", "importance", "gate"))
+FILES += ("training/model_selection.json",)
 TABLES = ["prices", "quality", "test", "test_scores", "train", "windows"]
 
 
@@ -106,7 +107,11 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
         for row in json.loads((project / "data/training/model_selection.json").read_text())
         if row["chosen"]
     ]
+    importance = json.loads((project / "data/reporting/importance.json").read_text())
     compared = tracked.data.metrics
+    for row in importance:
+        assert compared.pop(f"importance.{row['feature']}") == row["log_loss_increase"]
+    assert len({row["feature"] for row in importance}) == 14
     assert 35 <= len(compared) <= 50
     assert compared.pop("gate.passed") == 0
     for name in ("log_loss", "log_loss_se", "accuracy", "roc_auc"):
@@ -133,7 +138,7 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert json.loads(tags["packages"])["scikit-learn"] == "1.9.1"
     assert (tags["git_commit"], tags["git_dirty"]) == ("unknown", "unknown")  # no repository
     artifacts = {file.path for file in MlflowClient().list_artifacts(tracked.info.run_id)}
-    assert {"report.html", "model_card.md", "metrics.json", "model_selection.json"} <= artifacts
+    assert {"report.html", "model_card.md", "metrics.json", "importance.json"} <= artifacts
 
 
 def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(

@@ -1,5 +1,7 @@
 """Estimators by name, class and settings: made, fitted, predicted with, stored and loaded."""
 
+import json
+
 import mlflow
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from candlecast.io.tracking import ModelDataset
 from candlecast.models.baselines import predict_logistic
 from candlecast.models.estimators import as_input, fit, fit_all, make_estimators, predict_all
 from candlecast.models.forests import features
+from candlecast.registry.datasets import ChampionDataset
+from conftest import SMALL, register
 from reports import Model, predicted, windows_of
 from test_forests import LEAF, SEED, windows
 
@@ -99,3 +103,28 @@ def test_a_model_loads_to_equal_bits_in_each_way(kind, tmp_path):
 def test_a_model_with_types_of_another_package_is_not_stored(tmp_path):
     with pytest.raises(DatasetError, match="types reports"):
         ModelDataset().save((Model(), windows_of(predicted([1, 0], [0.6, 0.4])), {}))
+
+
+# --- The whole way --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_each_kind_is_registered_compared_forecast_with_and_served(stored, run):
+    """The champion is a forest, then a logistic regression, then boosting."""
+    for version, kind in enumerate(["logistic", "boosting"], start=2):
+        parameters = {**SMALL, "estimators": [kind]}
+        run(tags=["train", "evaluate"], candidate=kind, **parameters)
+        metrics = json.loads((stored / "reporting/metrics.json").read_text())
+        assert metrics["champion.version"] == version - 1
+        register(run, kind)
+        run(pipeline_names=["forecast"], **parameters)
+        champion = ChampionDataset(model_name="candlecast").load()
+        assert (champion.version, champion.candidate, champion.estimator) == (version, kind, kind)
+        record = json.loads((stored / "reporting/track_record.json").read_text())
+        assert record["champion"]["estimator"] == kind
+        assert record["forecasts"]["made"] == len(SMALL["tickers"])
+        served = mlflow.pyfunc.load_model("models:/candlecast@champion")
+        example = served.input_example
+        np.testing.assert_array_equal(
+            served.predict(example), champion.model.predict_proba(example)
+        )

@@ -112,7 +112,5 @@ def test_the_rows_to_predict_are_bounded_and_the_order_of_rows_changes_nothing(
     model, test = Counting(), windows()
     found = measure_importance(model, test, EVALUATION, seed=1)
     assert model.rows == rows
-    assert found == measure_importance(model, test.copy(), EVALUATION, seed=1)
-    if limit >= len(test):
-        mixed = test.sample(frac=1, random_state=2)
-        assert found == measure_importance(model, mixed, EVALUATION, seed=1)
+    mixed = test.sample(frac=1, random_state=2)
+    assert found == measure_importance(model, mixed, EVALUATION, seed=1)

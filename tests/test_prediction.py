@@ -10,6 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.errors import PredictionError
 from candlecast.features.definitions import lag_columns
+from candlecast.models.estimators import fit, make_estimators, predict
 from candlecast.models.prediction import predict_windows
 
 LAGS = lag_columns(14)
@@ -51,6 +52,18 @@ def test_lags_in_float64_are_predicted_as_float32(forest, spark):
     wide = frame.assign(**{name: frame[name].astype(np.float64) for name in LAGS})
     found = predicted(forest, wide, spark)
     assert np.abs(found["probability"] - forest.predict_proba(frame[LAGS])[:, 1]).max() <= 1e-12
+
+
+@pytest.mark.parametrize("kind", ["logistic", "boosting"])
+def test_other_estimators_predict_the_same_on_spark_and_in_this_process(kind, spark):
+    frame = rows(500)
+    up = (frame["lag_01"] + np.random.default_rng(3).normal(0, 0.02, 500) > 0).astype(int)
+    train = frame.assign(ticker="A", session=frame["key"], up=up)
+    [estimator] = make_estimators([kind], 0.1, 4284).values()
+    model = fit(estimator, train[["ticker", "session", "up", *LAGS]])
+    found = predicted(model, frame, spark)
+    assert np.abs(found["probability"] - predict(model, frame)).max() <= 1e-12
+    assert found["probability"].nunique() > 50
 
 
 def test_no_rows_give_no_rows(forest, spark):

@@ -187,6 +187,22 @@ def test_the_original_rule_may_have_chosen_the_same() -> None:
     assert "<small>original rule</small>" in row_of(report, "forest_50")
 
 
+def test_the_features_worth_is_in_report_and_card(alternating: dict[str, Any]) -> None:
+    useful, unused = alternating["importance"]
+    assert (useful["feature"], unused["feature"]) == ("lag_01", "lag_02")
+    for name in ("report", "model_card"):
+        assert "Of 2 features, 1 has an interval above zero: lag_01." in alternating[name]
+    interval = metric_text(useful, "log_loss_increase", 4)
+    assert f"<td>{interval}</td>" in row_of(alternating["report"], "lag_01")
+    assert f"| lag_01 | {interval} |" in alternating["model_card"]
+
+
+def test_features_that_do_not_help_are_said_not_to() -> None:
+    result = make_report(predicted([1, 0] * 15, [0.55] * 30))
+    for name in ("report", "model_card"):
+        assert "None of the 2 features has an interval above zero" in result[name]
+
+
 def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
     result = make_report(predicted([1] * 30, [0.6, 0.4] * 15))
     assert "roc_auc" not in result["metrics"]

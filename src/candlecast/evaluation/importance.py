@@ -43,7 +43,7 @@ def measure_importance(
         of the 95 % interval by date. On fewer than 20 dates there is no interval; with one class
         there is no ``roc_auc_decrease``.
     """
-    test = in_order(test.sample(min(len(test), MAX_ROWS), random_state=seed))
+    test = in_order(in_order(test).sample(min(len(test), MAX_ROWS), random_state=seed))
     inputs, up = features(test), test["up"].to_numpy()
     random, repeats = np.random.default_rng(seed), min(REPEATS, MAX_ROWS // len(test))
     order = np.concatenate([random.permutation(len(test)) for _ in range(repeats)])

@@ -82,7 +82,7 @@ def make_estimators(
             raise ValueError(f"the name {name} has another meaning; give {item} another one")
         estimator = _make(kind, min_weight_fraction_leaf)
         known = estimator.get_params()
-        for setting in settings.keys() - known.keys():
+        for setting in sorted(settings.keys() - known.keys()):
             near = get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
             raise ValueError(f"{kind} has no setting {setting}; {hint}")

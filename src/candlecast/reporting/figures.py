@@ -161,7 +161,7 @@ def draw_validation(estimators: pd.DataFrame) -> "Figure":
     axes.hlines(places, loss - error, loss + error, color=MODEL, linewidth=1.6)
     axes.scatter(loss, places, [100 if chosen else 25 for chosen in estimators["chosen"]], MODEL)
     _name_rows(axes, list(estimators["estimator"]))
-    axes.margins(y=0.15)
+    axes.set_ylim(len(estimators) - 0.5, -0.5)
     axes.set_xlabel("log loss (large dot: chosen)")
     return figure
 
