@@ -193,7 +193,7 @@ def test_tickers_as_one_text(committed, tickers):
     assert check_parameters({**committed, "tickers": tickers})["tickers"] == ["AAPL", "IBM"]
 
 
-@pytest.mark.parametrize("tickers", ["", " ", []])
+@pytest.mark.parametrize("tickers", ["", " ", [], None])
 def test_no_tickers_are_all_of_a_table_and_refused_of_yahoo(committed, tickers):
     given = {**committed, "tickers": tickers}
     assert check_parameters(given)["tickers"] == []

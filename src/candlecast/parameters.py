@@ -25,6 +25,8 @@ from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
 
 def _split(value: object) -> object:
     """Split texts at spaces, semicolons and commas (in ``--params`` commas split parameters)."""
+    if value is None:  # --params tickers=
+        return []
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in items):
         return value

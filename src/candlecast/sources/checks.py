@@ -81,8 +81,8 @@ def with_outcome(ticker: str, prices: pd.DataFrame | None, outcome: Outcome) -> 
     if prices is None:
         prices = pd.DataFrame([[ticker]], columns=["ticker"], dtype=object)
         prices[COLUMNS[1:]] = None
-    first = pd.Series([json.dumps(outcome)], index=prices.index[:1])
-    return prices.assign(**{OUTCOME: first.reindex(prices.index, fill_value=None)})
+    first = pd.Series([json.dumps(outcome)], index=prices.index[:1], dtype=object)
+    return prices.assign(**{OUTCOME: first})
 
 
 def check_sessions(

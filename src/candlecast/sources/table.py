@@ -143,12 +143,11 @@ def make_source(
         groups = dict(iter(frame.assign(ticker=named).groupby("ticker", sort=False)))
         held = [*groups]
     else:
-        ticker = (
-            F.col(f"`{columns['ticker']}`").cast("string") if "ticker" in columns else F.lit(one)
-        )
+        chosen = {ours: F.col(f"`{theirs}`") for ours, theirs in columns.items()}
+        ticker = chosen.pop("ticker", F.lit(one)).cast("string")
         table = rows.select(
             F.coalesce(ticker, F.lit("")).alias("ticker"),
-            *(F.col(f"`{columns[ours]}`").alias(ours) for ours in columns if ours != "ticker"),
+            *(column.alias(ours) for ours, column in chosen.items()),
         )
         held = [row[0] for row in table.select("ticker").distinct().orderBy("ticker").collect()]
     if not held:

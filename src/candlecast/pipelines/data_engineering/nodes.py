@@ -55,9 +55,8 @@ def fetch_prices(
 ) -> Iterator[dict[str, pd.DataFrame] | DataFrame]:
     """Fetch and check the prices of `tickers`; of all that the source holds if none is named.
 
-    Spark reads and checks a source that has a frame. Other tickers are fetched one after the other,
-    so that only one is in memory. When the source keeps failing, the rest are skipped, see
-    `STOP_AFTER`.
+    Spark reads and checks a large table. Other tickers are fetched one after the other, so that
+    only one is in memory. When the source keeps failing, the rest are skipped, see `STOP_AFTER`.
 
     Yields:
         Prices with the columns of `candlecast.sources.checks.TYPES`: of one ticker by its name, or
@@ -95,7 +94,7 @@ def fetch_prices(
 
 
 def collect_outcomes(fetched: Dataset, tickers: list[str], prices_from: str) -> FetchResult:
-    """Collect what became of each ticker, and log it. Spark has not started yet, or has ended.
+    """Collect what became of each ticker, and log it. This does not need Spark.
 
     Args:
         fetched: what `fetch_prices` returned.
