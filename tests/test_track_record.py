@@ -179,6 +179,7 @@ def simulate(sessions: int, scale: float) -> str:
     forecasts.loc[forecasts["session"] == days.max(), OUTCOME] = [pd.NA, np.nan, np.nan]
     facts = {
         **{"version": 3, "candidate": "github-1234567890-1", "trees": 100, "window": 14},
+        "features": ["lags"],
         **{"body": "return", "last_trained": "2012-06-08", "last_known": "2012-06-29"},
         **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
