@@ -208,9 +208,8 @@ def test_tables_folders_and_model_follow_from_the_parameters() -> None:
     assert configuration["spark"]["session"] == {}
     tracking = configuration["mlflow"]
     assert tracking["server"] == {"mlflow_tracking_uri": "databricks"}
-    assert tracking["tracking"]["experiment"]["create_experiment_kwargs"] == {
-        "artifact_location": None
-    }
+    experiment = tracking["tracking"]["experiment"]["create_experiment_kwargs"]
+    assert experiment["artifact_location"] is None
 
 
 NOT_ON_CONNECT = re.compile(

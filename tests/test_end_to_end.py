@@ -76,7 +76,7 @@ def test_its_log_has_only_its_own_lines(first_run):
     assert all("  INFO    " in line for line in lines), first_run[1].stderr
     assert first_run[1].stdout == ""
     node_lines = [line.split("INFO    ")[1] for line in lines if " s  " in line]
-    assert len(node_lines) == 26
+    assert len(node_lines) == 28
     assert next(line for line in node_lines if line.startswith("split_by_date")).endswith(
         "windows v0 (12,084 rows) -> train v0 (9,238 rows), test v0 (2,790 rows)"
     )
@@ -120,7 +120,7 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert {"accuracy.low", "roc_auc.high", "log_loss", "best_baseline.accuracy"} <= compared.keys()
     tags = tracked.data.tags
     assert {name: tags[f"version.{name}"] for name in TABLES} == dict.fromkeys(TABLES, "0")
-    assert (tags["gate"], tags["chosen estimator"]) == ("not passed", str(chosen["trees"]))
+    assert (tags["gate"], tags["chosen estimator"]) == ("not passed", chosen["estimator"])
     assert tags["mlflow.note.content"] == (project / "data/reporting/summary.md").read_text()
     inputs = {
         each.tags[0].value: (each.dataset.name, json.loads(each.dataset.source)["path"])

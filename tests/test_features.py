@@ -303,7 +303,7 @@ def test_the_feature_of_the_documentation_is_what_it_says(project):
     text = (ROOT / "docs/extend.md").read_text()
     [diff] = re.findall(r"^```diff\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     subprocess.run(["git", "apply", "-"], cwd=project, input=diff, text=True, check=True)
-    small = "tickers=AAPL IBM,start=2010-01-01,forest_sizes=5 10,folds=3"
+    small = "tickers=AAPL IBM,start=2010-01-01,estimators=forest_5 forest_10,folds=3"
     done = kedro(project, "run", "--params", f"candidate=mine,evaluation.repetitions=1000,{small}")
     assert done.returncode == 0, done.stderr
     [info] = (project / "data/mlflow/artifacts").rglob("MLmodel")

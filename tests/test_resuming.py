@@ -55,7 +55,7 @@ def test_from_a_node_on(refusal):
     typed = refusal(
         MissingInputError, **SMALL, candidate="second", from_nodes=["data_science.select_model"]
     )
-    names = ("fit_largest_forest", "predict_champion", "validate_estimators")
+    names = ("fit_estimators", "predict_champion", "validate_estimators")
     assert typed["from_nodes"] == [f"data_science.{name}" for name in names]
     assert "to_nodes" not in typed
 
@@ -64,7 +64,10 @@ def test_evaluating_without_the_candidate_and_its_parameters(run, refusal):
     """All that differs is named at once, so the command works as it is."""
     typed = refusal(IncompatibleRunError, tags=["evaluate"])
     assert (typed["candidate"], typed["tags"]) == ("second", ["evaluate"])
-    assert (typed["forest_sizes"], typed["evaluation"]) == ("5 10 20", {"repetitions": 1000})
+    assert (typed["estimators"], typed["evaluation"]) == (
+        "forest_5 forest_10 forest_20",
+        {"repetitions": 1000},
+    )
     run(**typed)
 
 

@@ -181,6 +181,7 @@ def simulate(sessions: int, scale: float) -> str:
         **{"version": 3, "candidate": "github-1234567890-1", "window": 14},
         **{
             "estimator": "forest_100",
+            "features": ["lags"],
             "body": "return",
             "last_trained": "2012-06-08",
             "last_known": "2012-06-29",

@@ -226,9 +226,9 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
 
     def _save(self, data: tuple[Any, pd.DataFrame, dict[str, Any]]) -> None:
         model, example, self._save_args["metadata"] = data
+        self._save_args["skops_trusted_types"] = trusted_types(model)  # a load finds them there
         # The run has the candidate's name; MLflow allows no dot in that of a model.
         self._save_args["name"] = _required_run("The model").info.run_name.replace(".", "-")
-        self._save_args["skops_trusted_types"] = trusted_types(model)  # a load finds them there
         self._save_args["input_example"] = example
         self._save_args["signature"] = infer_signature(example, model.predict_proba(example))
         # Of the modules themselves: where an image of Databricks has replaced a package by pip, its
