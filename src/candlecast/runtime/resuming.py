@@ -130,7 +130,8 @@ class ResumeHooks:
         if dataset is None or isinstance(dataset, MemoryDataset):
             return name.startswith("params:") or name == "parameters"
         if isinstance(dataset, MlflowModelTrackingDataset):
-            return run is not None and logged_model(run.info.run_id) is not None
+            # Without a run, test_scores tell whose model it would be.
+            return run is None or logged_model(run.info.run_id) is not None
         if isinstance(dataset, DeltaDataset):
             return dataset.optional or bool(dataset.exists())
         if _without_format(name) in self._temporary:
