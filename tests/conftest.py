@@ -90,6 +90,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the project's hook sets it
+    # A copy of a data root has the same runs elsewhere, and MLflow remembers where each one's
+    # artifacts are.
+    mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()
     yield
     logging.captureWarnings(False)  # the project's hook sets it, too
 
