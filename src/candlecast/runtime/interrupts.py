@@ -63,6 +63,7 @@ class InterruptHooks:
         raise self._exit
 
     def _finish(self, name: str) -> None:
+        mlflow.set_registry_uri(mlflow.get_tracking_uri())  # or MLflow asks Spark, which has ended
         with contextlib.suppress(Exception):  # if it can't be marked now, the next command will
             while mlflow.active_run():
                 mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
