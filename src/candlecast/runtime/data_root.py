@@ -42,9 +42,9 @@ class DataRootHooks:
         if self._store and not self._store.exists():
             self._take()
             try:
-                make_store(
-                    self._store, context.project_path, configuration["tracking"]["experiment"]
-                )
+                if not self._store.exists():  # another process may just have made it
+                    experiment = configuration["tracking"]["experiment"]
+                    make_store(self._store, context.project_path, experiment)
             finally:
                 self._unlock()
 
@@ -91,7 +91,7 @@ class DataRootHooks:
         self._root.mkdir(parents=True, exist_ok=True)
         lock = (self._root / "run.lock").open("a+")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if self._is_local else 0))
         except BlockingIOError:
             with lock:
                 lock.seek(0)
@@ -142,8 +142,12 @@ def make_store(store: Path, project: Path, experiment: Mapping[str, Any]) -> Non
 
 
 def close_killed_runs() -> None:
-    """Mark the runs of the experiment as killed that are still marked as running."""
-    for run in mlflow.search_runs(
-        filter_string="attributes.status = 'RUNNING'", output_format="list"
-    ):
-        MlflowClient().set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+    """Mark the runs of the experiment as killed that are still marked as running.
+
+    One that this process has begun itself, as in a notebook, is left alone.
+    """
+    active = mlflow.active_run()
+    running = "attributes.status = 'RUNNING'"
+    for run in mlflow.search_runs(filter_string=running, output_format="list"):
+        if active is None or run.info.run_id != active.info.run_id:
+            MlflowClient().set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
