@@ -30,6 +30,7 @@ from kedro.framework import project as kedro_project  # noqa: E402
 from kedro.framework.session import KedroSession  # noqa: E402
 from kedro.framework.startup import bootstrap_project  # noqa: E402
 from kedro.pipeline import Pipeline  # noqa: E402
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 from sqlalchemy import Engine  # noqa: E402
@@ -92,7 +93,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the project's hook sets it
     # A copy of a data root has the same runs elsewhere, and MLflow remembers where each one's
     # artifacts are.
-    mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()
+    _artifact_repos_cache.clear()
     yield
     logging.captureWarnings(False)  # the project's hook sets it, too
 
@@ -234,6 +235,7 @@ ADDRESSES = {
 def copy_root(source: Path, target: Path) -> Path:
     """Copy a data root, and correct its artifacts' addresses in MLflow's store."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("spark"))
+    _artifact_repos_cache.clear()  # by run: it would write into the source
     for file in (target / "mlflow").glob("*.db"):
         with closing(sqlite3.connect(file)) as store, store:
             for table, column in ADDRESSES.items():

@@ -27,6 +27,7 @@ ESTIMATORS = [
 LINEAGE = {
     "candidate": "github-1234567890-1",
     "run_id": "3692615a72d448d28762c541ff2ce3b0",
+    "model_id": "m-9f0a7c2d4b6e8a1c3d5f7b9e0a2c4d6f",
     "experiment": "candlecast",
     "started": "2024-03-01 12:00 UTC",
     "git_commit": "e6568fad551bd2fc92953c466b05c2a0e8815516",

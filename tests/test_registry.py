@@ -271,13 +271,20 @@ def test_a_registration_does_not_replace_a_champion_that_it_did_not_know(store):
 @pytest.mark.parametrize(
     "store", ["open-source", pytest.param("databricks", marks=pytest.mark.slow)], indirect=True
 )
-def test_a_candidate_trained_again_after_its_registration_gets_another_version(store, candidates):
+def test_a_candidate_trained_again_after_its_registration_gets_another_version(
+    store, candidates, tmp_path
+):
     """Its new model is not the one that was approved."""
     register(store, "second")
     shutil.copytree(candidates / "training", store / "training")
     again = {"tables": f"{candidates}/tables/", "candidate": "second"}
-    go(store, **SMALL, **again, tags=["train", "evaluate"])
-    register(store, "second", override_reason="trained again")
+    artifacts = Path(run_of(store, "second").info.artifact_uri.removeprefix("file://"))
+    shutil.copytree(artifacts, tmp_path / "before")
+    try:
+        go(store, **SMALL, **again, tags=["train", "evaluate"])
+        register(store, "second", override_reason="trained again")
+    finally:
+        shutil.copytree(tmp_path / "before", artifacts, dirs_exist_ok=True)  # shared, see above
     assert aliases_of(store) == ({"champion": 2, "previous": 1}, 2)
 
 

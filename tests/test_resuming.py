@@ -77,6 +77,7 @@ def test_missing_outputs_of_a_killed_candidate(refusal, stored):
     tables = {f"version.{name}": "1" for name in ("prices", "quality", "windows", "train", "test")}
     killed = client.create_run("1", tags={"candidate": "killed", **tables}, run_name="killed")
     client.log_param(killed.info.run_id, "window", "14")
+    client.set_terminated(killed.info.run_id, "KILLED")
     given = {**SMALL, "candidate": "killed", "only_missing_outputs": True}
     typed = refusal(IncompatibleRunError, **given, window=5)
     assert (typed["tags"], typed["window"]) == (["preprocess", "train", "evaluate"], 14)

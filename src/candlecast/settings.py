@@ -6,12 +6,13 @@ silence_third_party()  # before the hooks import the packages that it silences
 
 from candlecast.runtime.data_root import DataRootHooks  # noqa: E402
 from candlecast.runtime.hooks import ParameterHooks, SparkHooks  # noqa: E402
+from candlecast.runtime.interrupts import InterruptHooks  # noqa: E402
 from candlecast.runtime.lineage import LineageHooks  # noqa: E402
 from candlecast.runtime.log import LogHooks  # noqa: E402
 from candlecast.runtime.mlflow_run import RunHooks  # noqa: E402
 from candlecast.runtime.resuming import ResumeHooks  # noqa: E402
 
-# Of hooks marked tryfirst, pluggy calls the last one here first: the log, then the parameters.
+# Of hooks marked tryfirst, pluggy calls the last one here first: the log, the parameters, signals.
 # Wrappers begin before all others: the lock, then what refuses a run, then the MLflow run.
 HOOKS = (
     RunHooks(),
@@ -19,6 +20,7 @@ HOOKS = (
     ResumeHooks(),
     SparkHooks(),
     DataRootHooks(),
+    InterruptHooks(),
     ParameterHooks(),
     LogHooks(),
 )

@@ -153,9 +153,8 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         names = numbers if self._metrics is None else self._metrics
         of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
-        mlflow.log_metrics(
-            {self._prefix + name: float(numbers[name]) for name in names if name in numbers}, **of
-        )
+        values = {self._prefix + name: float(numbers[name]) for name in names if name in numbers}
+        mlflow.log_metrics(values, timestamp=_time_of(values, active.info.run_id), **of)
         mlflow.set_tags({tag: _tag_text(name, row[name]) for tag, name in self._tags.items()})
         mlflow.log_artifact(str(self._filepath))
 
@@ -170,6 +169,17 @@ def _tag_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return name if value else f"not {name}"
     return str(value)
+
+
+def _time_of(metrics: Mapping[str, float], run_id: str) -> int | None:
+    """Return when a run logged these metrics; None if it has not, or other values.
+
+    Logged again with this time, as after a kill, they have one point in their history, not two.
+    """
+    known = mlflow.get_run(run_id).data.metrics
+    if not metrics or any(known.get(name) != value for name, value in metrics.items()):
+        return None
+    return int(MlflowClient().get_metric_history(run_id, next(iter(metrics)))[-1].timestamp)
 
 
 def _model_and_input(run_id: str, dataset: str) -> dict[str, Any]:
@@ -280,7 +290,8 @@ def table_versions(tags: Mapping[str, str]) -> dict[str, int]:
 class LineageDataset(ReadOnlyDataset[dict[str, Any]]):
     """Where a candidate came from, as its MLflow run knows it; loads a plain mapping.
 
-    Keys: ``candidate``, ``run_id``, ``experiment``, ``started`` (UTC), ``git_commit``,
+    Keys: ``candidate``, ``run_id``, ``model_id`` (None before one is trained; its report and card
+    must name it), ``experiment``, ``started`` (UTC), ``git_commit``,
     ``git_dirty`` (``true`` if files differed from the commit, ``false`` or ``unknown``),
     ``candlecast`` (the package's version), ``packages`` (name to version), ``versions`` (Delta
     table to the version read or written), ``parameters`` (name to text).
@@ -302,10 +313,12 @@ class LineageDataset(ReadOnlyDataset[dict[str, Any]]):
         with translate_mlflow_errors("lineage"):
             run = _active_run_or(self._candidate)
             experiment = mlflow.get_experiment(run.info.experiment_id).name
+            model = logged_model(run.info.run_id)
         tags = run.data.tags
         return {
             "candidate": tags["candidate"],
             "run_id": run.info.run_id,
+            "model_id": model and model.model_id,
             "experiment": experiment,
             "started": f"{pd.Timestamp(run.info.start_time, unit='ms'):%Y-%m-%d %H:%M} UTC",
             "git_commit": tags["git_commit"],

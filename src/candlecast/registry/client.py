@@ -74,13 +74,12 @@ def read_candidate(name: str, model_name: str) -> Candidate:
     run = candidate_run(name)
     client, run_id = MlflowClient(), run.info.run_id
     files = {file.path for file in client.list_artifacts(run_id)}
-    card, metrics = None, {}
+    card, report, metrics = None, "", {}
     if {"report.html", "model_card.md"} <= files:
         card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
+        report = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/report.html")
     if "metrics.json" in files:
         metrics = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/metrics.json")
-    # Like the time of the model below, this is by the clock of the run; the server may have another
-    gate = client.get_metric_history(run_id, "gate.passed")
     candidate = Candidate(
         name=name,
         run_id=run_id,
@@ -88,18 +87,17 @@ def read_candidate(name: str, model_name: str) -> Candidate:
         tags=dict(run.data.tags),
         metrics=metrics,
         card=card,
-        evaluated_at=dt.datetime.fromtimestamp(gate[-1].timestamp / 1000, dt.UTC) if gate else None,
     )
     if (logged := logged_model(run_id)) is None:
         return candidate
-    model = get_model_info(logged.model_uri)
-    facts = model.metadata or {}
+    facts = get_model_info(logged.model_uri).metadata or {}
+    is_named = logged.model_id in report and logged.model_id in str(card)
     return replace(
         candidate,
         model_id=logged.model_id,
         window=facts["window"],
         body=facts["body"],
-        trained_at=dt.datetime.fromisoformat(model.utc_time_created).replace(tzinfo=dt.UTC),
+        is_reported=is_named and bool(logged.metrics),
         version=_find_version_of(model_name, run_id, logged.model_id),
     )
 

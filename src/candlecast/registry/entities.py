@@ -1,6 +1,5 @@
 """What decisions on the champion are made from, and what they are: plain values, without MLflow."""
 
-import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +17,10 @@ class Candidate:
         tags: of that run: ``git_commit``, ``candlecast``, ``version.<table>`` …
         metrics: all of its ``metrics.json``, flat numbers; none before it was evaluated.
         card: the text of its model card; None: it has no card, or no report to read.
-        evaluated_at: when the gate was last applied (UTC); None: never.
         model_id: of its newest logged model; None: it has none, and nothing of what follows.
         window: candle bodies of the feature ``lags``.
         body: how a body is computed.
-        trained_at: when the model was logged (UTC).
+        is_reported: whether metrics, report and card are of this model, not of an earlier one.
         version: what an earlier registration, complete or killed, made of the model; None: nothing.
     """
 
@@ -32,11 +30,10 @@ class Candidate:
     tags: dict[str, str]
     metrics: dict[str, float]
     card: str | None
-    evaluated_at: dt.datetime | None
     model_id: str | None = None
     window: int | None = None
     body: str | None = None
-    trained_at: dt.datetime | None = None
+    is_reported: bool = False
     version: int | None = None
 
 

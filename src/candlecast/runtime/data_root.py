@@ -1,33 +1,52 @@
-"""The data root: one local run at a time, and no temporary files after it."""
+"""The data root: one local run at a time, a whole store in it, no temporary files after a run."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro_mlflow.config.kedro_mlflow_config import _validate_uri
+from mlflow.entities import ExperimentTag, RunStatus
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient
 
 from candlecast.errors import LockedError
 from candlecast.runtime.hooks import declared
 
 
 class DataRootHooks:
-    """Lock the data root during a local run, and remove the run's temporary files."""
+    """Lock the data root during a local run, and leave nothing behind that is not whole."""
 
     _lock: TextIO | None = None
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the data root. Where Spark is already there, jobs are queued: no lock is needed."""
+        """Note the data root, and make MLflow's store if it is a file that is missing.
+
+        Where Spark is already there, jobs are queued: no lock is needed.
+        """
         loader = context.config_loader
         self._root = Path(loader.runtime_params["data_root"])
         self._candidate = loader.runtime_params["candidate"]
         self._is_local = bool(loader["spark"].get("session"))
+        configuration = loader["mlflow"]
+        kind, _, path = configuration["server"]["mlflow_tracking_uri"].partition(":///")
+        self._store = Path(path) if kind == "sqlite" else None
+        if self._store and not self._store.exists():
+            self._take()
+            try:
+                if not self._store.exists():  # another process may just have made it
+                    experiment = configuration["tracking"]["experiment"]
+                    make_store(self._store, context.project_path, experiment)
+            finally:
+                self._unlock()
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
@@ -37,10 +56,15 @@ class DataRootHooks:
 
     @hook_impl(wrapper=True, tryfirst=True)
     def before_pipeline_run(self) -> Generator[None]:
-        """Take the lock first, and release it if another hook refuses the run."""
+        """Take the lock first, and release it if another hook refuses the run.
+
+        Nothing else is active then: what killed runs have left is closed and removed.
+        """
         if self._is_local:
             self._take()
-            for folder in self._temporary:  # left by killed runs: no other run is active
+            if self._store and self._store.is_relative_to(self._root):
+                close_killed_runs()
+            for folder in self._temporary:
                 shutil.rmtree(folder.parent, ignore_errors=True)
         try:
             yield
@@ -63,10 +87,11 @@ class DataRootHooks:
 
     def _take(self) -> None:
         """Lock a file in the data root until this process ends, however it ends."""
+        self._unlock()  # a run that was interrupted in this process, as in a notebook
         self._root.mkdir(parents=True, exist_ok=True)
         lock = (self._root / "run.lock").open("a+")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if self._is_local else 0))
         except BlockingIOError:
             with lock:
                 lock.seek(0)
@@ -82,7 +107,47 @@ class DataRootHooks:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # it holds another job's files, or does not exist
                 folder.parent.rmdir()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock:
             self._lock.truncate(0)
             self._lock.close()
             self._lock = None
+
+
+def make_store(store: Path, project: Path, experiment: Mapping[str, Any]) -> None:
+    """Make MLflow's SQLite store, with the experiment, under another name; rename it when whole.
+
+    MLflow's migrations are many transactions: a store that was killed between two of them can't be
+    used any more. What a killed process has left of it is removed.
+
+    Args:
+        store: the file.
+        project: the folder of a relative artifact location.
+        experiment: its name and what it is created with, as in ``mlflow.yml``.
+    """
+    store.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = store.with_name("unfinished.db")
+    for file in store.parent.glob(f"{unfinished.name}*"):  # and its journal
+        file.unlink()
+    given = experiment["create_experiment_kwargs"]
+    place = given["artifact_location"] and _validate_uri(str(project), given["artifact_location"])
+    tags = [ExperimentTag(*tag) for tag in (given.get("tags") or {}).items()]
+    default = place or str(store.parent / "artifacts")
+    made: Any = SqlAlchemyStore(f"sqlite:///{unfinished}", default)  # type: ignore[no-untyped-call]
+    made.create_experiment(experiment["name"], place, tags)
+    made.engine.dispose()
+    unfinished.rename(store)
+
+
+def close_killed_runs() -> None:
+    """Mark the runs of the experiment as killed that are still marked as running.
+
+    One that this process has begun itself, as in a notebook, is left alone.
+    """
+    active = mlflow.active_run()
+    running = "attributes.status = 'RUNNING'"
+    for run in mlflow.search_runs(filter_string=running, output_format="list"):
+        if active is None or run.info.run_id != active.info.run_id:
+            MlflowClient().set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))

@@ -71,9 +71,6 @@ class ParameterHooks:
             if checked["tables"]
             else str(data_root),
         }
-        store = loader["mlflow"]["server"]["mlflow_tracking_uri"]
-        if store.startswith("sqlite:///"):
-            Path(store.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if not os.access(Path.home(), os.W_OK):  # where matplotlib would keep its fonts
             os.environ.setdefault("MPLCONFIGDIR", str(data_root / "matplotlib"))
 

@@ -17,14 +17,13 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks import mlflow_hook
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
+from mlflow.entities import RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from pydantic import BaseModel
 
 from candlecast import __version__
-from candlecast.io.tracking import find_run
-from candlecast.names import CHAMPION
-from candlecast.registry.client import fail_fast, find_version
+from candlecast.registry.client import fail_fast
 from candlecast.runtime.hooks import declared
 
 PACKAGES = ("mlflow", "numpy", "pandas", "pyspark", "delta-spark", "scikit-learn", "kedro")
@@ -45,22 +44,26 @@ NOT_TAGS = ("run_id", "project_path", "kedro_version", "runtime_params", "runner
 
 
 class RunHooks:
-    """One MLflow run per candidate, whatever the number of processes: found by tag and resumed."""
+    """One MLflow run per candidate, whatever the number of processes.
+
+    `candlecast.runtime.resuming` finds one that has begun.
+    """
+
+    _run_id: str | None = None
 
     @hook_impl(wrapper=True)
     def after_context_created(self, context: KedroContext) -> Generator[None]:
-        """Find the candidate's run once kedro-mlflow has set up the store, and resume it."""
+        """Let kedro-mlflow connect to the store, and name the run."""
+        active = mlflow.active_run()
+        if active and active.info.run_id == self._run_id:  # interrupted, as in a notebook
+            mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
         with fail_fast():
             yield
-            self._project = context.project_path
-            self._parameters: dict[str, Any] = context.config_loader.runtime_params
-            mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
-            self._begun = find_run(self._parameters["candidate"])
-            find_version(self._parameters["registered_model"], CHAMPION)  # the registry answers
-        run = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's
-        run.name = self._parameters["candidate"]
-        if self._begun:
-            run.id = self._begun.info.run_id
+        mlflow_hook.run_id = None  # kedro-mlflow 2.0 would reopen the run of an earlier session
+        self._project = context.project_path
+        self._parameters: dict[str, Any] = context.config_loader.runtime_params
+        self._settings = context.mlflow.tracking.run  # type: ignore[attr-defined] # kedro-mlflow's
+        self._settings.name = self._parameters["candidate"]
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
@@ -74,6 +77,7 @@ class RunHooks:
         """Tag the run that kedro-mlflow starts meanwhile, and leave some of its tags out."""
         typed, kept = command(run_params, {}), {name: run_params[name] for name in NOT_TAGS}
         run_params.update(dict.fromkeys(NOT_TAGS))
+        resumed = self._settings.id is not None
         yield
         run_params.update(kept)
         active = mlflow.active_run()
@@ -85,7 +89,7 @@ class RunHooks:
             isinstance(catalog.get(name), MlflowModelTrackingDataset)
             for name in pipeline.all_outputs()
         )
-        if trains or not self._begun:
+        if trains or not resumed:
             tags = provenance(self._project, self._parameters["git_commit"])
             mlflow.set_tags({"candidate": self._parameters["candidate"], **tags})
 

@@ -4,7 +4,6 @@ from collections.abc import Generator
 from itertools import dropwhile
 from typing import Any
 
-import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
@@ -19,7 +18,7 @@ from candlecast.errors import IncompatibleRunError, MissingInputError, NoChampio
 from candlecast.io.delta import DeltaDataset
 from candlecast.io.tracking import LoggedJSON, find_run, logged_model, table_versions
 from candlecast.names import CHAMPION
-from candlecast.registry.client import find_version
+from candlecast.registry.client import fail_fast, find_version
 from candlecast.runtime.hooks import declared
 from candlecast.runtime.mlflow_run import command, recorded
 
@@ -54,18 +53,26 @@ class ResumeHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline
     ) -> Generator[None]:
-        """Refuse the run if it can't succeed, before any other hook but the lock's."""
+        """Find the candidate's run, and refuse this one if it can't succeed.
+
+        Only the lock's hook is called earlier, so that no other process begins the same run.
+        """
         self._require(run_params, pipeline)
         yield
 
     def _require(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         names = run_params["pipeline_names"] or ["__default__"]
         settings = self._context.mlflow  # type: ignore[attr-defined] # kedro-mlflow's
-        begun = settings.tracking.run.id if _assert_mlflow_enabled(names, settings) else None
-        run = mlflow.get_run(begun) if begun else None
         model = self._parameters["registered_model"]
-        if self._need_champion & pipeline.inputs() and find_version(model, CHAMPION) is None:
+        with fail_fast():
+            run = find_run(self._parameters["candidate"])
+            champion = find_version(model, CHAMPION)
+        if self._need_champion & pipeline.inputs() and champion is None:
             raise NoChampionError(model)
+        if not _assert_mlflow_enabled(names, settings):
+            run = None
+        elif run:
+            settings.tracking.run.id = run.info.run_id
         whole = sum((pipelines[name] for name in names), Pipeline([]))
         cause, part, slices = "", pipeline, {}
         if run_params["only_missing_outputs"]:

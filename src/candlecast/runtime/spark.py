@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,8 +140,22 @@ def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) 
         else value
         for name, value in configuration.items()
     }
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with _stderr_to(scratch / "spark.log"):
-        return SparkSession.builder.appName("candlecast").config(map=settings).getOrCreate()
+        session = SparkSession.builder.appName("candlecast").config(map=settings).getOrCreate()
+    if signal.getsignal(signal.SIGINT) != on_interrupt != signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)  # pyspark has set its own
+    return session
+
+
+def stop_java() -> None:
+    """Stop the Java that this process has started, if any: calls that wait for it end at once."""
+    if "pyspark" not in sys.modules:
+        return
+    from pyspark import SparkContext
+
+    if process := getattr(SparkContext._gateway, "proc", None):
+        process.terminate()
 
 
 @contextmanager

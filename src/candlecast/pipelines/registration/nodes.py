@@ -39,7 +39,7 @@ def validate_candidate(candidate: Candidate, aliases: Aliases, git_commit: str |
 
     Raises:
         RegistrationError: its run did not finish, it has no model or no report, the report is
-            older than the model, another commit made it, or its tables are older than those that
+            of an earlier model, another commit made it, or its tables are older than those that
             the champion was trained on. Nothing is demanded of the champion itself.
     """
     if _is_champion(candidate, aliases):
@@ -49,17 +49,13 @@ def validate_candidate(candidate: Candidate, aliases: Aliases, git_commit: str |
     evaluate = f"Evaluate it: kedro run --tags evaluate --params candidate={name}"
     if candidate.status != "FINISHED":
         raise RegistrationError(name, f"its run is {candidate.status}, not FINISHED", run_again)
-    if candidate.trained_at is None:
+    if candidate.model_id is None:
         raise RegistrationError(name, "its run has no model", run_again)
-    if candidate.card is None or candidate.evaluated_at is None:
+    if candidate.card is None:
         raise RegistrationError(name, "its run has no report to read before approving", evaluate)
-    if candidate.evaluated_at < candidate.trained_at:
-        raise RegistrationError(
-            name,
-            f"its report is from {candidate.evaluated_at:%Y-%m-%d %H:%M:%S} UTC, and its model was "
-            f"trained again at {candidate.trained_at:%Y-%m-%d %H:%M:%S} UTC",
-            evaluate,
-        )
+    if not candidate.is_reported:
+        cause = f"its report is not of its model {candidate.model_id}, but of one trained earlier"
+        raise RegistrationError(name, cause, evaluate)
     commit = candidate.tags["git_commit"]
     if git_commit not in (None, commit):
         raise RegistrationError(
