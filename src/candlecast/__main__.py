@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from candlecast.errors import NoChampionError
 
         with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
+            if not (context.params["conf_source"] or Path("conf").is_dir()):
+                sys.exit(
+                    f"There is no folder conf in {Path.cwd()}. Change to the project's folder, or "
+                    "name the configuration: --conf-source=<folder or archive>"
+                )
             try:
                 context.command.invoke(context)
             except NoChampionError as error:

@@ -60,6 +60,14 @@ class IncompatibleRunError(CandlecastError):
         super().__init__(f"{subject}: made with {recorded}; this run has {now}. {fix}")
 
 
+class DamageError(CandlecastError):
+    """A file or folder is damaged, missing or not usable; `cure` is what to do."""
+
+    def __init__(self, file: Path, problem: str, cure: str):
+        self.file, self.problem, self.cure = file, problem, cure
+        super().__init__(f"{file} {problem}. {cure}")
+
+
 class MissingInputError(CandlecastError):
     """A run of a part of a pipeline reads what is not there; `command` is what to type instead."""
 

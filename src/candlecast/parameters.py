@@ -144,6 +144,7 @@ class Parameters(Group):
     volume: Text
     trigger: Text
     experiment: Annotated[str, Field(min_length=1)]
+    keep_versions_days: Annotated[Number, Field(ge=0)]
     prices: Text
     columns: dict[Column, Annotated[str, Field(min_length=1)]]
     calendar: Text

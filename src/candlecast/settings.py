@@ -11,15 +11,18 @@ from candlecast.runtime.lineage import LineageHooks  # noqa: E402
 from candlecast.runtime.log import LogHooks  # noqa: E402
 from candlecast.runtime.mlflow_run import RunHooks  # noqa: E402
 from candlecast.runtime.resuming import ResumeHooks  # noqa: E402
+from candlecast.runtime.upkeep import UpkeepHooks  # noqa: E402
 
 # Of hooks marked tryfirst, pluggy calls the last one here first: the log, the parameters, signals.
-# Wrappers begin before all others: the lock, then what refuses a run, then the MLflow run.
+# Wrappers begin before all others: a usable data root, the lock, then what refuses a run, then the
+# MLflow run.
 HOOKS = (
     RunHooks(),
     LineageHooks(),
     ResumeHooks(),
     SparkHooks(),
     DataRootHooks(),
+    UpkeepHooks(),
     InterruptHooks(),
     ParameterHooks(),
     LogHooks(),

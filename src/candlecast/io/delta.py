@@ -15,8 +15,9 @@ import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from candlecast.errors import CandlecastError, ConcurrentWriteError
+from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
 from candlecast.frames import to_pandas
+from candlecast.io.delta_log import commit_files, find_damage, is_readable, read_commit
 from candlecast.io.spark import sessions
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: the columns that Delta keeps statistics for (the others are never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
+        keep_days: how long Databricks keeps the files of older versions; folders are looked after
+            by `candlecast.runtime.retention`.
 
     Attributes:
+        is_folder: whether the table is a folder.
         pin: the version to load, set by a hook; None: the newest.
         stamp: stored with the next commits, set by a hook; see `Commit`.
         commit: what was last loaded or saved; None: nothing yet.
@@ -89,14 +93,16 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         keys: str | None = None,
         as_pandas: bool = False,
         missing_ok: bool = False,
+        keep_days: float = 30,
         metadata: dict[str, Any] | None = None,
     ):
         self._table = table
-        self._is_folder = "/" in table
+        self.is_folder = "/" in table
         self._schema = schema
         self._replace_by = replace_by
         self._keys = keys
         self._as_pandas = as_pandas
+        self._keep = f"interval {round(keep_days * 86_400)} seconds"
         self.optional = missing_ok
         self.metadata = metadata
         self.pin: int | None = None
@@ -120,7 +126,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     @property
     def _sql_name(self) -> str:
-        if self._is_folder:
+        if self.is_folder:
             return f"delta.`{self._table}`"
         return ".".join(f"`{part}`" for part in self._table.split("."))  # a catalog may have a dash
 
@@ -134,7 +140,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: there is no such table or version, or Spark can't start or read it.
         """
-        with translate_spark_errors(f"Table {self._table} can't be read"):
+        with translate_spark_errors(f"Table {self._table} can't be read", self._table):
             if self.optional and not self._exists():
                 return None
             version, self.commit = self._find(self.pin)
@@ -147,7 +153,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         Raises:
             DatasetError: there is no such table or version.
         """
-        with translate_spark_errors(f"Table {self._table} can't be read"):
+        with translate_spark_errors(f"Table {self._table} can't be read", self._table):
             return self._find(pin)[1]
 
     def save(self, data: "DataFrame | pd.DataFrame | Change") -> None:
@@ -169,7 +175,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             ),
             reraise=True,
         )
-        with translate_spark_errors(f"Table {self._table} can't be written"):
+        with translate_spark_errors(f"Table {self._table} can't be written", self._table):
             try:
                 attempts(self._write, data)
             except Exception as error:
@@ -198,7 +204,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             writer = writer.option("replaceWhere", f"{self._replace_by} IN ({literals})")
         else:
             writer = writer.option("overwriteSchema", "true")
-        if self._is_folder:
+            writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
+            # A version that is kept for a registered model is read with the log since then.
+            writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
+        if self.is_folder:
             writer.save(self._table)
         else:
             schema = self._sql_name.rpartition(".")[0]
@@ -250,6 +259,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             return version, commit
         for entry in log:
             if int(entry["version"]) == pin:
+                if self.is_folder and not is_readable(Path(self._table), pin):
+                    break
                 return pin, self._commit_of(entry)
         raise DatasetError(
             f"Table {self._table} no longer has version {pin} (the newest is {version}). "
@@ -283,10 +294,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
         A folder's come from its own log, which saves a Spark job of 0.4 s.
         """
-        if self._is_folder:
-            for file in sorted((Path(self._table) / "_delta_log").glob("*.json"), reverse=True):
-                actions = [json.loads(line) for line in file.read_text().splitlines()]
-                info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+        if self.is_folder:
+            for file in reversed(commit_files(Path(self._table))):
+                [info] = (each["commitInfo"] for each in read_commit(file) if "commitInfo" in each)
                 yield {"operationMetrics": None, "userMetadata": None, **info, "version": file.stem}
             return
         history = f"DESCRIBE HISTORY {self._sql_name}"
@@ -297,9 +307,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 yield entry.asDict()
 
     def _exists(self) -> bool:
-        if self._is_folder:
+        if self.is_folder:
             # A first write that was killed leaves a log without a commit.
-            return any((Path(self._table) / "_delta_log").glob("*.json"))
+            return bool(commit_files(Path(self._table)))
         return bool(self._spark.catalog.tableExists(self._sql_name))
 
     def _describe(self) -> dict[str, Any]:
@@ -327,17 +337,44 @@ def _is_conflict(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def translate_spark_errors(failure: str) -> Iterator[None]:
-    """Raise a DatasetError without the JVM's stack trace, which Spark Connect adds.
+def translate_spark_errors(failure: str, table: str = "") -> Iterator[None]:
+    """Raise a DatasetError without Java's stack trace; it names a damaged file, if that is why.
 
     To other errors, Kedro adds the dataset's whole description.
+
+    Args:
+        failure: what can't be done.
+        table: the table that is read or written, a folder or a name.
     """
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
         yield
     except CandlecastError as error:
         raise DatasetError(str(error)) from error
-    except PySparkException as error:
-        message = str(error).partition("\n\nJVM stacktrace:")[0].strip()
+    except (PySparkException, Py4JError) as error:
+        if damage := damage_behind(error, table.rpartition("/")[0]):
+            raise DatasetError(str(damage)) from damage
+        message = re.split(r"\n+(?:JVM stacktrace:|Driver stacktrace:|\s+at )", str(error))[
+            0
+        ].strip()
         raise DatasetError(f"{failure}: {message}") from error
+
+
+def damage_behind(error: BaseException | None, tables: str) -> DamageError | None:
+    """Return the damage of a table that made Spark fail, if there is any.
+
+    Frames are lazy: that of one table may fail where another one is written, or in a node.
+
+    Args:
+        error: what was raised.
+        tables: the folder of all tables; no damage is found in tables with names.
+    """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    if "/" not in tables or not isinstance(error, PySparkException | Py4JError):
+        return None
+    logs = sorted(Path(tables).glob("*/_delta_log"))
+    return next(filter(None, (find_damage(log.parent) for log in logs)), None)

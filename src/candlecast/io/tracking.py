@@ -8,9 +8,11 @@ import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import mlflow
 import pandas as pd
@@ -23,8 +25,9 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 
-from candlecast.errors import CandlecastError, TrackingUnavailableError
+from candlecast.errors import CandlecastError, DamageError, TrackingUnavailableError
 from candlecast.models.estimators import trusted_types
 from candlecast.read_only import ReadOnlyDataset
 
@@ -76,6 +79,26 @@ def translate_mlflow_errors(request: str, advice: str = UNCHANGED) -> Iterator[N
         failure = unavailable(request, error, advice)
         failure.__cause__ = error
         raise DatasetError(str(failure)) from failure
+
+
+@contextlib.contextmanager
+def translate_model_errors(find_folder: Callable[[], str], cure: str) -> Iterator[None]:
+    """Raise a DamageError if a model can't be read from a folder of this machine.
+
+    Args:
+        find_folder: where MLflow keeps the model's files; a server's own place is left alone.
+        cure: what to do.
+    """
+    try:
+        yield
+    except (MlflowException, OSError, BadZipFile) as error:
+        folder = str(local_file_uri_to_path(find_folder()))  # type: ignore[no-untyped-call]
+        if not folder.startswith("/"):
+            raise
+        problem = f"does not hold a whole model ({str(error).rstrip('.')})"
+        raise DamageError(
+            Path(folder), problem, f"Put back a copy of this folder, or {cure}"
+        ) from error
 
 
 def unavailable(request: str, error: BaseException, advice: str) -> TrackingUnavailableError:
@@ -259,7 +282,14 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
                     f"Candidate {candidate} has no model. Train it: kedro run --params "
                     f"candidate={candidate}; or name another candidate."
                 )
-            return mlflow.sklearn.load_model(model.model_uri)
+            name = run.data.tags["candidate"]
+            with translate_model_errors(lambda: model.artifact_location, train_again(name)):
+                return mlflow.sklearn.load_model(model.model_uri)
+
+
+def train_again(candidate: str) -> str:
+    """Return what replaces a candidate's lost model."""
+    return f"train the candidate again: kedro run --params candidate={candidate}"
 
 
 def logged_model(run_id: str) -> LoggedModel | None:

@@ -22,7 +22,13 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from candlecast.errors import RegistrationError
-from candlecast.io.tracking import candidate_run, logged_model, unavailable
+from candlecast.io.tracking import (
+    candidate_run,
+    logged_model,
+    train_again,
+    translate_model_errors,
+    unavailable,
+)
 from candlecast.names import CHAMPION, PREVIOUS
 from candlecast.registry.entities import Aliases, Candidate, Promotion, Rollback
 
@@ -90,7 +96,8 @@ def read_candidate(name: str, model_name: str) -> Candidate:
     )
     if (logged := logged_model(run_id)) is None:
         return candidate
-    facts = get_model_info(logged.model_uri).metadata or {}
+    with translate_model_errors(lambda: logged.artifact_location, train_again(name)):
+        facts = get_model_info(logged.model_uri).metadata or {}
     is_named = logged.model_id in report and logged.model_id in str(card)
     return replace(
         candidate,

@@ -1,13 +1,15 @@
 """Kedro datasets on MLflow's model registry: a candidate, the champion, promotion and rollback."""
 
+from functools import partial
 from typing import Any
 
 import mlflow
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.models import get_model_info
+from mlflow.tracking import MlflowClient
 
 from candlecast.errors import NoChampionError
-from candlecast.io.tracking import translate_mlflow_errors
+from candlecast.io.tracking import translate_mlflow_errors, translate_model_errors
 from candlecast.names import CHAMPION
 from candlecast.read_only import ReadOnlyDataset
 from candlecast.registry.client import (
@@ -18,6 +20,12 @@ from candlecast.registry.client import (
     roll_back,
 )
 from candlecast.registry.entities import Aliases, Candidate, Champion, Promotion, Rollback
+
+CHAMPION_LOST = (
+    "make another version champion: kedro run --pipelines rollback --params approver=<who>, or "
+    "train a candidate and register it"
+)
+"""What to do when the champion's files are lost."""
 
 
 class ChampionDataset(ReadOnlyDataset[Champion | None]):
@@ -50,11 +58,15 @@ class ChampionDataset(ReadOnlyDataset[Champion | None]):
                     return None
                 raise NoChampionError(self._model_name)
             uri = f"models:/{self._model_name}/{version.version}"
-            model = get_model_info(uri)
+            address = partial(
+                MlflowClient().get_model_version_download_uri, self._model_name, version.version
+            )
+            with translate_model_errors(address, CHAMPION_LOST):
+                model, classifier = get_model_info(uri), mlflow.sklearn.load_model(uri)
             return Champion(
                 version=int(version.version),
                 candidate=version.tags["candidate"],
-                model=mlflow.sklearn.load_model(uri),
+                model=classifier,
                 columns=tuple(model.signature.inputs.input_names()),
                 tags=dict(version.tags),
                 **(model.metadata or {}),

@@ -20,7 +20,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from candlecast.errors import CandlecastError
-from candlecast.io.delta import DeltaDataset
+from candlecast.io.delta import DeltaDataset, damage_behind
 from candlecast.runtime.hooks import declared
 
 logger = logging.getLogger("candlecast")
@@ -112,7 +112,10 @@ class LogHooks:
     ) -> None:
         """Log an expected error as one line. A bug keeps its traceback, even inside a dataset."""
         message = expected_message(error)
-        root = (self._loader.runtime_params or {}).get("data_root")
+        given = self._loader.runtime_params or {}
+        root, tables = given.get("data_root"), str(given.get("tables"))
+        if message is None and (damage := damage_behind(error, tables)):
+            message = str(damage)
         free = free_bytes(Path(root)) if root else None
         if free is not None and free < MIN_FREE_BYTES:
             message = (

@@ -4,6 +4,7 @@ On Databricks none of this runs, as a session is already there. ``python -m
 candlecast.runtime.spark`` fetches the jars before the first run, so that runs need no network.
 """
 
+import fcntl
 import importlib.metadata
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,7 @@ def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) 
     from pyspark.sql import SparkSession
 
     scratch.mkdir(parents=True, exist_ok=True)
+    _clear(scratch)
     cores = str(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
@@ -156,6 +158,19 @@ def stop_java() -> None:
 
     if process := getattr(SparkContext._gateway, "proc", None):
         process.terminate()
+
+
+def _clear(scratch: Path) -> None:
+    """Remove what dead sessions have left, unless another process has a session here."""
+    lock = os.open(scratch / "lock", os.O_RDWR | os.O_CREAT)
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in scratch.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            elif left.name != "lock":
+                left.unlink()
+    fcntl.flock(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
 
 
 @contextmanager
