@@ -124,6 +124,11 @@ def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
     page = (tmp_path / "data/reporting/track_record.html").read_text()
     assert '<section id="replayed">' in page and "2 late" in page
 
+    days = catch_up(run, spark, tmp_path, days)
+    replace_champion(run, spark, tmp_path, days)
+
+
+def catch_up(run, spark, tmp_path, days: pd.DataFrame) -> pd.DataFrame:
     # Catching up makes what is missing, of the sessions since, and changes nothing else. Seen from
     # the morning of the 10th, the sessions after it do not exist, though the sample has them.
     forecast(run, "2012-12-31", since="2012-07-05", now="2012-07-10T13:29:59+00:00")
@@ -134,12 +139,13 @@ def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
     new = caught_up.tail(6)
     assert new["late"].tolist() == [True] * 4 + [False] * 2
     assert new["up"].notna().tolist() == [True] * 4 + [False] * 2
-    made = [*MADE]
-    pd.testing.assert_frame_equal(caught_up.head(4)[made], days[made])
+    pd.testing.assert_frame_equal(caught_up.head(4)[MADE], days[MADE])
     assert record(tmp_path)["metrics"]["rows"] == 2
     assert record(tmp_path)["replayed"]["metrics"]["rows"] == 6
-    days = caught_up
+    return caught_up
 
+
+def replace_champion(run, spark, tmp_path, days: pd.DataFrame) -> None:
     # A new champion starts a new record; forecasts of the old one still get outcomes.
     promote(run, "july", "2012-07-10")
     with pytest.raises(NotEnoughDataError, match=r"2012-07-10.*2012-07-10"):
@@ -213,6 +219,7 @@ def simulate(sessions: int, scale: float, replayed: int) -> str:
             "body": "return",
             "last_trained": "2012-06-08",
             "last_known": "2012-06-29",
+            "features": ["lags"],
         },
         **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
