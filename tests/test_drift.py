@@ -9,7 +9,7 @@ import pytest
 from candlecast.evaluation.drift import bin_shares, make_profile, measure_drift, psi
 from candlecast.parameters import Monitoring
 
-MONITORING = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20)
+MONITORING = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20, grace_minutes=60)
 
 
 def windows(sessions: int, tickers: int = 1, scale: float = 1.0, seed: int = 1, up: float = 0.5):

@@ -61,9 +61,11 @@ def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
     assert before[["up", "body", "return_"]].isna().all(axis=None)
     assert record(tmp_path)["retrain"] is None
     assert record(tmp_path)["forecasts"] == {
-        **{"made": 2, "outcome": 0, "waiting": 2, "without_session": 0, "made_late": 0}
+        **{"made": 2, "outcome": 0, "waiting": 2, "without_session": 0, "late": 0}
     }
     assert set(before["made_at"]) == {pd.Timestamp("2012-07-01 18:00")}
+    assert set(before["opens_at"]) == {pd.Timestamp("2012-07-02 13:30")}
+    assert before["late"].tolist() == [False, False]
     forest = mlflow.sklearn.load_model("models:/candlecast@champion")
     newest = table(spark, tmp_path, "prices").groupby("ticker").tail(WINDOW)
     bodies = (newest["close"] / newest["open"] - 1).astype("float32").groupby(newest["ticker"])
@@ -111,28 +113,55 @@ def test_forecasts_of_a_champion_day_by_day(run, spark, tmp_path):
         **compute_metrics(predictions),
         **intervals(predictions, repetitions=1000, seed=4284),
     }
-    assert found["forecasts"]["made_late"] == 2  # the new ones, made now
+    assert days["late"].tolist() == [False, False, True, True]  # the new ones are made now
+    assert found["forecasts"]["late"] == 2
     assert found["champion"]["version"] == 1
     assert found["drift"]["sessions"] == 2
     assert found["forecasts"]["outcome"] == 2
+    assert found["replayed"]["metrics"] == {}
     few = {reason["code"]: reason["sessions"] for reason in found["reasons"]}
     assert few == {"too_few_outcomes": 1, "too_few_inputs": 2}
-    assert "2 made late" in (tmp_path / "data/reporting/track_record.html").read_text()
+    page = (tmp_path / "data/reporting/track_record.html").read_text()
+    assert '<section id="replayed">' in page and "2 late" in page
 
-    # A new champion starts a new record; forecasts of the old one still get outcomes.
-    promote(run, "july", "2012-07-05")
-    with pytest.raises(NotEnoughDataError, match=r"2012-07-05.*2012-07-05"):
-        forecast(run, "2012-07-03")
-    pd.testing.assert_frame_equal(table(spark, tmp_path), days)
-    forecast(run, "2012-07-05")
-    later = table(spark, tmp_path)
-    assert keys(later)[2:] == [
-        *(("AAPL", "2012-07-05", 1), ("IBM", "2012-07-05", 1)),
-        *(("AAPL", "2012-07-06", 2), ("IBM", "2012-07-06", 2)),
+    days = catch_up(run, spark, tmp_path, days)
+    replace_champion(run, spark, tmp_path, days)
+
+
+def catch_up(run, spark, tmp_path, days: pd.DataFrame) -> pd.DataFrame:
+    # Catching up makes what is missing, of the sessions since, and changes nothing else. Seen from
+    # the morning of the 10th, the sessions after it do not exist, though the sample has them.
+    forecast(run, "2012-12-31", since="2012-07-05", now="2012-07-10T13:29:59+00:00")
+    caught_up = table(spark, tmp_path)
+    assert [day for ticker, day, _ in keys(caught_up) if ticker == "IBM"] == [
+        *("2012-07-02", "2012-07-05", "2012-07-06", "2012-07-09", "2012-07-10")
     ]
-    assert later["up"].notna().tolist() == [True] * 4 + [False] * 2
+    new = caught_up.tail(6)
+    assert new["late"].tolist() == [True] * 4 + [False] * 2
+    assert new["up"].notna().tolist() == [True] * 4 + [False] * 2
+    pd.testing.assert_frame_equal(caught_up.head(4)[MADE], days[MADE])
+    assert record(tmp_path)["metrics"]["rows"] == 2
+    assert record(tmp_path)["replayed"]["metrics"]["rows"] == 6
+    return caught_up
+
+
+def replace_champion(run, spark, tmp_path, days: pd.DataFrame) -> None:
+    # A new champion starts a new record; forecasts of the old one still get outcomes.
+    promote(run, "july", "2012-07-10")
+    with pytest.raises(NotEnoughDataError, match=r"2012-07-10.*2012-07-10"):
+        forecast(run, "2012-07-09")
+    pd.testing.assert_frame_equal(table(spark, tmp_path), days)
+    forecast(run, "2012-07-10")
+    later = table(spark, tmp_path)
+    assert keys(later)[8:] == [
+        *(("AAPL", "2012-07-10", 1), ("IBM", "2012-07-10", 1)),
+        *(("AAPL", "2012-07-11", 2), ("IBM", "2012-07-11", 2)),
+    ]
+    assert later["up"].notna().tolist() == [True] * 10 + [False] * 2
     assert record(tmp_path)["champion"]["version"] == 2
     assert record(tmp_path)["metrics"] == {}
+    [former] = record(tmp_path)["former"]
+    assert (former["version"], former["metrics"]["rows"]) == (1, 4)
 
 
 def prices_by_key(prices: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
@@ -152,8 +181,11 @@ def test_without_a_champion_nothing_is_fetched(run, tmp_path):
 # --- The page in a browser ------------------------------------------------------------------------
 
 
-def simulate(sessions: int, scale: float) -> str:
-    """The page of five tickers, one of them HTML; new inputs are `scale` times as wide."""
+def simulate(sessions: int, scale: float, replayed: int) -> str:
+    """The page of five tickers, one of them HTML; new inputs are `scale` times as wide.
+
+    The first `replayed` sessions were forecast late; if there are any, there is a former champion.
+    """
     random = np.random.default_rng(7)
 
     def windows(count: int, width: float) -> pd.DataFrame:
@@ -173,9 +205,12 @@ def simulate(sessions: int, scale: float) -> str:
             "probability": 0.5 + random.normal(0, 0.03, rows),
             **{"previous_day": random.integers(0, 2, rows), "base_rate": profile["share_up"]},
             **{"made_at": pd.Timestamp("2013-01-02 06:00", tz="UTC"), "prices_version": 7},
+            **{"opens_at": pd.Timestamp("2013-01-02 14:30", tz="UTC"), "late": False},
             **{"up": (body > 0).astype(int), "body": body, "return_": body},
         }
     ).astype({"up": "Int8"})[[*MADE, *OUTCOME]]
+    forecasts.loc[forecasts["session"] < days[5 * replayed], "late"] = True
+    old = forecasts.assign(model_version=2, candidate=EVIL, late=False)
     forecasts.loc[forecasts["session"] == days.max(), OUTCOME] = [pd.NA, np.nan, np.nan]
     facts = {
         **{"version": 3, "candidate": "github-1234567890-1", "window": 14},
@@ -185,27 +220,34 @@ def simulate(sessions: int, scale: float) -> str:
             "body": "return",
             "last_trained": "2012-06-08",
             "last_known": "2012-06-29",
+            "features": ["lags"],
         },
         **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
     }
-    monitoring = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20)
+    monitoring = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20, grace_minutes=60)
     evaluation = Evaluation(repetitions=1000, cost_bps=5.0)
     drift = measure_drift(profile, windows(sessions, scale), monitoring)
+    if replayed:
+        forecasts = pd.concat([forecasts, old], ignore_index=True)
     record = evaluate_champion(forecasts, facts, drift, monitoring, evaluation, 4284)
     return write_track_record(record, forecasts)
 
 
-PAGES = {"early": (3, 1.0, 1), "fine": (120, 1.0, 3), "drifted": (120, 2.0, 3)}
-"""Sessions, width of the inputs, figures on the page."""
+PAGES = {
+    "early": (3, 1.0, 0, 0),
+    "fine": (120, 1.0, 0, 4),
+    "drifted": (120, 2.0, 40, 7),
+}
+"""Sessions, width of the inputs, sessions that were replayed, figures on the page."""
 
 
 @pytest.fixture(scope="module", params=PAGES)
 def page_file(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A page, and how many figures it has."""
-    sessions, scale, report_figures = PAGES[request.param]
+    *simulated, report_figures = PAGES[request.param]
     file = tmp_path_factory.mktemp(request.param) / "track_record.html"
-    file.write_text(simulate(sessions, scale), encoding="utf-8")
+    file.write_text(simulate(*simulated), encoding="utf-8")
     return file, report_figures
 
 
@@ -218,7 +260,9 @@ def test_the_page_is_complete_and_can_be_read(
     watched = open_page(browser, file, theme, size)
     page = watched.page
     sections = ["advice", "newest", "results", "drift", "outcomes", "limits"]
-    assert [page.locator(f"#{name} >> visible=true").count() for name in sections] == [1] * 6
+    sections += ["replayed", "former"] if report_figures == 7 else []
+    shown = [page.locator(f"#{name} >> visible=true").count() for name in sections]
+    assert shown == [1] * len(sections)
     assert page.locator("svg[role=img]").count() == report_figures
     assert page.get_by_role("rowheader", name=EVIL).first.inner_text() == EVIL
     assert page.evaluate("document.scripts.length") == 0

@@ -51,9 +51,9 @@ def _read(value: object) -> object:
 
 
 def _time(value: object) -> object:
-    """Accept a UTC time to the second; None is now."""
+    """Accept a UTC time to the second."""
     if value in (None, ""):
-        return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return None
     with suppress(ValueError):
         time = dt.datetime.fromisoformat(str(value))
         if time.utcoffset() == dt.timedelta() and time.microsecond == 0:
@@ -71,13 +71,17 @@ def _date(value: object) -> object:
     raise ValueError("must be a date written YYYY-MM-DD")
 
 
+def _since(value: object) -> object:
+    return value if value == "champion" else _date(value)
+
+
 Integer = Annotated[int, BeforeValidator(_read)]
 Number = Annotated[float, BeforeValidator(_read)]
 Flag = Annotated[bool, BeforeValidator(_read)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Count = Annotated[Integer, Field(ge=1)]
 Date = Annotated[str | None, BeforeValidator(_date)]
-Time = Annotated[str, BeforeValidator(_time)]
+Time = Annotated[str | None, BeforeValidator(_time)]
 Text = Annotated[
     Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None, BeforeValidator(_text)
 ]
@@ -128,6 +132,7 @@ class Monitoring(Group):
     max_psi: Annotated[Number, Field(gt=0)]
     max_share_up_shift: Fraction
     min_sessions: Count
+    grace_minutes: Annotated[Integer, Field(ge=0, le=720)]
 
 
 class Parameters(Group):
@@ -152,6 +157,7 @@ class Parameters(Group):
     start: Date
     end: Date
     now: Time
+    since: Annotated[str | None, BeforeValidator(_since)]
     allow_missing_tickers: Flag
     max_missing_share: Annotated[Number, Field(ge=0, le=1)]
     window: Count
@@ -249,7 +255,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The same parameters with their types: ``tickers`` is a list even if it was one text, dates
-        are ISO texts, ``now`` is the current time if it was not given.
+        and times are ISO texts.
 
     Raises:
         ParameterError: what is wrong with each, with the near match of an unknown name.

@@ -16,7 +16,7 @@ from candlecast.errors import NotEnoughDataError
 from candlecast.evaluation.drift import make_profile, measure_drift
 from candlecast.evaluation.metrics import compute_metrics
 from candlecast.evaluation.significance import intervals
-from candlecast.evaluation.track_record import made_late, predictions_of
+from candlecast.evaluation.track_record import follow_lead, predictions_of
 from candlecast.parameters import Evaluation, Monitoring
 from candlecast.pipelines import data_engineering
 from candlecast.pipelines.forecast import create_pipeline
@@ -28,15 +28,17 @@ from candlecast.pipelines.forecast.nodes import (
     make_forecasts,
     measure_input_drift,
     merge_forecasts,
-    predict_newest,
+    predict_sessions,
 )
 from candlecast.registry.entities import Champion
 from candlecast.reporting import track_record
 from candlecast.reporting.track_record import write_track_record
 
-MONITORING = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20)
+MONITORING = Monitoring(max_psi=0.25, max_share_up_shift=0.1, min_sessions=20, grace_minutes=60)
 EVALUATION = Evaluation(repetitions=1000, cost_bps=5.0)
 NOW = "2024-01-04T22:15:00+00:00"
+REST = (NOW, 9, None, MONITORING)
+"""What `make_forecasts` takes beside predictions, champion and tickers."""
 SCHEMA = "ticker string, session date, open double, close double"
 
 
@@ -80,6 +82,7 @@ def table(*rows: dict[str, Any], sessions: int = 1) -> pd.DataFrame:
                 **{"model_version": 3, "candidate": "seven", "body_kind": "return"},
                 **{"probability": 0.52, "previous_day": 1, "base_rate": 0.51},
                 **{"made_at": pd.Timestamp("2024-01-04 01:00", tz="UTC"), "prices_version": 7},
+                **{"opens_at": pd.Timestamp("2024-01-04 14:30", tz="UTC"), "late": False},
                 **{"up": None, "body": np.nan, "return_": np.nan},
             }
             | row,
@@ -100,7 +103,7 @@ def test_newest_predictions_are_made_from_windows_of_the_champions_size(spark):
         for ticker, series in bodies.items()
         for number, body in enumerate(series, start=1)
     ]
-    found = predict_newest(spark.createDataFrame(rows, SCHEMA), champion(), None)
+    found = predict_sessions(spark.createDataFrame(rows, SCHEMA), champion(), None, None)
     assert found["ticker"].tolist() == ["A", "B"]
     assert found["session"].tolist() == [pd.Timestamp("2024-01-04")] * 2
     assert found["previous_day"].tolist() == [1, 0]
@@ -116,8 +119,8 @@ def test_a_forecast_is_for_the_next_session_of_its_exchange(spark):
     tickers = ["AAPL", "BTC-USD", "7203.T"]
     days = (dt.date(2024, 1, number) for number in (3, 4, 5))
     rows = [(ticker, day, 100.0, 101.0) for day in days for ticker in tickers]
-    predictions = predict_newest(spark.createDataFrame(rows, SCHEMA), champion(), None)
-    made = make_forecasts(predictions, champion(), tickers, NOW, 9)
+    predictions = predict_sessions(spark.createDataFrame(rows, SCHEMA), champion(), None, None)
+    made = make_forecasts(predictions, champion(), tickers, NOW, 9, None, MONITORING)
     assert list(made) == MADE
     assert dict(zip(made["ticker"], made["session"], strict=True)) == {
         "AAPL": pd.Timestamp("2024-01-08"),
@@ -130,13 +133,14 @@ def test_a_forecast_is_for_the_next_session_of_its_exchange(spark):
         **{"candidate": "seven", "body_kind": "return", "previous_day": 1},
         **{"probability": predictions.set_index("ticker")["probability"]["AAPL"]},
         **{"base_rate": train()["up"].mean(), "made_at": pd.Timestamp(NOW), "prices_version": 9},
+        **{"opens_at": pd.Timestamp("2024-01-08 14:30", tz="UTC"), "late": False},
     }
 
 
 def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
     predictions = newest(("AAPL", "2024-01-04"), ("IBM", "2024-01-03"))
     with caplog.at_level(logging.WARNING):
-        made = make_forecasts(predictions, champion("2024-01-03"), ["AAPL", "FB", "IBM"], NOW, 9)
+        made = make_forecasts(predictions, champion("2024-01-03"), ["AAPL", "FB", "IBM"], *REST)
     assert made["ticker"].tolist() == ["AAPL"]
     void, known = [record.getMessage() for record in caplog.records]
     assert "FB" in void
@@ -146,10 +150,78 @@ def test_a_session_that_the_champion_knows_gets_no_forecast(caplog):
 def test_without_a_new_session_the_error_names_the_next_and_the_last_known():
     predictions = newest(("AAPL", "2024-01-03"), ("IBM", "2023-12-29"))
     with pytest.raises(NotEnoughDataError, match="version 3, candidate seven") as error:
-        make_forecasts(predictions, champion("2024-01-05"), ["AAPL", "IBM"], NOW, 9)
+        make_forecasts(predictions, champion("2024-01-05"), ["AAPL", "IBM"], *REST)
     assert "2024-01-03" in str(error.value) and "2024-01-05" in str(error.value)
     with pytest.raises(NotEnoughDataError, match="none"):
-        make_forecasts(newest().astype({"ticker": str}), champion(), ["AAPL"], NOW, 9)
+        make_forecasts(newest().astype({"ticker": str}), champion(), ["AAPL"], *REST)
+
+
+def test_in_time_is_before_the_open_and_a_market_that_never_closes_has_a_grace():
+    predictions = newest(
+        ("AAPL", "2024-03-11"),
+        ("BTC-USD", "2024-03-10"),
+        ("VOD.L", "2024-03-28"),
+        ("XYZ.QQ", "2024-03-11"),
+        ("7203.T", "2024-03-11"),
+    )
+    limits = {
+        "AAPL": "2024-03-11 13:30",
+        "BTC-USD": "2024-03-10 01:00",
+        "VOD.L": "2024-03-28 08:00",
+        "XYZ.QQ": "2024-03-10 10:00",
+        "7203.T": "2024-03-11 00:00",
+    }
+    for ticker, limit in limits.items():
+        for seconds, late in ((-1, False), (0, True), (1, True)):
+            now = pd.Timestamp(limit, tz="UTC") + pd.Timedelta(seconds=seconds)
+            made = make_forecasts(
+                predictions, champion("2024-03-01"), [*limits], now.isoformat(), 9, None, MONITORING
+            ).set_index("ticker")
+            assert (made["made_at"] == now).all()
+            assert made.loc[ticker, "late"] == late, (ticker, now)
+    strict = MONITORING.model_copy(update={"grace_minutes": 0})
+    midnight = "2024-03-10T00:00:00+00:00"
+    made = make_forecasts(predictions, champion("2024-03-01"), [*limits], midnight, 9, None, strict)
+    assert made["late"].tolist() == [False, True, False, False, False]
+
+
+def test_a_replayed_forecast_is_the_one_that_a_run_on_the_day_would_have_made(spark):
+    """Bit for bit, for every session since a date; also of one that has no open or close."""
+    random = np.random.default_rng(3)
+    days = pd.bdate_range("2023-12-20", "2024-01-12").drop(["2023-12-25", "2024-01-01"])
+    bodies = {"AAPL": random.normal(0, 0.02, len(days)), "IBM": random.normal(0, 0.02, len(days))}
+    rows = [
+        (ticker, day.date(), 100.0, 100.0 * (1 + body))
+        for ticker, series in bodies.items()
+        for day, body in zip(days, series.tolist(), strict=True)
+    ]
+    rows[-3] = (*rows[-3][:3], None)  # IBM on the 10th: it voids the windows of the next two
+    prices = spark.createDataFrame(rows, SCHEMA)
+    replayed = predict_sessions(prices, champion("2024-01-03"), None, "2024-01-10")
+    keys = [(row.ticker, f"{row.session:%m-%d}") for row in replayed.itertuples()]
+    week = ["01-10", "01-11", "01-12", "01-16"]  # the 15th is a holiday
+    assert keys == [*(("AAPL", day) for day in week), ("IBM", "01-10"), ("IBM", "01-16")]
+    live = [
+        predict_sessions(prices.where(f"session < '{day:%Y-%m-%d}'"), champion(), None, None)
+        for day in replayed["session"].unique()
+    ]
+    live = pd.concat(live).drop_duplicates(["ticker", "session"])
+    live = live.sort_values(["ticker", "session"], ignore_index=True)
+    pd.testing.assert_frame_equal(replayed, live, check_exact=True)
+    every = predict_sessions(prices, champion("2024-01-03"), None, "champion")
+    early = predict_sessions(prices, champion("2024-01-03"), None, "2023-01-01")
+    pd.testing.assert_frame_equal(every, early)
+    assert every["session"].min() == pd.Timestamp("2024-01-04")
+    made = make_forecasts(
+        every,
+        champion("2024-01-03"),
+        ["AAPL", "IBM"],
+        "2024-01-15T12:00:00+00:00",
+        9,
+        None,
+        MONITORING,
+    )
+    assert made[~made["late"]]["session"].tolist() == [pd.Timestamp("2024-01-16")] * 2
 
 
 # --- Merging --------------------------------------------------------------------------------------
@@ -316,18 +388,73 @@ def test_metrics_are_those_of_the_predictions_of_this_version_alone():
 
 
 def test_forecasts_are_counted_by_what_became_of_them():
-    late, early = pd.Timestamp("2024-01-05 00:00", tz="UTC"), pd.Timestamp("2024-01-04 23:59:59Z")
     rows = table(
-        {"ticker": "A", "up": 1, "made_at": early},
-        {"ticker": "B", "up": 0, "made_at": late},
-        {"ticker": "C", "made_at": late},  # a later session of it has an outcome, this one has none
-        {"ticker": "C", "session": pd.Timestamp("2024-01-08"), "up": 1, "made_at": early},
-        {"ticker": "D", "made_at": early},
+        {"ticker": "A", "up": 1},
+        {"ticker": "B", "up": 0, "late": True},
+        {"ticker": "C"},  # a later session of it has an outcome, this one has none
+        {"ticker": "C", "session": pd.Timestamp("2024-01-08"), "up": 1},
+        {"ticker": "D"},
+        {"ticker": "E", "late": True},
     ).assign(body=0.0)
-    assert made_late(rows).tolist() == [False, True, True, False, False]
     assert evaluated(rows, drift_of(0))["forecasts"] == {
-        **{"made": 5, "outcome": 3, "waiting": 1, "without_session": 1, "made_late": 2}
+        **{"made": 4, "outcome": 2, "waiting": 1, "without_session": 1, "late": 2}
     }
+
+
+def test_late_forecasts_enter_the_replay_alone():
+    """Late ones that were all wrong change no metric, interval, bin, course, reason or advice."""
+    live, late = known(120, 0.5), known(120, 0.0).assign(late=True)
+    late["session"] += pd.Timedelta(days=200)
+    alone = evaluated(live, drift_of(120))
+    both = evaluated(pd.concat([live, late], ignore_index=True), drift_of(120))
+    assert both["replayed"]["metrics"]["accuracy"] == 0.0
+    assert both["replayed"]["course"][-1]["lead"] < -both["replayed"]["course"][-1]["band"]
+    assert alone["replayed"] == {"metrics": {}, "calibration": [], "course": []}
+    assert both | {"replayed": 0, "forecasts": 0} == alone | {"replayed": 0, "forecasts": 0}
+    assert evaluated(late, drift_of(120))["retrain"] is None
+
+
+def test_the_lead_is_followed_date_by_date_in_a_band_of_no_difference():
+    rows = known(100, 0.6)
+    predictions = predictions_of(rows)
+    metrics = evaluated(rows, drift_of(0))["metrics"]
+    course = follow_lead(predictions, repetitions=1000, seed=4284)
+    right = ((rows["probability"] > 0.5) == (rows["up"] == 1)).groupby(rows["session"]).sum()
+    assert course["session"].tolist() == [f"{day:%Y-%m-%d}" for day in right.index]
+    difference = metrics["accuracy_minus_best_baseline"] * len(rows)
+    assert course["lead"].iloc[-1] == pytest.approx(difference)
+    share = course["band"] / course["band"].iloc[-1]
+    assert share.tolist() == pytest.approx(np.sqrt(np.arange(1, 101) / 100).tolist())
+    low, high = (metrics[f"accuracy_minus_best_baseline.{end}"] for end in ("low", "high"))
+    assert 2 * course["band"].iloc[-1] == pytest.approx((high - low) * len(rows), rel=0.1)
+    assert follow_lead(predictions.head(19), repetitions=1000, seed=1).empty
+
+
+def test_the_band_holds_a_rule_without_skill_in_95_of_100_cases():
+    outside = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        up = random.integers(0, 2, 60)
+        rows = table({"up": up, "body": 0.0, "probability": random.random(60)}, sessions=60)
+        rows["previous_day"] = random.integers(0, 2, 60)
+        course = follow_lead(predictions_of(rows), repetitions=200, seed=seed)
+        outside += course["lead"].iloc[-1] > course["band"].iloc[-1]
+    # Ahead of the rule that was best on the same dates: less often than in 2.5 % of cases.
+    assert outside <= 5
+
+
+def test_former_champions_keep_their_record():
+    old = known(30, 0.9).assign(model_version=2, candidate="six")
+    young = known(3, 1.0).assign(model_version=1, candidate="five")
+    late = known(5, 1.0).assign(model_version=1, candidate="five", late=True)
+    late["session"] += pd.Timedelta(days=30)
+    record = evaluated(
+        pd.concat([known(40, 0.5), old, young, late], ignore_index=True), drift_of(0)
+    )
+    five, six = record["former"]
+    assert (five["version"], five["candidate"], five["forecasts"]["late"]) == (1, "five", 10)
+    assert (five["metrics"]["rows"], five["metrics"]["sessions"]) == (6, 3)
+    assert six["metrics"] == evaluated(old.assign(model_version=3), drift_of(0))["metrics"]
 
 
 def test_only_windows_that_are_new_to_the_champion_are_measured(spark):
@@ -360,8 +487,8 @@ def test_the_page_shows_the_record():
     high = record["metrics"]["accuracy_minus_best_baseline.high"]
     for value in ("2 of 2 features", f"{psi:.2f}", "80.0%", f"{high:.3f}"):
         assert value in lede
-    assert "82 made, 80 with an outcome, 2 waiting" in page
-    assert page.count("<svg") == 3
+    assert "82 made in time, 80 with an outcome, 2 waiting" in page
+    assert page.count("<svg") == 4  # course, accuracy, calibration, drift
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script" not in page
     assert "default-src 'none'; style-src 'unsafe-inline'" in page
@@ -377,14 +504,15 @@ def test_reasons_are_joined(monkeypatch, codes, expected):
     assert track_record.advice_text(True, [{"code": code} for code in codes]) == expected
 
 
-def test_the_page_shows_how_few_outcomes_there_are():
-    page = page_of(known(1, 1.0), drift_of(0))
+def test_the_page_counts_and_concludes_nothing_below_the_required_sessions():
+    page = page_of(known(19, 1.0), drift_of(0))
     [numbers] = re.findall('<p class="numbers">(.*?)</p>', page)
-    for value in ("1 session ", "2 forecasts", "100.0%"):
-        assert value in numbers
+    assert "19 sessions" in numbers and "38 of 38 forecasts" in numbers
     [lede] = re.findall('<p class="lede">(.*?)</p>', page)
-    assert "1 of the 20" in lede and "0 of the 20" in lede
-    assert page.count("<svg") == 1
+    assert "19 of the 20" in lede and "0 of the 20" in lede
+    results = page[page.index('<section id="results">') : page.index('<section id="drift">')]
+    assert "<svg" not in page and "%" not in numbers + results and "always" not in results
+    assert page_of(known(20, 1.0), drift_of(0)).count("<svg") == 3
 
 
 def test_the_page_before_any_outcome():
@@ -395,10 +523,21 @@ def test_the_page_before_any_outcome():
     assert lede.count("0 of the 20") == 2  # outcomes and inputs
 
 
-def test_the_page_shows_how_many_were_made_late():
-    late = table({"made_at": pd.Timestamp("2024-02-01", tz="UTC")}, {"ticker": "IBM"})
-    assert "1 made late" in page_of(late, drift_of(0))
-    assert "made late" not in page_of(table({}), drift_of(0))
+def test_the_page_shows_late_forecasts_and_former_champions_apart():
+    late = known(25, 0.4).assign(
+        late=True, session=lambda rows: rows["session"] + pd.Timedelta(days=70)
+    )
+    old = known(30, 0.9).assign(model_version=2, candidate=EVIL)
+    page = page_of(pd.concat([known(40, 0.5), late, old], ignore_index=True), drift_of(0))
+    parts = {part.split('"')[0]: part for part in page.split('<section id="')[1:]}
+    assert [*parts] == ["newest", "results", "drift", "replayed", "former", "outcomes", "limits"]
+    assert "50 forecasts" in parts["replayed"] and parts["replayed"].count("<svg") == 3
+    assert "80 forecasts" in parts["results"] and parts["results"].count("<svg") == 3
+    assert f"{known(40, 0.5)['session'].max():%Y-%m-%d}</th>" in parts["outcomes"]
+    assert f"{late['session'].max():%Y-%m-%d}" not in parts["outcomes"]
+    assert "&lt;script&gt;" in parts["former"] and "of 60 forecasts" in parts["former"]
+    without = page_of(table({}), drift_of(0))
+    assert 'id="replayed"' not in without and 'id="former"' not in without
 
 
 # --- The pipeline ---------------------------------------------------------------------------------
@@ -410,6 +549,6 @@ def test_prices_are_fetched_and_checked_as_for_training():
     assert {"fetch_prices", "merge_prices", "tabulate_quality", "select_prices"} <= names
     assert not {"make_windows", "split_by_date", "audit_leakage"} & names
     assert names - shared == {
-        *("describe_champion", "predict_newest", "make_forecasts", "merge_forecasts"),
+        *("describe_champion", "predict_sessions", "make_forecasts", "merge_forecasts"),
         *("measure_input_drift", "evaluate_champion", "write_track_record"),
     }

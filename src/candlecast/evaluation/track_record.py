@@ -7,15 +7,14 @@ describes the forecasts frame.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
+from candlecast.evaluation.bootstrap import CONFIDENCE, draw_dates
+from candlecast.evaluation.metrics import best_baseline, compute_metrics, hits_of
+from candlecast.evaluation.significance import calibration, intervals
 from candlecast.models.baselines import add_baselines
-
-
-def made_late(forecasts: pd.DataFrame) -> "pd.Series[bool]":
-    """Return whether a forecast was made after the day of its session, UTC: its outcome existed."""
-    made: pd.Series[Any] = forecasts["made_at"].dt.tz_convert("UTC").dt.tz_localize(None)
-    return made >= forecasts["session"] + pd.Timedelta(days=1)
 
 
 def count_forecasts(own: pd.DataFrame, forecasts: pd.DataFrame) -> dict[str, int]:
@@ -26,20 +25,63 @@ def count_forecasts(own: pd.DataFrame, forecasts: pd.DataFrame) -> dict[str, int
         forecasts: those of all versions; their outcomes show which sessions a ticker has had.
 
     Returns:
-        How many were ``made``, have an ``outcome``, are ``waiting`` for it, are ``without_session``
-        (their session has no outcome, but a later one of the ticker has) and were ``made_late``.
+        Of those made in time, how many were ``made``, have an ``outcome``, are ``waiting`` for it
+        and are ``without_session`` (their session has no outcome, but a later one of the ticker
+        has); and how many are ``late``.
     """
     known = forecasts[forecasts["up"].notna()]
     last_known = own["ticker"].map(known.groupby("ticker")["session"].max())
-    is_open = own["up"].isna()
+    late, is_open = own["late"], own["up"].isna()
     passed = is_open & (own["session"] < last_known)
-    return {
-        "made": len(own),
-        "outcome": int((~is_open).sum()),
-        "waiting": int((is_open & ~passed).sum()),
-        "without_session": int(passed.sum()),
-        "made_late": int(made_late(own).sum()),
+    counted = {
+        "made": ~late,
+        "outcome": ~late & ~is_open,
+        "waiting": ~late & is_open & ~passed,
+        "without_session": ~late & passed,
+        "late": late,
     }
+    return {name: int(rows.sum()) for name, rows in counted.items()}
+
+
+def evaluate_forecasts(forecasts: pd.DataFrame, *, repetitions: int, seed: int) -> dict[str, Any]:
+    """Evaluate one version's forecasts that have an outcome.
+
+    Returns:
+        ``metrics``: flat numbers of `candlecast.evaluation.metrics.compute_metrics` and
+        `candlecast.evaluation.significance.intervals`, empty without an outcome; ``calibration``:
+        one row per bin; ``course``: one row per session date, see `follow_lead`.
+    """
+    predictions = predictions_of(forecasts)
+    if predictions.empty:
+        return {"metrics": {}, "calibration": [], "course": []}
+    bootstrapped = {"repetitions": repetitions, "seed": seed}
+    bins = calibration(predictions, **bootstrapped)
+    return {
+        "metrics": {**compute_metrics(predictions), **intervals(predictions, **bootstrapped)},
+        "calibration": bins.astype(object).where(bins.notna(), None).to_dict("records"),
+        "course": follow_lead(predictions, **bootstrapped).to_dict("records"),
+    }
+
+
+def follow_lead(predictions: pd.DataFrame, *, repetitions: int, seed: int) -> pd.DataFrame:
+    """Follow the lead over the best baseline through time.
+
+    Returns:
+        One row per session date: ``session`` (ISO), ``lead`` (right predictions so far minus those
+        of the baseline that is best on all rows) and ``band``: without any difference the lead
+        stays within plus and minus this in 95 % of cases, at any one date. It grows with the square
+        root of the dates, up to what the bootstrap of dates gives for all of them. Nothing with
+        fewer than 20 dates.
+    """
+    hits, rule = hits_of(predictions), hits_of(predictions, best_baseline(predictions))
+    lead = pd.DataFrame({"lead": hits.astype(float) - rule}, index=predictions.index)
+    bootstrap = draw_dates(predictions["session"], lead, repetitions, seed)
+    if bootstrap is None:
+        return pd.DataFrame(columns=["session", "lead", "band"])
+    total = lead.groupby(predictions["session"].dt.strftime("%Y-%m-%d"))["lead"].sum().cumsum()
+    spread = float(norm.ppf((1 + CONFIDENCE) / 2)) * bootstrap.sums(lead)["lead"].std()
+    grown = np.sqrt(np.arange(1, len(total) + 1) / len(total))
+    return total.reset_index().assign(band=spread * grown)
 
 
 def predictions_of(forecasts: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +102,7 @@ def advise_retraining(
     """Decide whether the champion should be retrained.
 
     Args:
-        metrics: of its forecasts with an outcome; empty if there are none.
+        metrics: of its forecasts made in time with an outcome; empty if there are none.
         drift: from `candlecast.evaluation.drift.measure_drift`.
         min_sessions: the fewest dates to decide on.
 

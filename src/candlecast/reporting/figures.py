@@ -186,14 +186,28 @@ def draw_importance(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+def draw_course(course: pd.DataFrame) -> "Figure":
+    """Draw the lead over the best baseline through time, in the band of no difference.
+
+    Args:
+        course: as `candlecast.evaluation.track_record.follow_lead` returns it.
+    """
+    figure, axes = _blank(2.8)
+    days, band = pd.to_datetime(course["session"]), course["band"]
+    axes.fill_between(days, -band, band, color=LINE, linewidth=0)
+    axes.axhline(0, color=MUTED, linewidth=0.8, linestyle="--")
+    axes.plot(days, course["lead"], color=MODEL, linewidth=1.6)
+    axes.set_ylabel("right predictions ahead")
+    _name_dates(axes)
+    return figure
+
+
 def draw_equity(curve: pd.DataFrame) -> "Figure":
     """Draw the growth of 1.
 
     Args:
         curve: one row per session: ``session``, ``strategy`` (net of costs) and ``holding``.
     """
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
     figure, axes = _blank(2.8)
     axes.axhline(1, color=LINE, linewidth=0.8)
     axes.plot(curve["session"], curve["holding"], color=OTHER, linewidth=1.3, label="holding")
@@ -202,11 +216,18 @@ def draw_equity(curve: pd.DataFrame) -> "Figure":
     )
     axes.set_ylabel("growth of 1")
     axes.legend(frameon=False, labelcolor="linecolor")
+    _name_dates(axes)
+    return figure
+
+
+def _name_dates(axes: "Axes") -> None:
+    """Label an axis of dates in few words."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     locator = AutoDateLocator(minticks=3)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(formatter)
-    return figure
 
 
 def svg(name: str, figure: "Figure", title: str, description: str) -> Markup:

@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from candlecast.evaluation.gate import verdict
-from candlecast.evaluation.track_record import made_late
+from candlecast.evaluation.metrics import BASELINES
 from candlecast.reporting import figures, wording
 from candlecast.reporting.html import accuracies, metric_text, percent, render, words
 
@@ -47,23 +47,28 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         track_record: from `candlecast.pipelines.forecast.nodes.evaluate_champion`.
         forecasts: the forecasts frame, of all versions.
     """
-    metrics, champion = track_record["metrics"], track_record["champion"]
+    champion, enough = track_record["champion"], track_record["monitoring"]["min_sessions"]
     own = forecasts[forecasts["model_version"] == champion["version"]]
-    own = own.assign(late=made_late(own)).sort_values(["session", "ticker"])
+    own = own.sort_values(["session", "ticker"])
     newest = own.drop_duplicates("ticker", keep="last").sort_values("ticker")
-    known = own[own["up"].notna()].tail(LATEST).iloc[::-1]
+    known = own[own["up"].notna() & ~own["late"]].tail(LATEST).iloc[::-1]
+    parts = {"live": track_record, "replayed": track_record["replayed"]}
     return render(
         "track_record.html.j2",
-        metrics,
+        track_record["metrics"],
         record=track_record,
         headline=HEADLINES[track_record["retrain"]],
         advice=advice_text(track_record["retrain"], track_record["reasons"]),
-        results=_results(metrics) if metrics else "",
+        enough=enough,
+        parts=parts,
+        results={name: results_text(part["metrics"], enough) for name, part in parts.items()},
+        right=right_text,
+        rules=[name for name in BASELINES if name != "logistic"],
         newest=newest.to_dict("records"),
         outcomes=known.to_dict("records"),
         sees=wording.features_text(champion["features"], champion["window"], champion["body"]),
         estimator=wording.estimator_text(champion["estimator"]),
-        report_figures=_draw_figures(track_record),
+        report_figures=_draw_figures(track_record, parts),
     )
 
 
@@ -75,35 +80,59 @@ def advice_text(retrain: bool | None, reasons: list[dict[str, Any]]) -> str:
     return ADVICE[retrain].format(phrases)
 
 
-def _results(metrics: Mapping[str, float]) -> str:
-    """Return how often the champion was right so far, without statistics."""
+def right_text(metrics: Mapping[str, float]) -> str:
+    """Return how many forecasts were right, as a count."""
+    rows = metrics["rows"]
+    return f"{rows * metrics['accuracy']:,.0f} of {wording.counted(rows, 'forecast')}"
+
+
+def results_text(metrics: Mapping[str, float], enough: int) -> str:
+    """Return how often the champion was right; below `enough` sessions, as a count alone."""
+    if not metrics:
+        return ""
+    sessions = wording.counted(metrics["sessions"], "session")
+    if metrics["sessions"] < enough:
+        return (
+            f"On {sessions}, the champion was right in {right_text(metrics)}. So few show nothing: "
+            f"shares, rules and intervals follow from {enough} sessions on."
+        )
     best = verdict(metrics)["best_baseline"]
     return (
-        f"On {wording.counted(metrics['sessions'], 'session')} so far, the champion predicted the "
-        f"right direction in {percent(metrics['accuracy'])} of "
-        f"{wording.counted(metrics['rows'], 'forecast')}; the best simple rule, “{words(best)}”, "
-        f"in {percent(metrics['best_baseline.accuracy'])}."
+        f"On {sessions}, the champion predicted the right direction in "
+        f"{percent(metrics['accuracy'])} of {wording.counted(metrics['rows'], 'forecast')}; the "
+        f"best simple rule, “{words(best)}”, in {percent(metrics['best_baseline.accuracy'])}."
     )
 
 
-def _draw_figures(track_record: dict[str, Any]) -> dict[str, Markup]:
+def _draw_figures(
+    track_record: dict[str, Any], parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Markup]:
     """Draw the figures that there are enough sessions for, as SVG by name."""
-    metrics, drift = track_record["metrics"], track_record["drift"]
-    enough, drawn = track_record["monitoring"]["min_sessions"], {}
-    if metrics:
+    drift, drawn = track_record["drift"], {}
+    enough = track_record["monitoring"]["min_sessions"]
+    for name, part in parts.items():
+        metrics = part["metrics"]
+        if metrics.get("sessions", 0) < enough:
+            continue
         table = accuracies(metrics).replace("model", "champion")
-        drawn["accuracy"] = (
+        drawn[f"{name}-accuracy"] = (
             figures.draw_accuracy(table, metrics["best_baseline.accuracy"], "accuracy so far"),
             "Accuracy of the champion and of every baseline",
             wording.listing(table, "{name} {accuracy:.3f}"),
         )
-    if metrics.get("sessions", 0) >= enough:
-        table = pd.DataFrame(track_record["calibration"])
-        drawn["calibration"] = (
+        table = pd.DataFrame(part["calibration"])
+        drawn[f"{name}-calibration"] = (
             figures.draw_calibration(table),
             "Calibration",
             f"Mean gap between probability and share of ups: {metric_text(metrics, 'ece')}.",
         )
+        if part["course"]:
+            table = pd.DataFrame(part["course"])
+            drawn[f"{name}-course"] = (
+                figures.draw_course(table),
+                "Right predictions ahead of the best simple rule, through time",
+                wording.listing(table.tail(1), "On {session}: {lead:+.0f}, band ±{band:.0f}"),
+            )
     if drift["sessions"] >= enough:
         drawn["drift"] = (
             figures.draw_drift(drift["features"], drift["max_psi"], drift["psi_chance"]),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from candlecast.errors import ContractError, SourceError, describe_range
-from candlecast.sources.calendars import missing_sessions
+from candlecast.sources.calendars import calendar_of, last_closed, missing_sessions
 
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = ["ticker", "session", *PRICES, "adj_close", "volume", "dividends", "stock_splits"]
@@ -65,11 +65,12 @@ def check_ticker(
     start: dt.date | None,
     end: dt.date | None,
     calendar: str | None,
+    now: pd.Timestamp,
 ) -> tuple[pd.DataFrame | None, Outcome]:
     """Check what `fetch` returns, see `check_sessions`; return no rows where that raises."""
     try:
         prices, findings = check_sessions(
-            ticker, fetch(), max_missing_share, start, end, calendar=calendar
+            ticker, fetch(), max_missing_share, start, end, calendar, now
         )
     except (SourceError, ContractError) as error:
         return None, {"failed": str(error), "reason": error.reason}
@@ -92,6 +93,7 @@ def check_sessions(
     start: dt.date | None = None,
     end: dt.date | None = None,
     calendar: str | None = None,
+    now: pd.Timestamp | None = None,
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Check the sessions of one ticker.
 
@@ -103,6 +105,7 @@ def check_sessions(
         end: the last requested session. Missing sessions are counted up to it, or to the day before
             the ingestion if that is earlier; None: up to the last session there is.
         calendar: of the exchange; None: by the ticker's ending.
+        now: sessions that close later are left out; None: all have closed.
 
     Returns:
         The rows to store, one per session and sorted by it, with the columns of `COLUMNS`, and one
@@ -111,7 +114,7 @@ def check_sessions(
     Raises:
         ContractError: a column is missing, a price is impossible, a session has two different rows,
             or too many prices are missing.
-        SourceError: there are no rows.
+        SourceError: there are no rows, or none of a session that has closed.
     """
     if lacking := [name for name in COLUMNS if name not in sessions]:
         rule = f"the columns are {', '.join(COLUMNS)}"
@@ -124,12 +127,25 @@ def check_sessions(
         ordered = ordered.sort_values(["session", "ingested_at"], ignore_index=True)
         once = ordered.drop_duplicates([name for name in COLUMNS if name != "ingested_at"])
     _refuse_impossible(ticker, once)
+    closed = (
+        once["session"].max() if now is None else last_closed(calendar or calendar_of(ticker), now)
+    )
+    running = ordered[ordered["session"] > closed]
+    ordered, once = (rows[rows["session"] <= closed] for rows in (ordered, once))
+    if once.empty:
+        cause = f"the last closed session is that of {closed:%Y-%m-%d}"
+        raise SourceError("The source", ticker, start, end, 1, "no sessions", cause)
     missing = once["open"].isna() | once["close"].isna()
     if missing.mean() > max_missing_share:
         rule = f"at most {max_missing_share:.1%} without an open or a close (max_missing_share)"
         remedy = "raise max_missing_share, or choose a range in which the source has prices"
         raise ContractError(ticker, rule, once[missing], len(once), remedy)
     findings = _findings(ticker, once, len(ordered), int(missing.sum()), start, end, calendar)
+    if count := len(running):
+        left_out = f"left out: the last that has closed is {closed:%Y-%m-%d}"
+        findings.append(
+            Finding(ticker, "not closed", len(once) + count, len(once), count, left_out)
+        )
     return once.reset_index(drop=True), findings
 
 

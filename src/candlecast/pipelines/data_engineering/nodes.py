@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from candlecast.errors import SHOWN, IngestError, NotEnoughDataError
 from candlecast.progress import track
+from candlecast.sources.calendars import calendar_of, last_closed, read_clock
 from candlecast.sources.checks import OUTCOME, TYPES, Finding, check_ticker, with_outcome
 from candlecast.sources.merging import in_range
 from candlecast.sources.table import Source, select_quality, source_name
@@ -52,11 +53,13 @@ def fetch_prices(
     end: str | None,
     max_missing_share: float,
     calendar: str | None,
+    now: str | None = None,
 ) -> Iterator[dict[str, pd.DataFrame] | DataFrame]:
     """Fetch and check the prices of `tickers`; of all that the source holds if none is named.
 
     Spark reads and checks a large table. Other tickers are fetched one after the other, so that
-    only one is in memory. When the source keeps failing, the rest are skipped, see `STOP_AFTER`.
+    only one is in memory. When the source keeps failing, the rest are skipped, see `STOP_AFTER`. A
+    session that has not closed is left out, whatever the source.
 
     Yields:
         Prices with the columns of `candlecast.sources.checks.TYPES`: of one ticker by its name, or
@@ -69,6 +72,7 @@ def fetch_prices(
         start=first,
         end=last,
         calendar=calendar,
+        now=read_clock(now),
     )
     requested = tickers or list(source.tickers)
     if source.table:
@@ -210,10 +214,13 @@ def select_prices(
     prices_from: str,
     start: str | None,
     end: str | None,
+    calendar: str | None = None,
+    now: str | None = None,
 ) -> tuple[DataFrame, list[str]]:
     """Select the requested range of the tickers that arrived: one row per ticker and session.
 
-    A ticker that `quality` lists as missing is left out, even if earlier runs stored its sessions.
+    A ticker that `quality` lists as missing is left out, even if earlier runs stored its sessions,
+    and so is a session that closes after `now`, even if a run with a later one stored it.
 
     Returns:
         The prices and the tickers, sorted.
@@ -228,4 +235,10 @@ def select_prices(
         )
     missing = quality.loc[quality["rule"] == "missing", "ticker"]
     arrived = sorted(set(quality["ticker"]) - set(missing))
-    return prices.where(F.col("ticker").isin(arrived) & in_range(start, end)), arrived
+    present = read_clock(now)
+    closed = prices.sparkSession.createDataFrame(
+        [(each, last_closed(calendar or calendar_of(each), present).date()) for each in arrived],
+        "ticker STRING, closed DATE",
+    )
+    held = prices.where(in_range(start, end)).join(F.broadcast(closed), "ticker")
+    return held.where(F.col("session") <= F.col("closed")).drop("closed"), arrived

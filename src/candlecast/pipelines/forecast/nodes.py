@@ -4,11 +4,13 @@ The forecasts frame has one row per ticker, session and model version: ``ticker`
 exchange's own date), ``model_version``, ``candidate`` (that the version was made from),
 ``body_kind`` (how that model's bodies are computed), ``probability`` (P(up)), ``previous_day`` (1
 when the candle before closed above its open, else 0), ``base_rate`` (the share of ups that the
-model was trained on), ``made_at`` (UTC), ``prices_version`` (of the table ``prices``), and the
-outcome, missing until it is known: ``up``, ``body`` and ``return_`` (close / open - 1).
+model was trained on), ``made_at`` and ``opens_at`` (when its session opens, both UTC), ``late``
+(not made in time), ``prices_version`` (of the table ``prices``), and the outcome, missing until it
+is known: ``up``, ``body`` and ``return_`` (close / open - 1).
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,19 +19,17 @@ from pyspark.sql import functions as F
 
 from candlecast.errors import NotEnoughDataError
 from candlecast.evaluation.drift import measure_drift
-from candlecast.evaluation.metrics import compute_metrics
-from candlecast.evaluation.significance import calibration, intervals
 from candlecast.evaluation.track_record import (
     advise_retraining,
     count_forecasts,
-    predictions_of,
+    evaluate_forecasts,
 )
 from candlecast.features.windows import candle_body, known_before, make_windows
 from candlecast.frames import to_pandas
 from candlecast.models.prediction import predict_windows
 from candlecast.parameters import Evaluation, Monitoring
 from candlecast.registry.entities import Champion
-from candlecast.sources.calendars import next_session
+from candlecast.sources.calendars import next_session, opening_times, read_clock
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ KEY = ["ticker", "session", "model_version"]
 MADE = [
     *KEY,
     *("candidate", "body_kind", "probability", "previous_day", "base_rate"),
-    *("made_at", "prices_version"),
+    *("made_at", "opens_at", "late", "prices_version"),
 ]
 OUTCOME = ["up", "body", "return_"]
 
@@ -61,61 +61,74 @@ def describe_champion(champion: Champion) -> dict[str, Any]:
     }
 
 
-def predict_newest(
-    selected_prices: DataFrame, champion: Champion, calendar: str | None
+def predict_sessions(
+    selected_prices: DataFrame, champion: Champion, calendar: str | None, since: str | None
 ) -> pd.DataFrame:
-    """Predict the next session of each ticker, of which its date alone is known.
+    """Predict the next session of each ticker, of which its date alone is known, and earlier ones.
 
     Args:
         selected_prices: one row per ticker and session.
         champion: the version to predict with.
         calendar: of the exchange; None: by each ticker's ending.
+        since: the first of the sessions to predict that have prices, among those that the champion
+            does not know; "champion": all of them; None: none.
 
     Returns:
-        One row per ticker, sorted: ``ticker``, ``session``, ``previous_day`` and ``probability``. A
-        ticker whose newest window is void has none.
+        One row per ticker and session, sorted: ``ticker``, ``session``, ``previous_day`` and
+        ``probability``. A session whose window is void has none.
     """
     last = selected_prices.groupBy("ticker").agg(F.max("session").alias("last")).collect()
     following = selected_prices.sparkSession.createDataFrame(
         [(row["ticker"], next_session(row["ticker"], row["last"], calendar)) for row in last],
         "ticker STRING, session DATE",
-    )
-    known = known_before(
-        selected_prices.unionByName(following, allowMissingColumns=True),
-        champion.window,
-        champion.body,
-        champion.features,
-    )
-    windows = known.join(F.broadcast(following), ["ticker", "session"], "left_semi").select(
-        "ticker", "session", F.col("previous_up").alias("previous_day"), *champion.columns
+    ).withColumn("chosen", F.lit(True))
+    session, unknown = F.col("session"), F.col("session") > F.lit(champion.last_known).cast("date")
+    first = champion.last_known if since == "champion" else since
+    chosen = unknown & (session >= F.lit(first).cast("date")) if first else F.lit(False)
+    rows = selected_prices.unionByName(following.drop("chosen"), allowMissingColumns=True)
+    known = known_before(rows, champion.window, champion.body, champion.features)
+    windows = (
+        known.join(F.broadcast(following), ["ticker", "session"], "left")
+        .where(F.coalesce("chosen", chosen))
+        .select("ticker", "session", F.col("previous_up").alias("previous_day"), *champion.columns)
     )
     predicted = predict_windows(champion.model, windows.dropna(), champion.columns)
-    return to_pandas(predicted.drop(*champion.columns)).sort_values("ticker", ignore_index=True)
+    return to_pandas(predicted.drop(*champion.columns)).sort_values(
+        ["ticker", "session"], ignore_index=True
+    )
 
 
 def make_forecasts(
-    newest_predictions: pd.DataFrame,
+    predictions: pd.DataFrame,
     champion: Champion,
     tickers: list[str],
-    now: str,
+    now: str | None,
     prices_version: int,
+    calendar: str | None,
+    monitoring: Monitoring,
 ) -> pd.DataFrame:
-    """Make a forecast of each ticker's next session, unless the champion was tested on it.
+    """Make forecasts of the predicted sessions, except of those that the champion was tested on.
+
+    A forecast is in time if it was made before its session opens. Where a session opens at the
+    moment that the one before closes, there is no such time: there it is in time up to
+    ``grace_minutes`` after the open.
 
     Args:
-        newest_predictions: one row per ticker, from `predict_newest`.
+        predictions: from `predict_sessions`.
         champion: the version that made them.
         tickers: those whose prices arrived.
-        now: the time (ISO, UTC).
+        now: the time (ISO, UTC); None: the clock's.
         prices_version: of the table ``prices``.
+        calendar: of the exchange; None: by each ticker's ending.
+        monitoring: ``grace_minutes``.
 
     Returns:
-        The forecasts frame without outcomes, sorted by ticker.
+        The forecasts frame without outcomes, sorted by ticker and session.
 
     Raises:
         NotEnoughDataError: there is no session to forecast.
     """
-    made = newest_predictions
+    made = predictions
     for ticker in sorted(set(tickers) - set(made["ticker"])):
         logger.warning("  %-10s no forecast: its newest window is not whole", ticker)
     known = made["session"] <= pd.Timestamp(champion.last_known)
@@ -136,15 +149,19 @@ def make_forecasts(
             f"{row.session:%Y-%m-%d}",
             champion.last_known,
         )
-    new = made[~known].assign(
+    new = made[~known].reset_index(drop=True)
+    made_at, times = read_clock(now), opening_times(new, calendar)
+    grace = pd.Timedelta(minutes=monitoring.grace_minutes) * (~times["rested"]).astype(int)
+    return new.assign(
         model_version=champion.version,
         candidate=champion.candidate,
         body_kind=champion.body,
         base_rate=champion.profile["share_up"],
-        made_at=pd.to_datetime(now, utc=True),
+        made_at=made_at,
+        opens_at=times["opens_at"],
+        late=made_at >= times["opens_at"] + grace,
         prices_version=prices_version,
-    )
-    return new[MADE].reset_index(drop=True)
+    )[MADE]
 
 
 def merge_forecasts(
@@ -164,7 +181,7 @@ def merge_forecasts(
         .drop_duplicates(KEY)
         .sort_values(["session", "ticker", "model_version"], ignore_index=True)
         .reindex(columns=[*MADE, *OUTCOME])
-        .astype({"up": "Int8"})
+        .astype({"up": "Int8", "late": bool})
     )
     current = forecasts[["ticker", "session"]].merge(
         _outcomes(prices, forecasts), on=["ticker", "session"], how="left", validate="many_to_one"
@@ -174,9 +191,10 @@ def merge_forecasts(
     for name in OUTCOME:
         forecasts[name] = current[name].fillna(forecasts[name])
     logger.info(
-        "  %d new forecasts, %d stored before; %d of all have an outcome",
+        "  %d new forecasts, %d stored before; %d of all are late, %d have an outcome",
         len(forecasts) - stored,
         stored,
+        forecasts["late"].sum(),
         forecasts["up"].count(),
     )
     return forecasts
@@ -232,25 +250,30 @@ def evaluate_champion(
     Returns:
         ``retrain`` and ``reasons`` of `candlecast.evaluation.track_record.advise_retraining`;
         ``champion``; ``forecasts`` of `candlecast.evaluation.track_record.count_forecasts`;
-        ``metrics``: flat numbers of `candlecast.evaluation.metrics.compute_metrics` and
-        `candlecast.evaluation.significance.intervals` on its forecasts with an outcome, empty
-        without any; ``calibration``: one row per bin; ``drift``; ``monitoring``.
+        ``metrics``, ``calibration`` and ``course`` of
+        `candlecast.evaluation.track_record.evaluate_forecasts` on those made in time;
+        ``replayed``: the same on late ones; ``former``: one row per other version, of its forecasts
+        made in time; ``drift``; ``monitoring``.
     """
-    own = forecasts[forecasts["model_version"] == champion_summary["version"]]
-    predictions = predictions_of(own)
-    metrics, bins = {}, pd.DataFrame()
-    if not predictions.empty:
-        metrics = {
-            **compute_metrics(predictions),
-            **intervals(predictions, repetitions=evaluation.repetitions, seed=seed),
+    evaluate = partial(evaluate_forecasts, repetitions=evaluation.repetitions, seed=seed)
+    is_own = forecasts["model_version"] == champion_summary["version"]
+    own = forecasts[is_own]
+    live = evaluate(own[~own["late"]])
+    former = [
+        {
+            **{"version": version, "candidate": rows["candidate"].iloc[0]},
+            "forecasts": count_forecasts(rows, forecasts),
+            "metrics": evaluate(rows[~rows["late"]])["metrics"],
         }
-        bins = calibration(predictions, repetitions=evaluation.repetitions, seed=seed)
+        for version, rows in forecasts[~is_own].groupby("model_version")
+    ]
     return {
-        **advise_retraining(metrics, drift, monitoring.min_sessions),
+        **advise_retraining(live["metrics"], drift, monitoring.min_sessions),
         "champion": champion_summary,
         "forecasts": count_forecasts(own, forecasts),
-        "metrics": metrics,
-        "calibration": bins.astype(object).where(bins.notna(), None).to_dict("records"),
+        **live,
+        "replayed": evaluate(own[own["late"]]),
+        "former": former,
         "drift": drift,
         "monitoring": monitoring.model_dump(),
     }

@@ -9,7 +9,7 @@ from candlecast.pipelines.forecast.nodes import (
     make_forecasts,
     measure_input_drift,
     merge_forecasts,
-    predict_newest,
+    predict_sessions,
 )
 from candlecast.reporting.track_record import write_track_record
 
@@ -17,6 +17,7 @@ from candlecast.reporting.track_record import write_track_record
 def create_pipeline() -> Pipeline:
     """Forecast each ticker's next session, fill in outcomes, evaluate the champion.
 
+    The parameter ``since`` adds the forecasts of earlier sessions that are missing.
     Prices are fetched and checked as for training: by the nodes of data_engineering with the tag
     ``prices``.
     """
@@ -25,19 +26,21 @@ def create_pipeline() -> Pipeline:
         [
             node(describe_champion, "champion", "champion_summary", name="describe_champion"),
             node(
-                predict_newest,
-                ["selected_prices", "champion", "params:calendar"],
-                "newest_predictions",
-                name="predict_newest",
+                predict_sessions,
+                ["selected_prices", "champion", "params:calendar", "params:since"],
+                "predictions",
+                name="predict_sessions",
             ),
             node(
                 make_forecasts,
                 {
-                    "newest_predictions": "newest_predictions",
+                    "predictions": "predictions",
                     "champion": "champion",
                     "tickers": "selected_tickers",
                     "now": "params:now",
                     "prices_version": "prices_version",
+                    "calendar": "params:calendar",
+                    "monitoring": "params:monitoring",
                 },
                 "new_forecasts",
                 name="make_forecasts",
