@@ -220,7 +220,6 @@ def simulate(sessions: int, scale: float, replayed: int) -> str:
             "body": "return",
             "last_trained": "2012-06-08",
             "last_known": "2012-06-29",
-            "features": ["lags"],
         },
         **{"rows_trained": profile["rows"], "promoted_at": "2012-06-30T09:12:33+00:00"},
         **{"approver": EVIL, "override_reason": EVIL},
