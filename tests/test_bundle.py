@@ -14,6 +14,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import exchange_calendars
+import pandas as pd
 import pytest
 import yaml
 from kedro.config import OmegaConfigLoader
@@ -24,8 +26,10 @@ import candlecast
 from candlecast import settings
 from candlecast.__main__ import read_options
 from candlecast.parameters import check_parameters
+from candlecast.sources.calendars import next_session
 from conftest import ROOT
 
+PARAMETERS = ROOT / "conf/base/parameters.yml"
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
 FILES = [ROOT / "databricks.yml", *sorted((ROOT / "resources").glob("*.yml"))]
 RESOURCES: dict[str, Any] = {}
@@ -146,17 +150,44 @@ def test_targets_have_separate_schemas_and_prod_is_protected():
     }
 
 
-def test_the_forecast_is_scheduled_only_in_prod_after_the_close_in_new_york():
+def test_the_forecast_is_scheduled_only_in_prod():
     paused = BUNDLE["variables"]["forecast_pause_status"]["default"]
     targets = {name: target.get("variables", {}) for name, target in BUNDLE["targets"].items()}
     statuses = {
         name: values.get("forecast_pause_status", paused) for name, values in targets.items()
     }
     assert statuses == {"dev": "PAUSED", "staging": "PAUSED", "prod": "UNPAUSED"}
+
+
+def scheduled(first: str, last: str) -> list[pd.Timestamp]:
+    """The starts of the forecast job, UTC, from one day to another."""
     schedule = JOBS["forecast"]["schedule"]
-    second, minute, hour, _, _, days = schedule["quartz_cron_expression"].split()
-    assert (schedule["timezone_id"], days) == ("America/New_York", "MON-FRI")
-    assert int(hour) * 3600 + int(minute) * 60 + int(second) > 16 * 3600
+    second, minute, hours, *days = schedule["quartz_cron_expression"].split()
+    assert (schedule["timezone_id"], days) == ("UTC", ["*", "*", "?"])
+    return [
+        day.replace(hour=int(hour), minute=int(minute), second=int(second))
+        for day in pd.date_range(first, last, tz="UTC")
+        for hour in hours.split(",")
+    ]
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "XLON", "XETR", "XPAR", "XTKS", "24/7"])
+def test_every_session_is_forecast_in_time_by_the_schedule(calendar):
+    """In a year with its holidays, half days and clocks put forward and back.
+
+    A run starts half an hour after the last close (of a market that never closes: five minutes) or
+    later, and has at least a quarter of an hour until its forecasts would be late.
+    """
+    monitoring = yaml.safe_load(PARAMETERS.read_text())["monitoring"]
+    rested = calendar != "24/7"
+    grace = pd.Timedelta(minutes=0 if rested else monitoring["grace_minutes"])
+    ready = pd.Timedelta(minutes=30 if rested else 5)
+    held = exchange_calendars.get_calendar(calendar, start="2024-01-02", end="2024-12-31")
+    starts = pd.DatetimeIndex(scheduled("2024-01-01", "2024-12-31"))
+    runs = starts[starts.searchsorted(held.closes[:-1] + ready)]
+    assert (runs + pd.Timedelta(minutes=15) < held.opens[1:] + grace).all()
+    days = [day.date() for day in held.sessions]
+    assert [next_session("any", day, calendar) for day in days[:-1]] == days[1:]
 
 
 def test_the_version_is_that_of_the_package():

@@ -365,3 +365,19 @@ def test_missing_sessions_are_counted_up_to_the_requested_end():
     assert missing(dt.date(2022, 1, 14)) == 5
     # Up to the 31st, the day before the ingestion; the 17th is a holiday.
     assert missing(dt.date(2099, 12, 31)) == 15
+
+
+def test_a_session_that_has_not_closed_is_left_out_and_counted():
+    week = sessions(*GOOD_WEEK)  # up to the 31st of December, which closes at 21:00 UTC
+    close = pd.Timestamp("2012-12-31 21:00", tz="UTC")
+    whole, findings = check_sessions("IBM", week, 0.0, now=close)
+    pd.testing.assert_frame_equal(whole, week)
+    assert "not closed" not in {finding.rule for finding in findings}
+    kept, findings = check_sessions("IBM", week, 0.0, now=close - pd.Timedelta(seconds=1))
+    pd.testing.assert_frame_equal(kept, week.head(5))
+    assert findings[-1] == Finding(
+        "IBM", "not closed", 6, 5, 1, "left out: the last that has closed is 2012-12-28"
+    )
+    assert {finding.rows_in for finding in findings[:-1]} == {5}
+    with pytest.raises(SourceError, match="2012-12-20"):
+        check_sessions("IBM", week, 0.0, now=pd.Timestamp("2012-12-21 17:00", tz="UTC"))

@@ -93,8 +93,8 @@ def results_text(metrics: Mapping[str, float], enough: int) -> str:
     sessions = wording.counted(metrics["sessions"], "session")
     if metrics["sessions"] < enough:
         return (
-            f"On {sessions}, the champion was right in {right_text(metrics)}. So few show nothing: "
-            f"shares, rules and intervals follow from {enough} sessions on."
+            f"On {sessions}, the champion was right in {right_text(metrics)}. So few sessions "
+            f"show nothing: shares, simple rules and intervals follow from {enough} on."
         )
     best = verdict(metrics)["best_baseline"]
     return (
