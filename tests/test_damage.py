@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow.utils.file_utils import local_file_uri_to_path
+from pyspark.sql import SparkSession
 
 from candlecast.__main__ import main
 from candlecast.io.delta import DeltaDataset
@@ -42,7 +43,9 @@ def refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ref
         with pytest.raises(Exception) as caught:  # the message is what is tested
             run(**given)
         assert state() == before
-        capsys.readouterr()
+        logged = capsys.readouterr().err
+        assert "ERROR" not in logged
+        assert "\tat " not in logged  # of Java's stack
         sys.excepthook(caught.type, caught.value, caught.tb)
         [line] = capsys.readouterr().err.splitlines()
         assert "  ERROR   " in line
@@ -83,13 +86,33 @@ def test_fault_51_a_damaged_log_that_spark_reads_first(refused: Refused, stored:
     assert "run again" in line
 
 
-def test_fault_52_a_missing_data_file_of_prices(refused: Refused, stored: Path) -> None:
-    files = data_files(stored / "tables/prices")
-    [file] = [each.path for each in files if each.removed is None]
+def current_files(folder: Path) -> list[Path]:
+    return [file.path for file in data_files(folder) if file.removed is None]
+
+
+@pytest.mark.parametrize("part", [{"tags": ["ingest"]}, {"tags": ["preprocess"]}])
+def test_fault_52_a_missing_data_file_of_prices(
+    refused: Refused, run: Run, stored: Path, spark: SparkSession, part: dict[str, Any]
+) -> None:
+    [file] = current_files(stored / "tables/prices")
     file.unlink()
-    line = refused(**SMALL, tags=["ingest"], changed="prices")
+    line = refused(**SMALL, **part, changed="prices")
     assert f"{file} is missing" in line
-    assert f"RESTORE TABLE delta.`{stored}/tables/prices` TO VERSION AS OF 0" in line
+    statement = f"RESTORE TABLE delta.`{stored}/tables/prices` TO VERSION AS OF 0"
+    assert line.endswith(statement)
+    if part["tags"] == ["ingest"]:
+        spark.sql(statement)
+        run(**SMALL, tags=["ingest"])
+
+
+def test_fault_52_a_missing_data_file_that_a_node_comes_upon(
+    refused: Refused, stored: Path
+) -> None:
+    """Frames are lazy: this one is first read in a node."""
+    [file] = current_files(stored / "tables/windows")
+    file.unlink()
+    line = refused(**SMALL, node_names=["data_engineering.audit_leakage"], changed="windows")
+    assert f"{file} is missing" in line
 
 
 def test_fault_52_a_missing_data_file_of_a_table_that_is_made_again(
@@ -201,10 +224,6 @@ def test_every_damage_of_a_table_names_a_file_and_a_cure(stored: Path) -> None:
         assert found is not None
         return str(found.file.relative_to(folder)), found.cure
 
-    def current(folder: Path) -> Path:
-        [file] = [each.path for each in data_files(folder) if each.removed is None]
-        return file
-
     first, second = (f"_delta_log/{version:020d}.json" for version in (0, 1))
     file, cure = damage("windows", lambda folder: cut(folder / first))
     assert file == first
@@ -217,7 +236,7 @@ def test_every_damage_of_a_table_names_a_file_and_a_cure(stored: Path) -> None:
     # At the end of a line: the JSON is sound, but not what was written.
     file, cure = damage("train", drop_last_line)
     assert (file, cure.split(",")[0]) == (second, f"Delete it and .{Path(second).name}.crc")
-    file, cure = damage("forecasts", lambda folder: flip(current(folder)))
+    file, cure = damage("forecasts", lambda folder: flip(current_files(folder)[0]))
     assert file.endswith(".parquet")
     assert "TO VERSION AS OF 0" in cure
     file, cure = damage(

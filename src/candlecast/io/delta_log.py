@@ -137,7 +137,8 @@ def find_damage(folder: Path) -> DamageError | None:
         files = data_files(folder)
     except DamageError as error:
         return error
-    for expected, commit in enumerate(commits, start=int(commits[0].stem)):
+    first = int(commits[0].stem) if commits else 0  # a first write that was killed has none
+    for expected, commit in enumerate(commits, start=first):
         if int(commit.stem) != expected:
             missing = commit.with_name(f"{expected:020d}.json")
             return _damaged_commit(missing, "is missing")
