@@ -111,7 +111,7 @@ def test_fault_52_a_missing_data_file_that_a_node_comes_upon(
     """Frames are lazy: this one is first read in a node."""
     [file] = current_files(stored / "tables/windows")
     file.unlink()
-    line = refused(**SMALL, node_names=["data_engineering.audit_leakage"], changed="windows")
+    line = refused(**SMALL, node_names=["data_engineering.split_by_date"], changed="windows")
     assert f"{file} is missing" in line
 
 
