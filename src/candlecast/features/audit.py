@@ -23,7 +23,7 @@ from candlecast.features.definitions import lag_columns
 from candlecast.features.windows import Body, candle_body, known_before
 from candlecast.frames import to_pandas
 
-SAMPLED = (0.0, 0.25, 0.5, 0.75, 1.0)
+SAMPLED = (0.0, 0.33, 0.67, 1.0)
 """Where among the sessions of a ticker every feature is computed again."""
 
 TOLERANCE = 1e-5
@@ -42,9 +42,9 @@ def audit_leakage(
     """Audit the windows to train on and to test on against the prices that they were made of.
 
     Returns:
-        The evidence: ``rows_in_both``, ``purged_sessions`` (the fewest of a ticker that has rows in
-        both sets), ``last_training_session``, ``first_test_session`` (ISO dates),
-        ``rows_with_wrong_label`` and, if they are a feature, ``rows_with_wrong_lags``, of
+        The evidence: ``rows_in_both``, ``purged_sessions`` (each ticker that has rows in both sets
+        has at least so many between them), ``last_training_session``, ``first_test_session`` (ISO
+        dates), ``rows_with_wrong_label`` and, if they are a feature, ``rows_with_wrong_lags``, of
         ``rows_audited``; ``features`` (the columns, which a model's inputs must be) and
         ``rows_recomputed`` at ``sessions_sampled`` (ISO dates).
 
@@ -58,7 +58,7 @@ def audit_leakage(
     if wrong := set(columns) ^ {*train.columns, *test.columns}.difference(NOT_FEATURES):
         raise LeakageError([f"columns that features do not make, or lack: {sorted(wrong)}"])
     lags = lag_columns(window) if "lags" in features else []
-    tickers = _check_rows(prices, train, test, lags, body)
+    tickers = _check_rows(prices, train, test, lags, body, purge)
     trained = [row for row in tickers if row["last"]]
     tested = [row for row in tickers if row["first"]]
     if not trained or not tested:
@@ -67,8 +67,8 @@ def audit_leakage(
             "or lower window, purge or test_fraction."
         )
     last, first = max(row["last"] for row in trained), min(row["first"] for row in tested)
-    in_both = [(row["ticker"], row["last"]) for row in trained if row["first"]]
-    gap = _fewest_between(prices, in_both, first)
+    in_both = [row for row in trained if row["first"]]
+    close = [row for row in in_both if not row["purged"] or row["purged"] >= first]
     rows_in_both, audited, wrong_labels, wrong_lags = (
         sum(row[count] for row in tickers)
         for count in ("both", "audited", "wrong_labels", "wrong_lags")
@@ -80,7 +80,8 @@ def audit_leakage(
         broken.append(f"{rows_in_both} rows are in both train and test")
     if last >= first:
         broken.append(f"training ends on {last}, the test begins on {first}")
-    if gap is not None and gap < purge:
+    if close:
+        gap = _fewest_between(prices, close, first)
         broken.append(f"a ticker has {gap} sessions between train and test, the purge is {purge}")
     if wrong_labels:
         broken.append(f"{wrong_labels} of {audited} windows have a label of another session")
@@ -94,7 +95,7 @@ def audit_leakage(
         raise LeakageError(broken)
     evidence: dict[str, int | str | list[str]] = {
         "rows_in_both": rows_in_both,
-        "purged_sessions": purge if gap is None else gap,
+        "purged_sessions": purge,
         "last_training_session": str(last),
         "first_test_session": str(first),
         "rows_audited": audited,
@@ -110,7 +111,7 @@ def audit_leakage(
 
 
 def _check_rows(
-    prices: DataFrame, train: DataFrame, test: DataFrame, lags: list[str], body: Body
+    prices: DataFrame, train: DataFrame, test: DataFrame, lags: list[str], body: Body, purge: int
 ) -> list[Row]:
     """Compare windows with prices. Return one row per ticker of train and test.
 
@@ -119,12 +120,18 @@ def _check_rows(
 
     Returns:
         ``ticker``; ``last`` (training session) and ``first`` (test session), null where there is
-        none; ``both`` (rows in both sets); ``audited`` rows, ``wrong_labels`` and ``wrong_lags``
+        none; ``purged``: the session that is `purge` sessions after the last training session, or
+        null; ``both`` (rows in both sets); ``audited`` rows, ``wrong_labels`` and ``wrong_lags``
         among them; ``days``: sampled sessions, in days since 1970.
     """
     before = by_session().rowsBetween(-max(1, len(lags)), -1)
     candles = prices.select("ticker", "session", "open", "close", candle_body(body).alias("own"))
-    gathered = candles.withColumn("past", F.collect_list(F.col("own").cast("float")).over(before))
+    gathered = candles.withColumns(
+        {
+            "past": F.collect_list(F.col("own").cast("float")).over(before),
+            "purged": F.lead("session", purge).over(by_session()),
+        }
+    )
     windows = train.withColumn("train", F.lit(True)).unionByName(
         test.withColumn("train", F.lit(False))
     )
@@ -138,6 +145,7 @@ def _check_rows(
         .agg(
             F.bool_or("train").alias("trained"),
             F.bool_or(~F.col("train")).alias("tested"),
+            F.max("purged").alias("purged"),
             F.count(F.lit(1)).alias("rows"),
             F.count_if(~F.coalesce(label, F.lit(False))).alias("label"),
             F.count_if(~F.coalesce(past, F.lit(False))).alias("lags"),
@@ -146,6 +154,7 @@ def _check_rows(
     by_ticker = once.groupBy("ticker").agg(
         F.max(F.when(F.col("trained"), F.col("session"))).alias("last"),
         F.min(F.when(F.col("tested"), F.col("session"))).alias("first"),
+        F.max_by("purged", F.when(F.col("trained"), F.col("session"))).alias("purged"),
         F.count_if(F.col("trained") & F.col("tested")).alias("both"),
         F.sum("rows").alias("audited"),
         F.sum("label").alias("wrong_labels"),
@@ -155,17 +164,14 @@ def _check_rows(
     return by_ticker.collect()
 
 
-def _fewest_between(
-    prices: DataFrame, last: list[tuple[str, dt.date]], first: dt.date
-) -> int | None:
-    """Return the fewest sessions of a ticker between its `last` training session and the test."""
-    if not last:
-        return None
-    ends = prices.sparkSession.createDataFrame(last, "ticker STRING, last DATE")
+def _fewest_between(prices: DataFrame, close: list[Row], first: dt.date) -> int:
+    """Return the fewest sessions of a ticker between its ``last`` training session and the test."""
+    rows = [(row["ticker"], row["last"]) for row in close]
+    ends = prices.sparkSession.createDataFrame(rows, "ticker STRING, last DATE")
     between = (F.col("session") > F.col("last")) & (F.col("session") < F.lit(first))
     counts = prices.join(F.broadcast(ends), "ticker").groupBy("ticker")
-    rows = counts.agg(F.count_if(between).alias("n")).collect()
-    return min((int(row["n"]) for row in rows), default=None)
+    found = counts.agg(F.count_if(between).alias("n")).collect()
+    return min((int(row["n"]) for row in found), default=0)
 
 
 # --- Features, computed again ---------------------------------------------------------------------

@@ -56,7 +56,7 @@ FEATURES: dict[str, Feature] = {}
 
 def feature(function: ColumnFunction) -> ColumnFunction:
     """Register a function that returns a Spark column over earlier sessions."""
-    register(function, expressions=lambda window: [function()])
+    register(function, expressions=lambda window: [_finite(function())])
     return function
 
 
@@ -138,7 +138,7 @@ def over_earlier(
 
 
 def add_features(sessions: DataFrame, names: Sequence[str], window: int) -> DataFrame:
-    """Add the columns of features, float32; null where a value is missing or not finite.
+    """Add the columns of features, float32; null where a value is missing.
 
     Args:
         sessions: one row per ticker and session, with columns of `READABLE`.
@@ -147,7 +147,7 @@ def add_features(sessions: DataFrame, names: Sequence[str], window: int) -> Data
     """
     chosen = find_features(names)
     expressions = [
-        _finite(value).alias(column)
+        value.cast("float").alias(column)
         for each in chosen.values()
         if each.expressions
         for column, value in zip(each.columns(window), each.expressions(window), strict=True)
@@ -203,6 +203,7 @@ def try_features(sessions: DataFrame, names: Sequence[str], window: int) -> None
 
 
 def _finite(value: Column) -> Column:
+    """Return a value, null where it is not finite as float32."""
     number = value.cast("float")
     return F.when(F.abs(number) < F.lit(math.inf), number)  # NaN is above all other numbers
 

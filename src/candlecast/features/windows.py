@@ -101,10 +101,11 @@ def known_before(
 
 def _sessions(prices: DataFrame, body: Body) -> DataFrame:
     """Return what features may read. A session without open or close is known by date alone."""
-    own = candle_body(body)
     there = [name for name in PRICES if name in prices.columns]
-    columns = [F.when(own.isNotNull(), F.col(name)).alias(name) for name in there]
-    return prices.select("ticker", "session", *columns, own.alias("body"))
+    is_whole = F.col("body").isNotNull()
+    known = {name: F.when(is_whole, F.col(name)) for name in there}
+    rows = prices.select("ticker", "session", *there, candle_body(body).alias("body"))
+    return rows.withColumns(known)
 
 
 def _up() -> Column:
