@@ -20,6 +20,8 @@ from conftest import SMALL, Run, kedro
 
 Refused = Callable[..., str]
 
+pytestmark = pytest.mark.slow  # most of them run a pipeline, some of them the cure
+
 
 @pytest.fixture
 def refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
@@ -36,7 +38,9 @@ def refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ref
             return {
                 name: size
                 for name, size in kept.items()
-                if any(part in name for part in ours) and f"/{changed}/" not in name
+                if any(part in name for part in ours)
+                and f"/{changed}/" not in name
+                and not name.endswith("/registered_model_meta")  # MLflow writes it at each load
             }
 
         before = state()
@@ -47,7 +51,9 @@ def refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ref
         assert "ERROR" not in logged
         assert "\tat " not in logged  # of Java's stack
         sys.excepthook(caught.type, caught.value, caught.tb)
-        [line] = capsys.readouterr().err.splitlines()
+        printed = capsys.readouterr().err
+        assert len(printed.splitlines()) == 1, printed
+        line = printed.rstrip()
         assert "  ERROR   " in line
         return line
 
@@ -182,7 +188,7 @@ def model_folders(root: Path, candidate: str) -> list[Path]:
 # --- Places ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
+@pytest.mark.parametrize("place", ["file", "/proc/nothing"])
 def test_fault_55_a_data_root_that_can_t_be_made(
     refused: Refused, tmp_path: Path, place: str
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_model_loads_to_equal_bits_in_each_way(kind, tmp_path):
     mlflow.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
     mlflow.set_experiment("e")
     dataset = ModelDataset()
-    with mlflow.start_run() as run:
+    with mlflow.start_run(tags={"candidate": "c"}) as run:
         dataset.save((model, inputs.head(5), {"estimator": kind}))
         loaded = dataset.load()
         [output] = mlflow.get_run(run.info.run_id).outputs.model_outputs

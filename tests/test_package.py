@@ -169,7 +169,7 @@ CONF = f"--conf-source={ROOT / 'conf'}"
         ([CONF, "--frequency", "daily"], click.NoSuchOption, "--frequency"),
         (["--conf-source", "nowhere"], click.BadParameter, "nowhere"),
         (["--conf-source"], click.BadOptionUsage, "--conf-source"),
-        ([], Exception, "conf/base"),
+        ([], SystemExit, "There is no folder conf"),
     ],
 )
 def test_wrong_options_raise(

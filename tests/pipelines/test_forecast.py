@@ -185,6 +185,7 @@ def test_in_time_is_before_the_open_and_a_market_that_never_closes_has_a_grace()
     assert made["late"].tolist() == [False, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_replayed_forecast_is_the_one_that_a_run_on_the_day_would_have_made(spark):
     """Bit for bit, for every session since a date; also of one that has no open or close."""
     random = np.random.default_rng(3)
