@@ -177,7 +177,8 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
         names = numbers if self._metrics is None else self._metrics
         of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
         values = {self._prefix + name: float(numbers[name]) for name in names if name in numbers}
-        mlflow.log_metrics(values, timestamp=_time_of(values, active.info.run_id), **of)
+        if not _is_logged(values, active.info.run_id, of.get("model_id")):
+            mlflow.log_metrics(values, **of)
         mlflow.set_tags({tag: _tag_text(name, row[name]) for tag, name in self._tags.items()})
         mlflow.log_artifact(str(self._filepath))
 
@@ -194,15 +195,14 @@ def _tag_text(name: str, value: object) -> str:
     return str(value)
 
 
-def _time_of(metrics: Mapping[str, float], run_id: str) -> int | None:
-    """Return when a run logged these metrics; None if it has not, or other values.
+def _is_logged(metrics: Mapping[str, float], run_id: str, model_id: str | None) -> bool:
+    """Return whether a run, and the model if one is named, have these metrics already.
 
-    Logged again with this time, as after a kill, they have one point in their history, not two.
+    Then they are not logged again, as after a kill: their history keeps one point per model.
     """
     known = mlflow.get_run(run_id).data.metrics
-    if not metrics or any(known.get(name) != value for name, value in metrics.items()):
-        return None
-    return int(MlflowClient().get_metric_history(run_id, next(iter(metrics)))[-1].timestamp)
+    is_of_model = model_id is None or bool(MlflowClient().get_logged_model(model_id).metrics)
+    return is_of_model and all(known.get(name) == value for name, value in metrics.items())
 
 
 def _model_and_input(run_id: str, dataset: str) -> dict[str, Any]:
