@@ -194,7 +194,7 @@ def _row_quantities(predictions: pd.DataFrame) -> pd.DataFrame:
             "base_brier": (base - up) ** 2,
             "log_loss": log_losses(up, probability),
             "base_log_loss": log_losses(up, base),
-            **{f"bin_{k}": (probability - up) * (bins == k) for k in range(bins.max() + 1)},
+            **{f"bin_{k}": (probability - up) * (bins == k) for k in range(int(np.max(bins)) + 1)},
         }
     )
 

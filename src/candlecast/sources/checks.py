@@ -154,7 +154,7 @@ def _refuse_impossible(ticker: str, rows: pd.DataFrame) -> None:
     prices = rows[PRICES].to_numpy(dtype=float)
     look = "look at the rows at the source; remove the ticker, or move start or end past them"
     choose = "find out at the source which row is right, or remove the ticker"
-    rules = [
+    rules: list[tuple[str, Any, str]] = [
         ("a session is a date", _no_date(rows["session"]), look),
         ("one row per session", rows["session"].duplicated(keep=False), choose),
         ("prices are positive", (prices <= 0).any(axis=1), look),
