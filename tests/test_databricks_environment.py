@@ -126,7 +126,9 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
 # --- A platform that maintains its tables --------------------------------------------------------
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["folder", "name"])
+@pytest.mark.parametrize(
+    "named", [pytest.param(False, marks=pytest.mark.slow), True], ids=["folder", "name"]
+)
 def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_path: Path) -> None:
     table = "spark_catalog.kept.prices" if named else f"{tmp_path}/prices"
     dataset = DeltaDataset(table=table, replace_by="ticker")

@@ -154,6 +154,7 @@ def test_what_was_made_for_another_is_refused(run, stored):
         run(**{**SMALL, "tickers": ["AAPL", "MSFT"]}, tags=["preprocess"])
 
 
+@pytest.mark.slow
 def test_fault_19_a_full_disk_leaves_the_old_version(tmp_path):
     """On a small file system that fills up during the second run: see full_disk.py."""
     alone = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]

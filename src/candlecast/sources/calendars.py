@@ -22,10 +22,10 @@ CALENDARS = {
 }
 """Exchange calendars by the ending of Yahoo's tickers; without an ending it is New York."""
 
-FIRST_MORNING, LAST_MIDNIGHT = pd.Timedelta(hours=-14), pd.Timedelta(hours=36)
+FIRST_MORNING, LAST_MIDNIGHT = pd.Timedelta(-14, "h"), pd.Timedelta(36, "h")
 """From 00:00 UTC of a date to where it begins first and ends last on earth."""
 
-LONGEST_BREAK = pd.Timedelta(days=15)
+LONGEST_BREAK = pd.Timedelta(15, "D")
 """Longer than any exchange stays closed."""
 
 

@@ -181,7 +181,7 @@ def _findings(
     ingested, last = rows["ingested_at"].max().tz_localize(None).normalize(), newest
     requested = describe_range(start, end)
     if end is not None:
-        last = max(newest, min(pd.Timestamp(end), ingested - pd.Timedelta(days=1)))
+        last = max(newest, min(pd.Timestamp(end), ingested - pd.Timedelta(1, "D")))
         if newest < pd.Timestamp(end) and ingested <= pd.Timestamp(end):
             requested += f", capped at {newest:%Y-%m-%d}, the last session that has closed"
     missing, counted = missing_sessions(ticker, rows["session"], last, calendar)

@@ -151,7 +151,7 @@ def make_forecasts(
         )
     new = made[~known].reset_index(drop=True)
     made_at, times = read_clock(now), opening_times(new, calendar)
-    grace = pd.Timedelta(minutes=monitoring.grace_minutes) * (~times["rested"]).astype(int)
+    grace = pd.Timedelta(monitoring.grace_minutes, "min") * (~times["rested"]).astype(int)
     return new.assign(
         model_version=champion.version,
         candidate=champion.candidate,
