@@ -80,8 +80,10 @@ def kept_versions(model_name: str, since: float) -> defaultdict[str, set[int]]:
     They are those of every registered version of the model, and of every candidate whose run ended
     after a time (Unix seconds): a decision on it may still be due.
     """
-    kept: defaultdict[str, set[int]] = defaultdict(set)
-    for version in MlflowClient().search_model_versions(f"name='{model_name}'"):
+    client, kept = MlflowClient(), defaultdict[str, set[int]](set)
+    for found in client.search_model_versions(f"name='{model_name}'"):
+        # In Unity Catalog those that a search finds have no tags.
+        version = client.get_model_version(model_name, found.version)
         for name, value in version.tags.items():
             if name.startswith("version_"):
                 kept[name.removeprefix("version_")].add(int(value))
