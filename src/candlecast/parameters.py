@@ -18,7 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from candlecast.errors import ParameterError
+from candlecast.errors import FeatureError, ParameterError
+from candlecast.features.computing import find_features
 from candlecast.models.estimators import make_estimators, try_out
 from candlecast.names import CANDIDATE_ID, LONGEST_TEXT
 
@@ -197,9 +198,13 @@ class Parameters(Group):
 
     @field_validator("features")
     @classmethod
-    def _any(cls, value: list[str]) -> list[str]:
+    def _registered(cls, value: list[str]) -> list[str]:
         if not value:
             raise ValueError("must name at least one")
+        try:
+            find_features(value)
+        except FeatureError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("tickers", "features")

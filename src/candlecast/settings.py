@@ -14,8 +14,8 @@ from candlecast.runtime.resuming import ResumeHooks  # noqa: E402
 from candlecast.runtime.upkeep import UpkeepHooks  # noqa: E402
 
 # Of hooks marked tryfirst, pluggy calls the last one here first: the log, the parameters, signals.
-# Wrappers begin before all others: a usable data root, the lock, then what refuses a run, then the
-# MLflow run.
+# Wrappers begin before all others: the lock, then what refuses a run, then the MLflow run. Of what
+# follows a run, old files go first, while the lock is held.
 HOOKS = (
     RunHooks(),
     LineageHooks(),

@@ -72,7 +72,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         as_pandas: load a pandas frame instead of a Spark one.
         missing_ok: load None when there is no table yet.
         keep_days: how long Databricks keeps the files of older versions; folders are looked after
-            by `candlecast.runtime.retention`.
+            by `candlecast.runtime.upkeep`.
 
     Attributes:
         is_folder: whether the table is a folder.

@@ -21,7 +21,7 @@ from kedro_datasets.json import JSONDataset
 from kedro_mlflow.io.models import MlflowModelTrackingDataset
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.entities import Dataset, LoggedModel, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
@@ -175,10 +175,13 @@ class LoggedJSON(JSONDataset):  # type: ignore[misc] # kedro-datasets has no typ
             row = next(each for each in data if each["chosen"])
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         names = numbers if self._metrics is None else self._metrics
-        of = _model_and_input(active.info.run_id, self._dataset) if self._dataset else {}
         values = {self._prefix + name: float(numbers[name]) for name in names if name in numbers}
-        if not _is_logged(values, active.info.run_id, of.get("model_id")):
-            mlflow.log_metrics(values, **of)
+        run = mlflow.get_run(active.info.run_id)
+        model = logged_model(run.info.run_id) if self._dataset else None
+        if not _is_logged(values, run, model):
+            dataset = _find_input(run, self._dataset) if self._dataset else None
+            model_id = model.model_id if model else None
+            mlflow.log_metrics(values, model_id=model_id, dataset=dataset)
         mlflow.set_tags({tag: _tag_text(name, row[name]) for tag, name in self._tags.items()})
         mlflow.log_artifact(str(self._filepath))
 
@@ -195,25 +198,21 @@ def _tag_text(name: str, value: object) -> str:
     return str(value)
 
 
-def _is_logged(metrics: Mapping[str, float], run_id: str, model_id: str | None) -> bool:
-    """Return whether a run, and the model if one is named, have these metrics already.
+def _is_logged(metrics: Mapping[str, float], run: Run, model: LoggedModel | None) -> bool:
+    """Return whether a run, and its model if these are of one, have these metrics already.
 
     Then they are not logged again, as after a kill: their history keeps one point per model.
     """
-    known = mlflow.get_run(run_id).data.metrics
-    is_of_model = model_id is None or bool(MlflowClient().get_logged_model(model_id).metrics)
+    known = run.data.metrics
+    is_of_model = model is None or bool(model.metrics)
     return is_of_model and all(known.get(name) == value for name, value in metrics.items())
 
 
-def _model_and_input(run_id: str, dataset: str) -> dict[str, Any]:
-    """Return what a metric of the run's model on an input is logged with, as far as both exist."""
-    run, model = mlflow.get_run(run_id), logged_model(run_id)
+def _find_input(run: Run, dataset: str) -> Dataset | None:
+    """Return the input of a run that is the version of a table that it knows, if there is one."""
     name = input_name(dataset, table_versions(run.data.tags).get(dataset))
     inputs = (each.dataset for each in run.inputs.dataset_inputs) if run.inputs else ()
-    return {
-        "model_id": model and model.model_id,
-        "dataset": next((each for each in inputs if each.name == name), None),
-    }
+    return next((each for each in inputs if each.name == name), None)
 
 
 def input_name(table: str, version: int | None) -> str:
@@ -275,15 +274,13 @@ class ModelDataset(MlflowModelTrackingDataset):  # type: ignore[misc] # nor has 
     def _load(self) -> Any:
         with translate_mlflow_errors("model"):
             run = _active_run_or(self._candidate)
-            model = logged_model(run.info.run_id)
+            candidate, model = run.data.tags["candidate"], logged_model(run.info.run_id)
             if model is None:
-                candidate = run.data.tags["candidate"]
                 raise DatasetError(
                     f"Candidate {candidate} has no model. Train it: kedro run --params "
                     f"candidate={candidate}; or name another candidate."
                 )
-            name = run.data.tags["candidate"]
-            with translate_model_errors(lambda: model.artifact_location, train_again(name)):
+            with translate_model_errors(lambda: model.artifact_location, train_again(candidate)):
                 return mlflow.sklearn.load_model(model.model_uri)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlflow.entities import ExperimentTag, RunStatus
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
-from candlecast.errors import LockedError
+from candlecast.errors import DamageError, LockedError
 from candlecast.runtime.hooks import declared
 
 
@@ -28,7 +29,7 @@ class DataRootHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the data root, and make MLflow's store if it is a file that is missing.
+        """Note the data root; require MLflow's store to be sound if it is a file, or make it.
 
         Where Spark is already there, jobs are queued: no lock is needed.
         """
@@ -39,9 +40,12 @@ class DataRootHooks:
         configuration = loader["mlflow"]
         kind, _, path = configuration["server"]["mlflow_tracking_uri"].partition(":///")
         self._store = Path(path) if kind == "sqlite" else None
-        if self._store and not self._store.exists():
+        if self._store and self._store.exists():
+            require_sound(self._store)
+        elif self._store:
             self._take()
             try:
+                require_sound(self._store)
                 if not self._store.exists():  # another process may just have made it
                     experiment = configuration["tracking"]["experiment"]
                     make_store(self._store, context.project_path, experiment)
@@ -86,10 +90,22 @@ class DataRootHooks:
         self._release()
 
     def _take(self) -> None:
-        """Lock a file in the data root until this process ends, however it ends."""
+        """Lock a file in the data root until this process ends, however it ends.
+
+        Raises:
+            DamageError: the data root can't be made, or no file in it.
+            LockedError: another run has the lock.
+        """
         self._unlock()  # a run that was interrupted in this process, as in a notebook
-        self._root.mkdir(parents=True, exist_ok=True)
-        lock = (self._root / "run.lock").open("a+")
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = (self._root / "run.lock").open("a+")
+        except OSError as error:
+            raise DamageError(
+                self._root,
+                f"can't be used as the data root ({error.strerror})",
+                "Choose a folder that you may write: --params data_root=<folder>",
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if self._is_local else 0))
         except BlockingIOError:
@@ -114,6 +130,33 @@ class DataRootHooks:
             self._lock.truncate(0)
             self._lock.close()
             self._lock = None
+
+
+def require_sound(store: Path) -> None:
+    """Require a sound SQLite file, or none where nothing has been tracked yet.
+
+    Raises:
+        DamageError: it is not sound, or gone while artifacts of its runs are there.
+    """
+    problem = None
+    if store.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(store)) as connection:
+                [[answer]] = connection.execute("PRAGMA quick_check(1)")
+                connection.execute("SELECT version_num FROM alembic_version")
+            problem = None if answer == "ok" else answer
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                problem = str(error)
+    elif any(store.parent.glob("artifacts/*")):
+        problem = "it is missing, and artifacts of its runs are there"
+    if problem:
+        raise DamageError(
+            store,
+            f"can't be used as MLflow's store ({problem})",
+            f"Put back a copy of it. Without one, move the folder {store.parent} away, then train "
+            "and register again: candidates, champion and approvals are lost, tables are not.",
+        )
 
 
 def make_store(store: Path, project: Path, experiment: Mapping[str, Any]) -> None:

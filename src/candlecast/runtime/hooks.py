@@ -21,8 +21,6 @@ from typing import Any
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
-from candlecast.errors import FeatureError, ParameterError
-from candlecast.features.computing import find_features
 from candlecast.io.spark import sessions
 from candlecast.parameters import check_parameters
 from candlecast.runtime.spark import require_java, start_session
@@ -51,10 +49,6 @@ class ParameterHooks:
         """Check them before other packages' hooks read the configuration."""
         loader = context.config_loader
         checked = check_parameters(loader["parameters"])
-        try:
-            find_features(checked["features"])
-        except FeatureError as error:
-            raise ParameterError({"features": str(error)}) from None
         data_root = Path(context.project_path, checked["data_root"]).resolve()
         loader.runtime_params = {
             **(loader.runtime_params or {}),

@@ -1,11 +1,8 @@
-"""The state of a local data root: sound before a run, without old table files after it."""
+"""Files that the tables of a local data root no longer need go at the end of a run."""
 
 import logging
-import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -27,33 +24,19 @@ DAY = 86_400
 
 
 class UpkeepHooks:
-    """Refuse a data root that can't be used; remove what its tables no longer need."""
+    """Remove what tables no longer need."""
 
-    @hook_impl(tryfirst=True)
+    @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check MLflow's store, if it is a file, before anything opens it."""
-        loader = context.config_loader
-        self._root = Path(loader.runtime_params["data_root"])
-        self._model_name = loader.runtime_params["registered_model"]
-        self._keep_days = loader.runtime_params["keep_versions_days"]
-        self._is_local = bool(loader["spark"].get("session"))
-        kind, _, path = loader["mlflow"]["server"]["mlflow_tracking_uri"].partition(":///")
-        if kind == "sqlite":
-            if not Path(path).exists():  # it will be made
-                require_writable(self._root)
-            require_store(Path(path))
+        """Note the model whose versions are protected, and for how long others are."""
+        parameters = context.config_loader.runtime_params
+        self._model_name = parameters["registered_model"]
+        self._keep_days = parameters["keep_versions_days"]
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Keep the catalog."""
         self._catalog = catalog
-
-    @hook_impl(wrapper=True, tryfirst=True)
-    def before_pipeline_run(self) -> Generator[None]:
-        """Require a folder that can be written, before the lock is taken in it."""
-        if self._is_local:
-            require_writable(self._root)
-        yield
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline) -> None:
@@ -92,47 +75,3 @@ def kept_versions(model_name: str, since: float) -> defaultdict[str, set[int]]:
         for name, number in table_versions(run.data.tags).items():
             kept[name].add(number)
     return kept
-
-
-def require_writable(root: Path) -> None:
-    """Make the data root if it is not there, and require that files can be made in it.
-
-    Raises:
-        DamageError: they can't.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "run.lock").open("a").close()
-    except OSError as error:
-        raise DamageError(
-            root,
-            f"can't be used as the data root ({error.strerror})",
-            "Choose a folder that you may write: --params data_root=<folder>",
-        ) from error
-
-
-def require_store(store: Path) -> None:
-    """Require a sound SQLite file, or none where nothing has been tracked yet.
-
-    Raises:
-        DamageError: it is not sound, or gone while artifacts of its runs are there.
-    """
-    problem = None
-    if store.exists():
-        try:
-            with closing(sqlite3.connect(store)) as connection:
-                [[answer]] = connection.execute("PRAGMA quick_check(1)")
-                connection.execute("SELECT version_num FROM alembic_version")
-            problem = None if answer == "ok" else answer
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                problem = str(error)
-    elif any(store.parent.glob("artifacts/*")):
-        problem = "it is missing, and artifacts of its runs are there"
-    if problem:
-        raise DamageError(
-            store,
-            f"can't be used as MLflow's store ({problem})",
-            f"Put back a copy of it. Without one, move the folder {store.parent} away, then train "
-            "and register again: candidates, champion and approvals are lost, tables are not.",
-        )
