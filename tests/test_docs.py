@@ -22,7 +22,7 @@ from kedro.framework.startup import bootstrap_project
 import candlecast
 from candlecast.__main__ import read_options
 from candlecast.parameters import check_parameters
-from conftest import ROOT, copy_project, copy_root, loader
+from conftest import ROOT, SMALL, copy_project, copy_root, loader
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "data/sample/README.md"]
@@ -140,12 +140,13 @@ def test_pre_commit_runs_the_locked_versions():
 
 @pytest.fixture(scope="module")
 def used_project(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project after two runs: the candidates first and second."""
+    """A copy of the project after two runs, with the small parameters as a person's own."""
     project = copy_project(tmp_path_factory.mktemp("docs") / "candlecast")
     sample = shutil.move(project / "data/sample", project / "sample")
     (project / "data").rmdir()
     copy_root(trained, project / "data")
     shutil.move(sample, project / "data/sample")
+    (project / "conf/local/parameters.yml").write_text(yaml.safe_dump(SMALL))
     return project
 
 
