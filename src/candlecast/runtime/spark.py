@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JAVA = range(17, 22)
-"""Spark 4.1 supports Java 17 and 21; 25 only from Spark 4.2 on, and no others."""
+"""Spark 4.1 supports Java 17 and 21. On 25 it can't start: its Hadoop 3.4 calls what Java 24 removed
+(getSubject). Spark 4.2 can."""
 
 LOG4J = """\
 rootLogger.level = error
