@@ -1,5 +1,5 @@
 #!/bin/sh
-# What pip can't install: `system.sh java` (17 or later, for Spark), `system.sh browser` (Chromium, for the tests of HTML
+# What pip can't install: `system.sh java` (17 or 21, for Spark), `system.sh browser` (Chromium, for the tests of HTML
 # pages). As root on Debian it installs the package; otherwise it prints what to do. Only Java is required.
 set -eu
 
@@ -22,10 +22,10 @@ case $1 in
 java)
     java=${JAVA_HOME:+$JAVA_HOME/bin/}java
     version=$("$java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -1) || version=
-    [ "${version:-0}" -ge 17 ] && exit
-    what="candlecast needs Java 17 or later (for Spark), found ${version:-none}"
+    [ "${version:-0}" -ge 17 ] && [ "$version" -le 21 ] && exit
+    what="candlecast needs Java 17 or 21 (for Spark), found ${version:-none}"
     if [ -n "${JAVA_HOME:-}" ]; then
-        echo "$what in JAVA_HOME=$JAVA_HOME. Set JAVA_HOME to a newer one, then run the command again." >&2
+        echo "$what in JAVA_HOME=$JAVA_HOME. Set JAVA_HOME to one of these, then run the command again." >&2
         exit 1
     fi
     install "$what" openjdk-21-jre-headless openjdk-17-jre-headless

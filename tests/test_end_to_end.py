@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -139,6 +140,29 @@ def test_its_mlflow_run_holds_everything(first_run, tracked):
     assert (tags["git_commit"], tags["git_dirty"]) == ("unknown", "unknown")  # no repository
     artifacts = {file.path for file in MlflowClient().list_artifacts(tracked.info.run_id)}
     assert {"report.html", "model_card.md", "metrics.json", "importance.json"} <= artifacts
+
+
+def test_readme_shows_its_numbers(first_run):
+    """To the last digit that is shown; another numpy may round it differently."""
+    metrics = json.loads((first_run[0] / "data/reporting/metrics.json").read_text())
+    names = ["accuracy", "roc_auc", "log_loss"]
+    with_ends = [part + end for part in names for end in ("", ".low", ".high")]
+    difference = [f"accuracy_minus_best_baseline{end}" for end in ("", ".low", ".high")]
+    wanted = {
+        "**model**": with_ends,
+        "best constant": [f"majority.{name}" for name in names[:2]],
+        "previous session": [f"previous_day.{name}" for name in names[:2]],
+        "training base rate": [f"base_rate.{name}" for name in names],
+        "logistic regression": [f"logistic.{name}" for name in names],
+        "model minus": difference,
+    }
+    readme = (ROOT / "README.md").read_text()
+    for start, keys in wanted.items():
+        [row] = re.findall(rf"^\| {re.escape(start)}[^|]*\|(.*)$", readme, re.MULTILINE)
+        shown = [float(number) for number in re.findall(r"[-+]?\d\.\d+", row)]
+        np.testing.assert_allclose(shown, [metrics[key] for key in keys], rtol=0, atol=0.001)
+    assert metrics["best_baseline.accuracy"] == metrics["previous_day.accuracy"]
+    assert metrics["sessions"] == 652
 
 
 def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(

@@ -28,7 +28,7 @@ from candlecast.errors import (
     SparkUnavailableError,
 )
 from candlecast.runtime.log import TRACEBACK, expected_message
-from candlecast.runtime.spark import JAVA, require_java
+from candlecast.runtime.spark import require_java
 from conftest import ROOT, SMALL, kedro, run_session
 
 DATA = {key: SMALL[key] for key in ("tickers", "start")}
@@ -238,10 +238,11 @@ def test_fault_24_a_killed_run_leaves_no_lock(project, run):
     [
         (None, "none in JAVA_HOME="),
         ("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n", "Java 11"),
+        ("#!/bin/sh\necho 'openjdk version \"25.0.2\" 2026-01-20 LTS' >&2\n", "Java 25"),
         ("#!/bin/sh\necho nonsense >&2\n", "nonsense"),
     ],
 )
-def test_fault_26_java_missing_or_too_old(tmp_path, monkeypatch, script, found):
+def test_fault_26_java_missing_too_old_or_too_new(tmp_path, monkeypatch, script, found):
     (tmp_path / "bin").mkdir()
     if script:
         java = tmp_path / "bin/java"
@@ -250,7 +251,7 @@ def test_fault_26_java_missing_or_too_old(tmp_path, monkeypatch, script, found):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SparkUnavailableError) as caught:
         require_java()
-    assert caught.value.needed == f"Java {JAVA} or later"
+    assert caught.value.needed == "Java 17 or 21"
     assert found in caught.value.found
 
 
@@ -261,7 +262,7 @@ def test_fault_26_the_command_ends_with_one_line(project, tmp_path):
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert ["  ERROR   " in line for line in lines] == [False] * (len(lines) - 1) + [True]
-    assert f"Java {JAVA}" in lines[-1]
+    assert "Java 17 or 21" in lines[-1]
     assert not (project / "data/tables").exists()
 
 

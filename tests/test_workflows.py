@@ -16,7 +16,10 @@ from databricks_server import bundle_job
 
 ACTION = ROOT / ".github/actions/databricks/action.yml"
 FILES = [*sorted((ROOT / ".github/workflows").iterdir()), ACTION]
-CI, RELEASE = (yaml.safe_load(file.read_text()) for file in FILES[:2])
+CI, LOCK, RELEASE = (
+    yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
+    for name in ("ci", "lock", "release")
+)
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
 DEPLOYING = {"staging": "staging", "training": "prod", "register": "prod"}
 """The jobs that connect to Databricks, each with its bundle target."""
@@ -44,6 +47,10 @@ def test_each_action_is_pinned_to_one_commit():
 def test_permissions_are_minimal_and_no_secret_is_used():
     assert (CI["permissions"], RELEASE["permissions"]) == ({"contents": "read"}, {})
     assert not any("permissions" in job for job in CI["jobs"].values())
+    assert LOCK["permissions"] == {}
+    assert [job["permissions"] for job in LOCK["jobs"].values()] == [
+        {"contents": "write", "pull-requests": "write"}
+    ]
     login = {"contents": "read", "id-token": "write"}
     assert {key: job["permissions"] for key, job in RELEASE["jobs"].items()} == {
         "checks": {"contents": "read"},
@@ -55,7 +62,9 @@ def test_permissions_are_minimal_and_no_secret_is_used():
 
 
 def test_jobs_have_timeouts_no_interpolated_commands_and_a_checkout_without_credentials():
-    jobs = [job for flow in (CI, RELEASE) for job in flow["jobs"].values() if "uses" not in job]
+    jobs = [
+        job for flow in (CI, LOCK, RELEASE) for job in flow["jobs"].values() if "uses" not in job
+    ]
     assert len(jobs) > 5
     for job in jobs:
         assert job["timeout-minutes"] <= 180

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 THIRD_PARTY_WARNINGS = (
     # kedro 1.7 and kedro-mlflow 2.0 call what omegaconf 2.4 has renamed.

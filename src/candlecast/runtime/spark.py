@@ -1,4 +1,4 @@
-"""The local Spark session: a recent Java, Delta's two jars, and ``spark.yml``.
+"""The local Spark session: Java 17 or 21, Delta's two jars, and ``spark.yml``.
 
 On Databricks none of this runs, as a session is already there. ``python -m
 candlecast.runtime.spark`` fetches the jars before the first run, so that runs need no network.
@@ -23,8 +23,8 @@ from candlecast.errors import SparkUnavailableError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-JAVA = 17
-"""The oldest Java that Spark 4 runs on."""
+JAVA = range(17, 22)
+"""Spark 4.1 supports Java 17 and 21; 25 only from Spark 4.2 on, and no others."""
 
 LOG4J = """\
 rootLogger.level = error
@@ -41,7 +41,7 @@ def require_java() -> None:
     """Check the Java that Spark would start.
 
     Raises:
-        SparkUnavailableError: there is none, or it is too old.
+        SparkUnavailableError: there is none, or it is too old or too new.
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
@@ -51,14 +51,14 @@ def require_java() -> None:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
         answer = (done.stderr or done.stdout).strip()
         match = re.search(r'version "(?:1\.)?(\d+)', answer)
-        if match and int(match[1]) >= JAVA:
+        if match and int(match[1]) in JAVA:
             return
         found = f"Java {match[1]} at {java}" if match else f"{answer[:120]!r} from {java} -version"
     raise SparkUnavailableError(
-        f"Java {JAVA} or later",
+        "Java 17 or 21",
         found,
-        "Install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew "
-        "install openjdk@17), or set JAVA_HOME to its folder.",
+        "Install one (Debian, Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install "
+        "openjdk@17), and set JAVA_HOME to its folder if java is another one.",
     )
 
 
@@ -121,7 +121,7 @@ def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) 
         scratch: the folder for Spark's own files (spilled data, the embedded metastore).
 
     Raises:
-        SparkUnavailableError: Java is missing or too old, or the jars can't be fetched.
+        SparkUnavailableError: Java is missing, too old or too new, or the jars can't be fetched.
     """
     require_java()
     ensure_jars()
