@@ -76,7 +76,7 @@ def sentence(name: str) -> str:
 
 def listed(names: Sequence[str], limit: int = 12) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
