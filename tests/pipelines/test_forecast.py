@@ -542,7 +542,7 @@ def test_the_page_shows_late_forecasts_and_former_champions_apart():
     parts = {part.split('"')[0]: part for part in page.split('<section id="')[1:]}
     assert [*parts] == ["newest", "results", "drift", "replayed", "former", "outcomes", "limits"]
     assert "50 forecasts" in parts["replayed"] and parts["replayed"].count("<svg") == 3
-    assert page.count("80 forecasts") == 1 and parts["results"].count("<svg") == 3
+    assert page.count("80 forecasts of 40 sessions") == 1 and parts["results"].count("<svg") == 3
     assert f"{known(40, 0.5)['session'].max():%Y-%m-%d}</th>" in parts["outcomes"]
     assert f"{late['session'].max():%Y-%m-%d}" not in parts["outcomes"]
     assert "&lt;script&gt;" in parts["former"] and "of 60 forecasts" in parts["former"]
