@@ -20,6 +20,9 @@ LABELS = {
 }
 """Names that are not simply the key in words."""
 
+LONGEST = 30
+"""Rows of a table of tickers, at most."""
+
 
 def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
     """Fill in a template. Values are escaped; a name without a value is an error."""

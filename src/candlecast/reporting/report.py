@@ -7,11 +7,8 @@ from markupsafe import Markup
 
 from candlecast.evaluation.gate import verdict
 from candlecast.reporting import figures, wording
-from candlecast.reporting.html import accuracies, metric_text, render
+from candlecast.reporting.html import LONGEST, accuracies, metric_text, render
 from candlecast.sources.table import select_quality, source_name
-
-LONGEST = 30
-"""Rows of a table of tickers, at most: the worst ones."""
 
 
 def draw_figures(

@@ -9,13 +9,10 @@ from markupsafe import Markup
 from candlecast.evaluation.gate import verdict
 from candlecast.evaluation.metrics import BASELINES
 from candlecast.reporting import figures, wording
-from candlecast.reporting.html import accuracies, metric_text, render
+from candlecast.reporting.html import LONGEST, accuracies, metric_text, render
 
 LATEST = 20
 """Rows in the table of the latest outcomes."""
-
-LONGEST = 30
-"""Rows in the table of the newest forecasts, at most: those furthest from 50 %."""
 
 HEADLINES = {
     True: "Retrain the champion",
