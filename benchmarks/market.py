@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,7 +58,7 @@ def make_market(
     sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
     together = np.random.default_rng(seed).standard_normal(len(sessions)).astype(np.float32)
 
-    def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def make(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 rows = make_ticker(number, sessions, together, signal, seed)
@@ -117,9 +117,9 @@ def peak_memory() -> dict[str, float]:
     peaks: dict[str, float] = {}
     own, parents = os.getpid(), {}
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, AttributeError):  # the process has ended
+        with contextlib.suppress(OSError, IndexError):  # the process has ended
             status = (folder / "status").read_text()
-            found = {name: re.search(rf"{name}:\s+(\S+)", status)[1] for name in FACTS}
+            found = {name: re.findall(rf"^{name}:\s+(\S+)", status, re.M)[0] for name in FACTS}
             parents[int(folder.name)] = int(found["PPid"]), found["Name"], int(found["VmHWM"])
     for parent, name, peak in parents.values():
         ancestor = parent
@@ -134,7 +134,7 @@ def run(prices: str, data_root: str, parameters: str) -> tuple[float, dict[str, 
     """Run the default pipelines; return the seconds, and the peak memory in MB by process."""
     kedro = str(Path(sys.executable).with_name("kedro"))
     given = ",".join(filter(None, [f"prices={prices}", f"data_root={data_root}", parameters]))
-    since, peaks = time.perf_counter(), {}
+    since, peaks = time.perf_counter(), dict[str, float]()
     process = subprocess.Popen([kedro, "run", "--env", "table", "--params", given], cwd=ROOT)
     while process.poll() is None:
         for name, peak in peak_memory().items():
