@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # One worker per core, at most four: each starts its own Spark (2 GB).
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all lint workflows viz notebook bench package lock clean
+.PHONY: help run test test-all lint workflows viz site notebook bench package lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -34,6 +34,9 @@ workflows: ## lint the GitHub workflows (needs Go)
 viz: $(PACKAGES) ## show the pipelines as a graph in a browser
 	$(BIN)/kedro viz run
 
+site: $(PACKAGES) ## build the site of GitHub Pages in site/: the last run's report, and the graph
+	$(BIN)/python scripts/site.py
+
 # The kernel with Kedro's extension is kept in the environment, not in the user's home.
 notebook: $(READY) ## open the notebooks in JupyterLab, with the catalog loaded
 	JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/share/jupyter $(BIN)/kedro jupyter lab notebooks
@@ -51,7 +54,7 @@ lock: ## update both lock files from pyproject.toml (needs uv)
 	$(LOCK) --group release --constraints requirements.lock -o requirements-release.lock
 
 clean: ## remove the environment and all output of runs; keep the sample
-	rm -rf $(VENV) .viz build dist data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
+	rm -rf $(VENV) .viz build dist site data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
 # The environment: the locked packages and this project; runs also need Java for Spark and Delta's
 # two jars.

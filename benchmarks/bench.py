@@ -80,7 +80,7 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     train = pd.DataFrame(features[:rows, ::-1], columns=[f"lag_{n:02d}" for n in range(1, 15)])
     days = pd.date_range("2000-01-03", periods=rows)
     train = train.assign(ticker="IBM", session=days, up=up[:rows])
-    estimators = (FORESTS, 0.1, original.SEED)
+    estimators = (FORESTS, 0.1, 100_000, original.SEED)
 
     open_store(tracking)
     since = time.perf_counter()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -223,19 +224,29 @@ def test_four_runs_by_tag_give_what_one_run_gives(trained, run, spark, tmp_path)
 
 
 @pytest.mark.slow
-def test_kedro_viz_shows_layers_stages_and_previews(project, trained):
-    """The graph that `kedro viz run` serves, built from a project after a run."""
+def test_the_site_has_the_report_and_a_graph_without_traces_of_this_machine(project, trained):
+    """What `make site` publishes, built from a project after a run: stages, layers, previews."""
     ignored = shutil.ignore_patterns("mlflow", "spark")
     shutil.copytree(trained, project / "data", dirs_exist_ok=True, ignore=ignored)
-    built = kedro(project, "viz", "build", "--include-previews")
+    command = [sys.executable, ROOT / "scripts/site.py"]
+    built = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    graph = json.loads((project / "build/api/main").read_text())
+    assert "Warning" not in built.stderr + built.stdout
+    report = (project / "site/index.html").read_text()
+    assert '<a href="pipelines/">' in report
+    page, api = project / "site/pipelines/index.html", project / "site/pipelines/api"
+    assert "://" not in page.read_text()
+    graph = json.loads((api / "main").read_text())
     assert graph["layers"] == ["source", "prices", "windows", "model", "report"]
     stages = {"data_engineering", "data_science", "reporting"}
     assert graph["modular_pipelines"].keys() == stages | {"__root__"}  # they can be folded
     by_name = {node["name"]: node for node in graph["nodes"]}
     assert "split_by_date" in by_name
     for name in ("metrics", "model_selection", "roc_curve"):
-        details = json.loads((project / "build/api/nodes" / by_name[name]["id"]).read_text())
+        details = json.loads((api / "nodes" / by_name[name]["id"]).read_text())
         assert details["preview"], name
-    assert "Warning" not in built.stderr + built.stdout
+    assert details["filepath"] == "data/reporting/figures/roc_curve.png"
+    written = [file for file in api.rglob("*") if file.is_file()]
+    assert not [file for file in written if str(project) in file.read_text()]
+    scripts = "".join(file.read_text() for file in page.parent.glob("assets/index-*.js"))
+    assert 'fetch("./api/run-status")' in scripts

@@ -20,7 +20,7 @@ from candlecast.models.forests import features
 from candlecast.registry.datasets import ChampionDataset
 from conftest import SMALL, register
 from reports import Model, predicted, windows_of
-from test_forests import LEAF, SEED, windows
+from test_forests import LEAF, MOST, SEED, windows
 
 NAIVE, FEW_TREES = "sklearn.naive_bayes.GaussianNB", {"class": "forest_9", "max_features": 1}
 KINDS = ["forest_20", "logistic", "boosting", "forest_5", NAIVE, FEW_TREES]
@@ -30,7 +30,9 @@ LAGS = ["lag_01", "lag_02", "lag_03", "lag_04"]
 
 def test_estimators_in_the_given_order_with_settings_and_seed():
     items = ["boosting", {"class": "boosting", "max_iter": 7, "name": "short"}, NAIVE, FEW_TREES]
-    made = make_estimators([*items, {"class": "forest_3", "random_state": 1, "name": "x"}], 0.2, 9)
+    made = make_estimators(
+        [*items, {"class": "forest_3", "random_state": 1, "name": "x"}], 0.2, MOST, 9
+    )
     assert list(made) == ["boosting", "short", "GaussianNB", "forest_9", "x"]
     assert [made[name].max_iter for name in ("boosting", "short")] == [100, 7]
     assert isinstance(made["GaussianNB"], GaussianNB)
@@ -55,7 +57,7 @@ def test_every_kind_predicts_as_scikit_learn_does():
         ),
     }
     shuffled = TRAIN.sample(frac=1, random_state=3)
-    models = fit_all(make_estimators(KINDS, LEAF, SEED), shuffled)
+    models = fit_all(make_estimators(KINDS, LEAF, MOST, SEED), shuffled)
     probabilities = predict_all(models, TEST[[*TEST.columns[::-1]]])
     assert list(models) == list(probabilities) == list(alone)
     for name, estimator in alone.items():
@@ -72,7 +74,7 @@ def test_every_kind_predicts_as_scikit_learn_does():
 
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_in_training_is_predicted_always(only):
-    models = fit_all(make_estimators(KINDS, LEAF, SEED), TRAIN.assign(up=np.int8(only)))
+    models = fit_all(make_estimators(KINDS, LEAF, MOST, SEED), TRAIN.assign(up=np.int8(only)))
     for probability in predict_all(models, TEST).values():
         assert probability.tolist() == [float(only)] * len(TEST)
 
@@ -82,7 +84,7 @@ def test_one_class_in_training_is_predicted_always(only):
 
 @pytest.mark.parametrize("kind", ["forest_20", "logistic", "boosting"])
 def test_a_model_loads_to_equal_bits_in_each_way(kind, tmp_path):
-    [estimator] = make_estimators([kind], LEAF, SEED).values()
+    [estimator] = make_estimators([kind], LEAF, MOST, SEED).values()
     model = fit(estimator, TRAIN)
     inputs = as_input(model, features(TEST))
     expected = model.predict_proba(inputs)

@@ -8,10 +8,18 @@ from sklearn.ensemble import RandomForestClassifier
 from candlecast.errors import NotEnoughDataError
 from candlecast.models import estimators
 from candlecast.models.estimators import fit, make_estimators, predict
-from candlecast.models.forests import PARALLEL_ROWS, features, first_trees, predict_sizes
+from candlecast.models.forests import (
+    GRID,
+    PARALLEL_ROWS,
+    _grid_steps,
+    features,
+    first_trees,
+    predict_sizes,
+    round_down,
+)
 from candlecast.models.selection import walk_forward
 
-SEED, LEAF, SIZES = 4284, 0.1, [5, 10, 40]
+SEED, LEAF, MOST, SIZES = 4284, 0.1, 100_000, [5, 10, 40]
 
 
 def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
@@ -28,7 +36,7 @@ def windows(sessions: int, tickers: str = "AB", seed: int = 1) -> pd.DataFrame:
 
 
 def fit_forest(frame: pd.DataFrame, trees: int, leaf: float, seed: int) -> RandomForestClassifier:
-    [forest] = make_estimators([f"forest_{trees}"], leaf, seed).values()
+    [forest] = make_estimators([f"forest_{trees}"], leaf, MOST, seed).values()
     return fit(forest, frame)
 
 
@@ -96,6 +104,51 @@ def test_predictions_of_all_sizes_equal_predict_proba_to_the_bit(sessions):
     for size, probability in by_size.items():
         alone = separate(train, size, 1)
         np.testing.assert_array_equal(probability, alone.predict_proba(features(test))[:, 1])
+
+
+@pytest.mark.parametrize("only", [None, 1])
+def test_trees_that_draw_a_part_are_those_of_scikit_learn_on_the_grid(only):
+    train = windows(400).assign(lag_04=np.float32(3), lag_05=np.float32(range(800)) % 5)
+    if only is not None:
+        train["up"] = np.int8(only)
+    [forest] = make_estimators(["forest_12"], LEAF, 300, SEED).values()
+    sampled = fit(forest, train)
+    inputs = features(train)
+    values = inputs.to_numpy()
+    low, high = np.quantile(values, [0.25, 0.75], axis=0)
+    steps = _grid_steps(values)
+    assert steps[3] == 0  # a constant
+    parts = ((high - low) / np.where(steps, steps, 1))[[0, 1, 2, 4]]
+    assert np.all((parts >= GRID) & (parts < 2 * GRID))
+    rounded = pd.DataFrame(round_down(values, steps), columns=inputs.columns)
+    assert rounded["lag_04"].eq(3).all() and rounded["lag_05"].tolist() == train["lag_05"].tolist()
+    alone = RandomForestClassifier(
+        12, min_weight_fraction_leaf=LEAF, random_state=SEED, max_samples=300
+    ).fit(rounded, train["up"].astype(int))
+    assert_same(sampled, alone)
+    for tree in sampled.estimators_:  # rounding moves no row that it was fitted on to another leaf
+        drawn = np.random.RandomState(tree.random_state).randint(0, 800, 300, dtype=np.int32)
+        leaves = [tree.apply(rows.to_numpy()[drawn]) for rows in (inputs, rounded)]
+        np.testing.assert_array_equal(*leaves)
+    np.testing.assert_array_equal(
+        predict(sampled, train), alone.predict_proba(inputs) @ (alone.classes_ == 1)
+    )
+
+
+@pytest.mark.parametrize("most", [400, 401])
+def test_trees_that_may_draw_all_rows_are_those_without_a_limit(most):
+    train = windows(200)
+    [forest] = make_estimators(["forest_5"], LEAF, most, SEED).values()
+    assert_same(fit(forest, train), separate(train, 5, 1))
+    assert fit(forest, train).max_samples is None
+
+
+def test_a_forest_that_weighs_classes_is_fitted_by_scikit_learn():
+    train = windows(200)
+    settings = {"class_weight": "balanced", "max_samples": 100, "random_state": SEED}
+    forest = RandomForestClassifier(5, **settings)
+    alone = RandomForestClassifier(5, **settings).fit(features(train), train["up"].astype(int))
+    assert_same(fit(forest, train), alone)
 
 
 @pytest.mark.parametrize("only", [0, 1])

@@ -41,7 +41,7 @@ from candlecast.evaluation.trading import (
     trading_metrics,
 )
 from candlecast.parameters import Gate
-from candlecast.reporting.wording import gate_reasons, verdict_headline, verdict_numbers
+from candlecast.reporting.wording import comparison_text, gate_reasons, headline
 from reports import EVALUATION, losses, predicted
 
 GATE = Gate(
@@ -731,8 +731,8 @@ def test_a_gate_of_an_unknown_metric_or_without_a_threshold_cannot_be_made(chang
 def test_a_reason_in_words_has_its_numbers() -> None:
     (reason,) = gate_reasons(apply_gate(flat(), GATE)["reasons"])
     assert reason == (
-        "Accuracy minus best baseline is +0.0200 (95% interval by date +0.0050 to +0.0350) on 650 "
-        "sessions: the lower end is above 0.0000."
+        "The gain over the best simple rule is +2.0 percentage points, and plausibly lies between "
+        "+0.5 and +3.5 on other sessions like these (95% interval): the lower end is above 0.0."
     )
 
 
@@ -751,13 +751,53 @@ def test_a_reason_in_words_has_its_numbers() -> None:
 def test_verdict(changes: dict, code: str) -> None:
     result = verdict(flat(**changes))
     assert (result["code"], result["best_baseline"]) == (code, "always_up")
-    assert verdict_headline(result, {"reasons": []}).startswith("Evidence") is (
-        code in ("skill", "ranking")
-    )
-    beside_gate = {"accuracy": ("roc_auc", "+0.0300"), "roc_auc": ("accuracy", "+0.0200")}
-    for gate_metric, (other, value) in beside_gate.items():
-        numbers = verdict_numbers(result, gate_metric)
-        assert value in numbers if result[other] else numbers == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "expected"),
+    [
+        ({}, {}, "Good enough to use"),
+        ({"accuracy_minus_best_baseline__low": -0.01}, {}, "Not good enough to use"),
+        (
+            {"accuracy_minus_best_baseline__low": -0.01},
+            {"metric": "roc_auc"},
+            "Good enough to rank sessions, not to predict their direction",
+        ),
+        ({"sessions": 99.0}, {}, "Too early to tell"),
+        ({"roc_auc": 0.9}, {"max_roc_auc": 0.75}, "Too good to be true"),
+        ({}, {"threshold": 0.01}, "Not good enough to use"),
+        (
+            {"champion__version": 3.0, "accuracy_minus_champion__low": -0.1}
+            | {"accuracy_minus_champion": 0.0, "accuracy_minus_champion__high": 0.1},
+            {},
+            "Not good enough to replace the champion",
+        ),
+    ],
+)
+def test_the_headline_follows_from_gate_and_verdict(
+    changes: dict, rule: dict, expected: str
+) -> None:
+    metrics = flat(**changes)
+    assert headline(verdict(metrics), apply_gate(metrics, gate(**rule))) == expected
+
+
+@pytest.mark.parametrize(
+    ("lead", "low", "high", "expected"),
+    [
+        (0.02, 0.01, 0.03, "a clear gain over"),
+        (0.02, -0.01, 0.05, "no clear gain over"),
+        (0.02, None, None, "no clear gain over"),
+        (-0.02, -0.05, 0.01, "no better than"),
+        (-0.02, -0.03, -0.01, "clearly worse than"),
+    ],
+)
+def test_a_gain_is_clear_only_if_its_interval_is(
+    lead: float, low: float | None, high: float | None, expected: str
+) -> None:
+    name = "accuracy_minus_best_baseline"
+    value = {"best_baseline__accuracy": 0.5, name: lead}
+    metrics = flat(**{**value, f"{name}__low": low, f"{name}__high": high})
+    assert expected in comparison_text(verdict(metrics), metrics)
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_other_estimators_predict_the_same_on_spark_and_in_this_process(kind, sp
     frame = rows(500)
     up = (frame["lag_01"] + np.random.default_rng(3).normal(0, 0.02, 500) > 0).astype(int)
     train = frame.assign(ticker="A", session=frame["key"], up=up)
-    [estimator] = make_estimators([kind], 0.1, 4284).values()
+    [estimator] = make_estimators([kind], 0.1, 1000, 4284).values()
     model = fit(estimator, train[["ticker", "session", "up", *LAGS]])
     found = predicted(model, frame, spark)
     assert np.abs(found["probability"] - predict(model, frame)).max() <= 1e-12

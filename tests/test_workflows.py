@@ -16,10 +16,10 @@ from databricks_server import bundle_job
 
 ACTION = ROOT / ".github/actions/databricks/action.yml"
 FILES = [*sorted((ROOT / ".github/workflows").iterdir()), ACTION]
-CI, LOCK, RELEASE = (
+FLOWS = CI, LOCK, PAGES, RELEASE = [
     yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
-    for name in ("ci", "lock", "release")
-)
+    for name in ("ci", "lock", "pages", "release")
+]
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text())
 DEPLOYING = {"staging": "staging", "training": "prod", "register": "prod"}
 """The jobs that connect to Databricks, each with its bundle target."""
@@ -46,6 +46,11 @@ def test_each_action_is_pinned_to_one_commit():
 
 def test_permissions_are_minimal_and_no_secret_is_used():
     assert (CI["permissions"], RELEASE["permissions"]) == ({"contents": "read"}, {})
+    assert PAGES["permissions"] == {}
+    assert {key: job["permissions"] for key, job in PAGES["jobs"].items()} == {
+        "build": {"contents": "read"},
+        "publish": {"pages": "write", "id-token": "write"},
+    }
     assert not any("permissions" in job for job in CI["jobs"].values())
     assert LOCK["permissions"] == {}
     assert [job["permissions"] for job in LOCK["jobs"].values()] == [
@@ -62,15 +67,15 @@ def test_permissions_are_minimal_and_no_secret_is_used():
 
 
 def test_jobs_have_timeouts_no_interpolated_commands_and_a_checkout_without_credentials():
-    jobs = [
-        job for flow in (CI, LOCK, RELEASE) for job in flow["jobs"].values() if "uses" not in job
-    ]
+    jobs = [job for flow in FLOWS for job in flow["jobs"].values() if "uses" not in job]
     assert len(jobs) > 5
     for job in jobs:
         assert job["timeout-minutes"] <= 180
         assert "${{" not in shell(job)
-        [checkout] = [step for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
-        assert checkout["with"] == {"persist-credentials": False}
+        checkouts = [step for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
+        assert [step["with"] for step in checkouts] == [{"persist-credentials": False}] or (
+            job is PAGES["jobs"]["publish"] and not checkouts
+        )
 
 
 @pytest.mark.parametrize(("job", "name"), [("training", "train"), ("register", "register")])
@@ -80,7 +85,8 @@ def test_github_s_timeout_is_longer_than_that_of_the_job(job, name):
 
 
 def test_ci_runs_existing_make_targets_on_every_supported_python():
-    called = re.findall(r"make ([\w-]+)", "".join(shell(job) for job in CI["jobs"].values()))
+    jobs = [*CI["jobs"].values(), *PAGES["jobs"].values()]
+    called = " ".join(re.findall(r"make ([\w -]+)", "\n".join(map(shell, jobs)))).split()
     matrix = CI["jobs"]["test"]["strategy"]["matrix"]["include"]
     makefile = (ROOT / "Makefile").read_text()
     for target in [*called, *(row["target"] for row in matrix)]:

@@ -89,6 +89,17 @@ class SparkUnavailableError(CandlecastError):
 SHOWN = 20
 """How many tickers have a line of their own in a message or in the log."""
 
+
+def limited(texts: Sequence[str]) -> list[str]:
+    """Return the first `SHOWN` texts, and one that counts the others.
+
+    >>> limited([f"T{place}" for place in range(5000)])[-2:]
+    ['T19', '… and 4,980 more']
+    """
+    others = len(texts) - SHOWN
+    return [*texts[:SHOWN], *([f"… and {others:,} more"] if others > 0 else [])]
+
+
 Reason = Literal[
     "unknown ticker", "no sessions", "rate limited", "unavailable", "unexpected answer"
 ]
@@ -191,14 +202,13 @@ class IngestError(CandlecastError):
         tickers: dict[str, list[str]] = {}
         for ticker, reason in failed.items():
             tickers.setdefault(reason.replace("\n", "\n    "), []).append(ticker)
-        reasons = [f"\n  {', '.join(names)}: {reason}" for reason, names in tickers.items()]
-        if len(reasons) > SHOWN:
-            reasons[SHOWN:] = [f"\n  … and {len(reasons) - SHOWN} more reasons"]
+        reasons = limited([f"{', '.join(limited(names))}: {why}" for why, names in tickers.items()])
+        only = f' (only these: --tags ingest --params "tickers={" ".join(failed)}")'
         super().__init__(
             f"{len(failed)} of {of} tickers are missing; this run stores {stored or 'none'}. What "
-            "earlier runs stored is unchanged. To fix this, run again (only these: --tags ingest "
-            f'--params "tickers={" ".join(failed)}"), remove them from tickers, or set '
-            f"allow_missing_tickers=true.{''.join(reasons)}"
+            "earlier runs stored is unchanged. To fix this, run again"
+            f"{only if len(failed) <= SHOWN else ''}, remove them from tickers, or set "
+            "allow_missing_tickers=true." + "".join(f"\n  {reason}" for reason in reasons)
         )
 
 

@@ -1,17 +1,67 @@
 """From Spark to pandas."""
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+logger = logging.getLogger(__name__)
 
-def to_pandas(frame: "DataFrame") -> pd.DataFrame:
+AT_ONCE = 1_000_000
+"""Rows that are collected at once: Spark refuses to send more than a gigabyte."""
+
+
+def to_pandas(frame: "DataFrame", rows: int | None = None) -> pd.DataFrame:
     """Collect a Spark frame by Arrow, whatever the session's settings are.
 
     Dates become datetime64, where Spark's own ``toPandas`` makes Python objects of them.
+
+    Args:
+        frame: any; if it has many rows, one per ticker and session.
+        rows: how many it has, if that is known. Many are collected one range of sessions after the
+            other, in their order, with all float32 columns in one block of memory.
     """
-    collected: pd.DataFrame = frame.toArrow().to_pandas(date_as_object=False)
-    return collected
+    if rows is None or rows <= AT_ONCE:
+        collected: pd.DataFrame = frame.toArrow().to_pandas(date_as_object=False)
+        return collected
+    from pyspark.sql import functions as F
+
+    counts = to_pandas(frame.groupBy("session").count().orderBy("session"))
+    total, done = int(counts["count"].sum()), 0
+    floats = [name for name, kind in frame.dtypes if kind == "float"]
+    block = np.empty((len(floats), total), dtype=np.float32)
+    columns: dict[str, Any] = dict(zip(floats, block, strict=True))
+    for _, dates in counts.groupby(counts["count"].cumsum() // AT_ONCE)["session"]:
+        ends = (F.lit(date.date()) for date in (dates.iloc[0], dates.iloc[-1]))
+        part = to_pandas(frame.where(F.col("session").between(*ends)))
+        part = part.sort_values(["session", "ticker"])
+        for name, values in part.items():
+            column = columns.setdefault(str(name), np.empty(total, values.to_numpy().dtype))
+            if values.dtype != column.dtype:  # a part without a value has another one
+                kind = np.promote_types(column.dtype, values.to_numpy().dtype)
+                column = columns[str(name)] = column.astype(kind)
+            column[done : done + len(part)] = values
+        done += len(part)
+    whole = pd.DataFrame(block.T, columns=floats, copy=False)
+    for place, name in enumerate(frame.columns):
+        if name not in floats:
+            whole.insert(place, name, columns.pop(name))
+    return whole
+
+
+def sample_rows(frame: "DataFrame", rows: int, most: int, seed: int) -> "DataFrame":
+    """Sample about `most` of the rows of a Spark frame, if it has more; log that.
+
+    Whether a row is in the sample depends on its ticker, its session and the seed alone.
+    """
+    from pyspark.sql import functions as F
+
+    if rows <= most:
+        return frame
+    logger.warning("  a sample of %s of %s rows (max_training_rows)", f"{most:,}", f"{rows:,}")
+    place = F.pmod(F.xxhash64("ticker", "session", F.lit(seed)), F.lit(2**31))
+    return frame.where(place < F.lit(most / rows * 2**31))

@@ -168,6 +168,8 @@ class Parameters(Group):
     purge: Annotated[Integer, Field(ge=0)]
     estimators: Annotated[list[str | dict[str, Any]], BeforeValidator(_split), Field(min_length=1)]
     min_weight_fraction_leaf: Annotated[Number, Field(ge=0, lt=0.5)]
+    max_samples: Count
+    max_training_rows: Count
     seed: Annotated[Integer, Field(ge=0)]
     folds: Annotated[Integer, Field(ge=2)]
     min_training_sessions: Count
@@ -220,7 +222,7 @@ class Parameters(Group):
     @field_validator("estimators")
     @classmethod
     def _usable(cls, value: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
-        made = make_estimators(value, min_weight_fraction_leaf=0, seed=0)
+        made = make_estimators(value, min_weight_fraction_leaf=0, max_samples=1, seed=0)
         for item, (name, estimator) in zip(value, made.items(), strict=True):
             if item != name:  # a class or settings that are not the project's own
                 try_out(name, estimator)

@@ -659,3 +659,9 @@ def test_fault_16_changed_row_is_updated_and_counted_and_the_old_version_stays(
         for version in (0, 1)
     )
     assert [f"{day:%Y-%m-%d}" for day in new.index[new != old[new.index]]] == ["2022-01-06"]
+
+
+def test_of_many_missing_tickers_the_first_are_named():
+    message = str(IngestError({f"T{place}": "no sessions" for place in range(900)}, 5000, 4100))
+    assert "T19, … and 880 more: no sessions" in message
+    assert "T20" not in message

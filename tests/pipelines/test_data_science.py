@@ -23,11 +23,11 @@ from candlecast.pipelines.data_science.nodes import (
 )
 from candlecast.registry.entities import Champion
 
-FORESTS, LEAF, SEED = ["forest_3", "forest_6", "forest_12"], 0.1, 4284
+FORESTS, LEAF, MOST, SEED = ["forest_3", "forest_6", "forest_12"], 0.1, 100_000, 4284
 
 
 def fit_forest(frame: pd.DataFrame, trees: int, leaf: float, seed: int):
-    [forest] = make_estimators([f"forest_{trees}"], leaf, seed).values()
+    [forest] = make_estimators([f"forest_{trees}"], leaf, MOST, seed).values()
     return fit(forest, frame)
 
 
@@ -54,7 +54,7 @@ AUDITED = {"features": ["lag_01", "lag_02", "lag_03"]}
 
 def test_estimators_have_the_metrics_of_scikit_learn():
     train = windows(60)
-    metrics, losses = validate_estimators(train, FORESTS, LEAF, SEED, folds=5, purge=2)
+    metrics, losses = validate_estimators(train, FORESTS, LEAF, MOST, SEED, folds=5, purge=2)
     assert list(metrics) == ["fold", "estimator", "log_loss", "accuracy", "roc_auc"]
     assert list(zip(metrics["fold"], metrics["estimator"], strict=True)) == [
         (fold, name) for fold in (1, 2, 3, 4, 5) for name in FORESTS
@@ -69,7 +69,7 @@ def test_estimators_have_the_metrics_of_scikit_learn():
         assert np.average(of_fold["base_rate"], weights=rows_by_date) == pytest.approx(
             log_loss(part["up"], base_rate, labels=[0, 1]), rel=1e-12
         )
-        for name, forest in make_estimators(FORESTS, LEAF, SEED).items():
+        for name, forest in make_estimators(FORESTS, LEAF, MOST, SEED).items():
             alone = fit(forest, past).predict_proba(features(part))[:, 1]
             of_name = metrics[(metrics["fold"] == fold) & (metrics["estimator"] == name)]
             (row,) = of_name.to_dict("records")
@@ -86,7 +86,7 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
     train = windows(24)
     early = train["session"] < train["session"].unique()[10]
     train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
-    metrics, losses = validate_estimators(train, ["forest_3"], LEAF, SEED, folds=2, purge=0)
+    metrics, losses = validate_estimators(train, ["forest_3"], LEAF, MOST, SEED, folds=2, purge=0)
     past, part = next(iter(walk_forward(train, 2, 0)))
     assert past["up"].all() and not part["up"].all()
     certain = log_loss(part["up"], np.ones(len(part)), labels=[0, 1])
@@ -99,7 +99,7 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
 def test_fault_21_one_class_in_a_fold_has_no_roc_auc():
     train = windows(60)
     train.loc[train["session"] >= train["session"].unique()[50], "up"] = 0
-    metrics, losses = validate_estimators(train, FORESTS, LEAF, SEED, folds=5, purge=2)
+    metrics, losses = validate_estimators(train, FORESTS, LEAF, MOST, SEED, folds=5, purge=2)
     assert metrics["roc_auc"].isna().tolist() == [False] * 12 + [True] * 3
     assert metrics[["log_loss", "accuracy"]].notna().all(axis=None)
     assert losses.notna().all(axis=None)
@@ -111,13 +111,13 @@ def test_the_order_of_rows_changes_no_bit():
     train, test = windows(60), windows(9, seed=2)
     shuffled, test_shuffled = (part.sample(frac=1, random_state=1) for part in (train, test))
     for frame, again in zip(
-        validate_estimators(train, FORESTS, LEAF, SEED, 5, 2),
-        validate_estimators(shuffled, FORESTS, LEAF, SEED, 5, 2),
+        validate_estimators(train, FORESTS, LEAF, MOST, SEED, 5, 2),
+        validate_estimators(shuffled, FORESTS, LEAF, MOST, SEED, 5, 2),
         strict=True,
     ):
         pd.testing.assert_frame_equal(frame, again, check_exact=True)
-    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, SEED)
-    fitted_again, training_f1_again = fit_estimators(shuffled, FORESTS, LEAF, SEED)
+    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, MOST, SEED)
+    fitted_again, training_f1_again = fit_estimators(shuffled, FORESTS, LEAF, MOST, SEED)
     assert training_f1 == training_f1_again
     (model, example, facts), (model_again, example_again, facts_again) = (
         select_model(models, "forest_6", rows, rows, 3, "return", ["lags"], AUDITED)
@@ -199,7 +199,7 @@ def test_fault_22_ties_go_to_the_first_one_given(by_fold):
 
 def test_training_f1_is_that_of_scikit_learn():
     train = windows(60)
-    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, SEED)
+    fitted, training_f1 = fit_estimators(train, FORESTS, LEAF, MOST, SEED)
     assert [len(forest.estimators_) for forest in fitted.values()] == [3, 6, 12]
     assert training_f1 == {
         name: f1_score(
@@ -211,7 +211,7 @@ def test_training_f1_is_that_of_scikit_learn():
 
 def test_model_is_the_chosen_estimator_and_shows_five_rows():
     train = windows(60)
-    fitted, _ = fit_estimators(train, FORESTS, LEAF, SEED)
+    fitted, _ = fit_estimators(train, FORESTS, LEAF, MOST, SEED)
     test = windows(80).tail(20)
     model, example, facts = select_model(
         fitted, "forest_6", train, test, 3, "return", ["lags"], AUDITED
@@ -235,7 +235,7 @@ def test_model_is_the_chosen_estimator_and_shows_five_rows():
 )
 def test_a_model_whose_inputs_were_not_audited_is_refused(audited):
     train = windows(60)
-    fitted, _ = fit_estimators(train, ["forest_3"], LEAF, SEED)
+    fitted, _ = fit_estimators(train, ["forest_3"], LEAF, MOST, SEED)
     with pytest.raises(LeakageError, match=r"lag_01.*lag_03"):
         select_model(fitted, "forest_3", train, train, 3, "return", ["lags"], {"features": audited})
 
@@ -373,8 +373,8 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
 def test_inputs_are_left_as_they_were():
     train, test = windows(40), windows(9, seed=2)
     copies = train.copy(), test.copy()
-    fitted, _ = fit_estimators(train, FORESTS, LEAF, SEED)
-    validate_estimators(train, FORESTS, LEAF, SEED, 3, 1)
+    fitted, _ = fit_estimators(train, FORESTS, LEAF, MOST, SEED)
+    validate_estimators(train, FORESTS, LEAF, MOST, SEED, 3, 1)
     model, _, _ = select_model(fitted, "forest_3", train, test, 3, "return", ["lags"], AUDITED)
     predict_test(model, train, test, no_champion(test))
     for frame, copy in zip((train, test), copies, strict=True):

@@ -488,7 +488,7 @@ def test_the_page_shows_the_record():
     high = record["metrics"]["accuracy_minus_best_baseline.high"]
     for value in ("2 of 2 features", f"{psi:.2f}", "80.0%", f"{high:.3f}"):
         assert value in lede
-    assert "82 made in time, 80 with an outcome, 2 waiting" in page
+    assert "82 forecasts made in time, 80 with an outcome, 2 waiting" in page
     assert page.count("<svg") == 4  # course, accuracy, calibration, drift
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script" not in page
@@ -498,7 +498,7 @@ def test_the_page_shows_the_record():
 
 @pytest.mark.parametrize(
     ("codes", "expected"),
-    [("b", "Retrain: b."), ("ab", "Retrain: a and b."), ("abc", "Retrain: a, b, and c.")],
+    [("b", "Because b."), ("ab", "Because a and b."), ("abc", "Because a, b, and c.")],
 )
 def test_reasons_are_joined(monkeypatch, codes, expected):
     monkeypatch.setattr(track_record, "REASONS", {"a": "a", "b": "b", "c": "c"})
@@ -514,6 +514,15 @@ def test_the_page_counts_and_concludes_nothing_below_the_required_sessions():
     results = page[page.index('<section id="results">') : page.index('<section id="drift">')]
     assert "<svg" not in page and "%" not in numbers + results and "always" not in results
     assert page_of(known(20, 1.0), drift_of(0)).count("<svg") == 3
+
+
+def test_of_many_tickers_those_furthest_from_a_coin_toss_are_shown():
+    tickers = [{"ticker": f"T{place:03d}", "probability": place / 999} for place in range(1000)]
+    page = page_of(table(*tickers), drift_of(0))
+    rows = page.split('id="newest"', 1)[1].split('id="results"', 1)[0]
+    shown = re.findall("T[0-9]{3}", rows)
+    assert shown == [f"T{place:03d}" for place in [*range(999, 984, -1), *range(14, -1, -1)]]
+    assert "1,000 tickers" in rows
 
 
 def test_the_page_before_any_outcome():
@@ -533,7 +542,7 @@ def test_the_page_shows_late_forecasts_and_former_champions_apart():
     parts = {part.split('"')[0]: part for part in page.split('<section id="')[1:]}
     assert [*parts] == ["newest", "results", "drift", "replayed", "former", "outcomes", "limits"]
     assert "50 forecasts" in parts["replayed"] and parts["replayed"].count("<svg") == 3
-    assert "80 forecasts" in parts["results"] and parts["results"].count("<svg") == 3
+    assert page.count("80 forecasts of 40 sessions") == 1 and parts["results"].count("<svg") == 3
     assert f"{known(40, 0.5)['session'].max():%Y-%m-%d}</th>" in parts["outcomes"]
     assert f"{late['session'].max():%Y-%m-%d}" not in parts["outcomes"]
     assert "&lt;script&gt;" in parts["former"] and "of 60 forecasts" in parts["former"]

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
+from scipy.sparse import csr_matrix
 
 from candlecast.evaluation.metrics import MODEL, Floats, probability_of
-from candlecast.progress import track
 
 CONFIDENCE = 0.95
 """Of the two-sided intervals: a gate on the lower end passes without skill in 2.5 % of cases."""
 
 MIN_SESSIONS = 20
 """With fewer distinct dates there is no interval: a bootstrap of so few means nothing."""
+
+VALUES_AT_ONCE = 1000
+"""Distinct probabilities whose downs per date are in memory at once."""
 
 
 class DateBootstrap:
@@ -58,23 +61,30 @@ class DateBootstrap:
     def roc_auc(self, predictions: pd.DataFrame, name: str = MODEL) -> Floats:
         """Return the ROC AUC of each repetition: the share of (up, down) pairs ranked correctly.
 
-        Rows are sorted once; in each repetition a row counts as often as its date was drawn, and
-        ties count half. NaN where a repetition drew one class only.
+        Ties count half. NaN where a repetition drew one class only.
+
+        A pair counts as often as the dates of both rows were drawn together. So the pairs are
+        counted once per pair of dates, and no repetition looks at rows.
         """
-        probability = probability_of(predictions, name)
-        order = np.argsort(probability, kind="stable")
-        starts = np.flatnonzero(np.diff(probability[order], prepend=-1.0))
-        up = predictions["up"].to_numpy(dtype=np.float64)[order]
-        date, auc = self._date[order], []
-        parts = np.array_split(self.counts, max(1, self.counts.size // 100_000))  # memory
-        for part in track(parts, "bootstrap of the ROC AUC"):
-            weights = part[:, date]
-            ups = np.add.reduceat(weights * up, starts, axis=1)
-            downs = np.add.reduceat(weights * (1 - up), starts, axis=1)
-            below = np.cumsum(downs, axis=1) - downs / 2
-            with np.errstate(invalid="ignore"):
-                auc.append((ups * below).sum(axis=1) / (ups.sum(axis=1) * downs.sum(axis=1)))
-        return np.concatenate(auc)
+        dates = self.counts.shape[1]
+        values, place = np.unique(probability_of(predictions, name), return_inverse=True)
+        up = predictions["up"].to_numpy(dtype=np.float64)
+        shape = (len(values), dates)
+        ups, downs = (
+            csr_matrix((rows.astype(np.float32), (place, self._date)), shape)
+            for rows in (up, 1 - up)
+        )
+        ranked, lower = np.zeros((dates, dates)), np.zeros(dates, dtype=np.float32)
+        for first in range(0, len(values), VALUES_AT_ONCE):
+            part = slice(first, first + VALUES_AT_ONCE)
+            equal = downs[part].toarray()
+            up_to = lower + equal.cumsum(axis=0)
+            ranked += ups[part].T @ (up_to - equal / 2)
+            lower = up_to[-1]
+        pairs = ((self.counts @ ranked) * self.counts).sum(axis=1)
+        totals = [self.counts @ np.bincount(self._date, rows, dates) for rows in (up, 1 - up)]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(pairs / (totals[0] * totals[1]))
 
 
 def block_length(daily: Floats) -> int:

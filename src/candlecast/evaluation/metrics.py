@@ -260,21 +260,21 @@ def by_group(predictions: pd.DataFrame, groups: "pd.Series[Any]") -> pd.DataFram
     check_predictions(predictions)
     rows = []
     for name, group in predictions.groupby(groups, observed=True):
-        metrics = _metrics_of(group["up"].to_numpy(), probability_of(group, MODEL), soft=False)
-        best = best_baseline(group)
+        up, probability = group["up"].to_numpy(), probability_of(group, MODEL)
+        accuracy, best = hits_of(group).mean(), best_baseline(group)
         best_accuracy = hits_of(group, best).mean()
         rows.append(
             {
                 groups.name: name,
                 "sessions": group["session"].nunique(),
                 "rows": len(group),
-                "share_up": group["up"].mean(),
-                "accuracy": metrics["accuracy"],
+                "share_up": up.mean(),
+                "accuracy": accuracy,
                 "best_baseline": best,
                 "best_baseline_accuracy": best_accuracy,
-                "accuracy_minus_best_baseline": metrics["accuracy"] - best_accuracy,
-                "roc_auc": metrics.get("roc_auc", np.nan),
-                "brier_score_loss": metrics["brier_score_loss"],
+                "accuracy_minus_best_baseline": accuracy - best_accuracy,
+                "roc_auc": sk.roc_auc_score(up, probability) if np.ptp(up) else np.nan,
+                "brier_score_loss": np.mean((probability - up) ** 2),
             }
         )
     return pd.DataFrame(rows)

@@ -72,9 +72,9 @@ def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame
     >>> purge_before(days, first=4, purge=1)["session"].tolist()
     [1, 2]
     """
-    before = frame[frame["session"] < first]
+    before = frame.loc[frame["session"] < first, ["ticker", "session"]]
     age = before.groupby("ticker")["session"].rank(method="first", ascending=False)
-    return before[age > purge]
+    return frame.loc[age.index[age > purge]]
 
 
 def count_needed_sessions(

@@ -16,7 +16,7 @@ from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
-from candlecast.frames import to_pandas
+from candlecast.frames import sample_rows, to_pandas
 from candlecast.io.delta_log import commit_files, find_damage, is_readable, read_commit
 from candlecast.io.spark import sessions
 
@@ -70,6 +70,9 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             in it, and keeps the others. Without it a save replaces the table.
         keys: the columns that Delta keeps statistics for (the others are never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
+        max_rows: load about as many rows as pandas, if there are more: a sample by a hash of ticker
+            and session. None: all.
+        seed: of that sample.
         missing_ok: load None when there is no table yet.
         keep_days: how long Databricks keeps the files of older versions; folders are looked after
             by `candlecast.runtime.upkeep`.
@@ -92,6 +95,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         replace_by: str | None = None,
         keys: str | None = None,
         as_pandas: bool = False,
+        max_rows: int | None = None,
+        seed: int = 0,
         missing_ok: bool = False,
         keep_days: float = 30,
         metadata: dict[str, Any] | None = None,
@@ -102,6 +107,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._replace_by = replace_by
         self._keys = keys
         self._as_pandas = as_pandas
+        self._max_rows, self._seed = max_rows, seed
         self._keep = f"interval {round(keep_days * 86_400)} seconds"
         self.optional = missing_ok
         self.metadata = metadata
@@ -145,7 +151,12 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 return None
             version, self.commit = self._find(self.pin)
             frame = self._read(version)
-            return to_pandas(frame) if self._as_pandas else frame
+            if not self._as_pandas:
+                return frame
+            rows = self.commit.rows
+            if self._max_rows is not None and rows is not None:
+                frame = sample_rows(frame, rows, self._max_rows, self._seed)
+            return to_pandas(frame, rows)
 
     def find_commit(self, pin: int | None) -> Commit:
         """Return the commit of the version that a load would read; of a folder without Spark.

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,8 +27,11 @@ from threadpoolctl import threadpool_limits
 from candlecast.models.forests import (
     PARALLEL_ROWS,
     Floats,
+    as_type,
+    blocks,
     features,
     first_trees,
+    fit_sampled,
     in_order,
     predict_matrix,
     predict_sizes,
@@ -51,17 +55,21 @@ NAMED = {"logistic": make_logistic, "boosting": HistGradientBoostingClassifier}
 
 
 def make_estimators(
-    items: Sequence[str | Mapping[str, Any]], min_weight_fraction_leaf: float, seed: int
+    items: Sequence[str | Mapping[str, Any]],
+    min_weight_fraction_leaf: float,
+    max_samples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the estimators that a parameter names, not fitted, in its order.
 
-    >>> list(make_estimators(["forest_50", "sklearn.naive_bayes.GaussianNB"], 0.1, seed=1))
+    >>> list(make_estimators(["forest_50", "sklearn.naive_bayes.GaussianNB"], 0.1, 1000, seed=1))
     ['forest_50', 'GaussianNB']
 
     Args:
         items: each a name (``forest_<trees>`` or a key of `NAMED`), the path of a class, or a
             mapping with one of them as ``class``, settings, and optionally a ``name``.
         min_weight_fraction_leaf: of ``forest_<trees>``: smallest share of the rows in a leaf.
+        max_samples: of the same: rows that a tree draws at most, see `fit`.
         seed: the ``random_state`` of estimators that have one.
 
     Raises:
@@ -80,7 +88,7 @@ def make_estimators(
             raise ValueError(f"two have the name {name}; give one of them another name")
         if name in COLUMNS or (short and name != kind):
             raise ValueError(f"the name {name} has another meaning; give {item} another one")
-        estimator = _make(kind, min_weight_fraction_leaf)
+        estimator = _make(kind, min_weight_fraction_leaf, max_samples)
         known = estimator.get_params()
         for setting in sorted(settings.keys() - known.keys()):
             near = get_close_matches(setting, known, n=1)
@@ -99,12 +107,14 @@ def _trees(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _make(kind: str, min_weight_fraction_leaf: float) -> Any:
+def _make(kind: str, min_weight_fraction_leaf: float, max_samples: int) -> Any:
     """Return an estimator of a kind: a short name, or the path of a class."""
     if kind in NAMED:
         return NAMED[kind]()
     if trees := _trees(kind):
-        return RandomForestClassifier(trees, min_weight_fraction_leaf=min_weight_fraction_leaf)
+        return RandomForestClassifier(
+            trees, min_weight_fraction_leaf=min_weight_fraction_leaf, max_samples=max_samples
+        )
     module, _, name = kind.rpartition(".")
     if not module:
         near = get_close_matches(kind, ["forest_100", *NAMED], n=1, cutoff=0.5)
@@ -159,7 +169,7 @@ def trusted_types(model: Any) -> list[str]:
 def as_input(estimator: Any, inputs: pd.DataFrame) -> pd.DataFrame:
     """Return features as an estimator computes with them: forests in float32, others in float64."""
     forest = isinstance(estimator, RandomForestClassifier)
-    return inputs.astype(np.float32 if forest else np.float64)
+    return as_type(inputs, np.float32 if forest else np.float64)
 
 
 def one_thread() -> threadpool_limits:
@@ -179,7 +189,9 @@ def fit(estimator: Any, frame: pd.DataFrame) -> Any:
     bit of a probability.
 
     Args:
-        estimator: a classifier.
+        estimator: a classifier. A forest's ``max_samples``, if it is an integer, is how many rows a
+            tree draws at most: without effect unless there are more, see
+            `candlecast.models.forests.fit_sampled`.
         frame: windows, one row per ticker and session, in any order.
 
     Returns:
@@ -188,12 +200,18 @@ def fit(estimator: Any, frame: pd.DataFrame) -> Any:
     """
     frame = in_order(frame)
     estimator = clone(estimator)
+    inputs, up, fit_it = features(frame), frame["up"].astype(int), estimator.fit
     if isinstance(estimator, RandomForestClassifier):
         estimator.set_params(n_jobs=-1 if len(frame) >= PARALLEL_ROWS else 1)
-    elif frame["up"].nunique() == 1:
-        estimator = DummyClassifier()
+        if isinstance(estimator.max_samples, int):
+            if len(frame) <= estimator.max_samples:
+                estimator.set_params(max_samples=None)
+            elif estimator.class_weight is None and not estimator.oob_score:
+                fit_it = partial(fit_sampled, estimator)
+    elif up.nunique() == 1:
+        fit_it = DummyClassifier().fit
     with one_thread():
-        model = estimator.fit(as_input(estimator, features(frame)), frame["up"].astype(int))
+        model = fit_it(as_input(estimator, inputs), up)
     return model.set_params(n_jobs=1) if "n_jobs" in model.get_params() else model
 
 
@@ -255,7 +273,9 @@ def predict_all(models: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Flo
         if isinstance(model, RandomForestClassifier):
             families.setdefault(id(model.estimators_[0]), []).append(name)
         else:
-            predicted[name] = predict_rows(model, frame[[*model.feature_names_in_]])
+            names = [*model.feature_names_in_]
+            parts = [predict_rows(model, part[names]) for part in blocks(frame)]
+            predicted[name] = np.concatenate(parts)
     for names in families.values():
         sizes = {name: models[name].n_estimators for name in names}
         largest = models[max(names, key=sizes.__getitem__)]
@@ -271,7 +291,7 @@ def predict_rows(model: Any, inputs: pd.DataFrame) -> Floats:
         model: fitted on columns of these names.
         inputs: the model's input columns, in its order, as float32 holds them.
     """
-    inputs = as_input(model, inputs.astype(np.float32))
+    inputs = as_input(model, as_type(inputs, np.float32))
     if isinstance(model, RandomForestClassifier):
         [probability] = predict_matrix(model, inputs.to_numpy(), [model.n_estimators])
     else:

@@ -20,6 +20,9 @@ LABELS = {
 }
 """Names that are not simply the key in words."""
 
+LONGEST = 30
+"""Rows of a table of tickers, at most."""
+
 
 def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
     """Fill in a template. Values are escaped; a name without a value is an error."""
@@ -76,7 +79,7 @@ def sentence(name: str) -> str:
 
 def listed(names: Sequence[str], limit: int = 12) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 

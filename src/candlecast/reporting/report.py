@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from candlecast.evaluation.gate import GATE_METRICS, verdict
+from candlecast.evaluation.gate import verdict
 from candlecast.reporting import figures, wording
-from candlecast.reporting.html import accuracies, metric_text, render, words
+from candlecast.reporting.html import LONGEST, accuracies, metric_text, render
 from candlecast.sources.table import select_quality, source_name
 
 
@@ -99,8 +99,10 @@ def build_context(
     """Gather what report, card and summary share: verdict, gate, what was trained and tested.
 
     Returns:
-        ``headline``, ``plain`` and ``numbers`` (the verdict in words), ``gate`` with ``measured``
-        (its metric) and ``reasons`` in words, ``importance`` (one row per feature) and ``helping``
+        ``headline`` and ``plain`` (the verdict in words), ``simpler`` and ``champion`` (see
+        `wording.simpler_text` and `wording.champion_text`), ``best_rule`` (the baseline's
+        name; ``best_rule_text`` in words),
+        ``gate`` with ``reasons`` in words, ``importance`` (one row per feature) and ``helping``
         (what it means, in words), ``tested`` (see `_extent`), ``new`` (tickers that the
         model was not trained on), what `describe_training` returns, ``metrics`` and ``lineage``.
     """
@@ -108,14 +110,13 @@ def build_context(
     tested = _extent(test_scores)
     return {
         **training_summary,
-        "headline": wording.verdict_headline(outcome, gate_decision),
-        "plain": wording.plain_verdict(outcome, metrics),
-        "numbers": wording.verdict_numbers(outcome, gate_decision["metric"]),
-        "gate": {
-            **gate_decision,
-            "measured": words(GATE_METRICS[gate_decision["metric"]]),
-            "reasons": wording.gate_reasons(gate_decision["reasons"]),
-        },
+        "headline": wording.headline(outcome, gate_decision),
+        "plain": wording.summary_text(outcome, metrics),
+        "simpler": wording.simpler_text(metrics),
+        "champion": wording.champion_text(metrics),
+        "best_rule": outcome["best_baseline"],
+        "best_rule_text": wording.rule_text(outcome["best_baseline"]),
+        "gate": {**gate_decision, "reasons": wording.gate_reasons(gate_decision["reasons"])},
         "importance": importance,
         "helping": wording.importance_text(importance),
         "tested": tested,
@@ -149,29 +150,50 @@ def write_report(
     """Write the report: one HTML page that needs nothing else."""
     quality = select_quality(quality, tickers, prices_from)
     columns = report_tables["estimators"].columns
+    found = _found(quality)
+    shown = quality[quality["ticker"].isin(found["ticker"][:LONGEST])]
     return render(
         "report.html.j2",
         **context,
         tables={name: table.to_dict("records") for name, table in report_tables.items()},
         report_figures=report_figures,
+        longest=LONGEST,
         folds=[name.removesuffix(".log_loss") for name in columns if name.endswith(".log_loss")],
-        quality=quality.sort_values(["ticker", "rule"]).to_dict("records"),
-        found=_found(quality),
+        quality=shown.sort_values(["ticker", "rule"]).to_dict("records"),
+        found=found[:LONGEST].to_dict("records"),
+        checked=len(found),
+        rule_counts=_count_by_rule(quality),
         source=source_name(prices_from),
         audit=leakage_audit,
     )
 
 
-def _found(quality: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return one row per ticker: rows in, kept and dropped, and how much each rule found."""
+def _found(quality: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per ticker: rows in, kept and dropped, and how much each rule found.
+
+    The tickers that most rows were dropped of, or that most sessions are missing of, come first.
+    """
     rows = quality.groupby("ticker").agg(
         rows_in=("rows_in", "max"),
         rows_kept=("rows_kept", "min"),
         rows_dropped=("rows_dropped", "max"),
     )
     rules = quality[~quality["rule"].isin(["requested", "stored"])]
-    found = rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
-    return rows.join(found).reset_index().to_dict("records")
+    found = rows.join(
+        rules.pivot_table(index="ticker", columns="rule", values="found", aggfunc="sum")
+    )
+    worst = [name for name in ("rows_dropped", "missing sessions") if name in found]
+    return found.sort_values(worst, ascending=False, kind="stable").reset_index()
+
+
+def _count_by_rule(quality: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return one row per rule that found something: ``tickers``, ``found``, ``most`` (in which)."""
+    some = quality[(quality["found"] > 0) & ~quality["rule"].isin(["requested", "stored"])]
+    most = some.sort_values("found", ascending=False).groupby("rule")
+    counts = most.agg(
+        tickers=("ticker", "nunique"), found=("found", "sum"), most=("ticker", "first")
+    )
+    return counts.sort_values("tickers", ascending=False).reset_index().to_dict("records")
 
 
 def write_card(context: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from candlecast.evaluation.gate import verdict
 from candlecast.evaluation.metrics import BASELINES
 from candlecast.reporting import figures, wording
-from candlecast.reporting.html import accuracies, metric_text, percent, render, words
+from candlecast.reporting.html import LONGEST, accuracies, metric_text, render
 
 LATEST = 20
 """Rows in the table of the latest outcomes."""
@@ -21,10 +21,10 @@ HEADLINES = {
 }
 
 ADVICE = {
-    True: "Retrain: {}.",
-    False: "No reason to retrain: the inputs and the share of ups resemble those of training, and "
-    "the predictions are not clearly worse than the best simple rule.",
-    None: "Too early to tell whether to retrain. So far there are {}.",
+    True: "Because {}.",
+    False: "The inputs and the share of ups resemble those of training, and the predictions are "
+    "not clearly worse than the best simple rule.",
+    None: "So far there are {}.",
 }
 
 REASONS = {
@@ -64,12 +64,21 @@ def write_track_record(track_record: dict[str, Any], forecasts: pd.DataFrame) ->
         results={name: results_text(part["metrics"], enough) for name, part in parts.items()},
         right=right_text,
         rules=[name for name in BASELINES if name != "logistic"],
-        newest=newest.to_dict("records"),
+        forecast=len(newest),
+        newest=_furthest(newest).to_dict("records"),
         outcomes=known.to_dict("records"),
         sees=wording.features_text(champion["features"], champion["window"], champion["body"]),
         estimator=wording.estimator_text(champion["estimator"]),
         report_figures=_draw_figures(track_record, parts),
     )
+
+
+def _furthest(newest: pd.DataFrame) -> pd.DataFrame:
+    """Return the `LONGEST` forecasts whose probability is furthest from 50 %, from high to low."""
+    if len(newest) <= LONGEST:
+        return newest
+    furthest = (newest["probability"] - 0.5).abs().nlargest(LONGEST).index
+    return newest.loc[furthest].sort_values("probability", ascending=False)
 
 
 def advice_text(retrain: bool | None, reasons: list[dict[str, Any]]) -> str:
@@ -93,14 +102,12 @@ def results_text(metrics: Mapping[str, float], enough: int) -> str:
     sessions = wording.counted(metrics["sessions"], "session")
     if metrics["sessions"] < enough:
         return (
-            f"On {sessions}, the champion was right in {right_text(metrics)}. So few sessions "
-            f"show nothing: shares, simple rules and intervals follow from {enough} on."
+            f"Right in {right_text(metrics)}, on {sessions}. So few sessions show nothing: shares, "
+            f"simple rules and intervals follow from {enough} on."
         )
-    best = verdict(metrics)["best_baseline"]
     return (
-        f"On {sessions}, the champion predicted the right direction in "
-        f"{percent(metrics['accuracy'])} of {wording.counted(metrics['rows'], 'forecast')}; the "
-        f"best simple rule, “{words(best)}”, in {percent(metrics['best_baseline.accuracy'])}."
+        f"Right {wording.comparison_text(verdict(metrics), metrics)} These are "
+        f"{wording.counted(metrics['rows'], 'forecast')} of {sessions}."
     )
 
 

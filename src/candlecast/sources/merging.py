@@ -7,6 +7,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from candlecast.errors import limited
 from candlecast.sources.checks import COLUMNS, PRICES, Finding
 from candlecast.sources.table import source_name
 
@@ -62,9 +63,8 @@ def compare_prices(
         gone = stored_prices.where(others).groupBy("ticker").count().orderBy("ticker").collect()
         detail = f"{source} no longer holds it: its stored sessions are not used"
         findings += [Finding(ticker, "missing", 0, 0, rows, detail) for ticker, rows in gone]
-    for finding in findings:
-        if finding.found:
-            logger.warning("  %-10s %s: %s", finding.ticker, finding.rule, finding.detail)
+    for line in limited([f"{x.ticker:<10} {x.rule}: {x.detail}" for x in findings if x.found]):
+        logger.warning("  %s", line)
     return findings
 
 

@@ -13,7 +13,7 @@ from pyarrow.dataset import Dataset
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from candlecast.errors import SHOWN, IngestError, NotEnoughDataError
+from candlecast.errors import IngestError, NotEnoughDataError, limited
 from candlecast.progress import track
 from candlecast.sources.calendars import calendar_of, last_closed, read_clock
 from candlecast.sources.checks import OUTCOME, TYPES, Finding, check_ticker, with_outcome
@@ -122,19 +122,20 @@ def collect_outcomes(fetched: Dataset, tickers: list[str], prices_from: str) -> 
 
 def _log_tickers(result: FetchResult, source: str) -> None:
     """Log the first tickers that arrived and that did not, and how many there are."""
-    for ticker in list(result.findings)[:SHOWN]:
-        rules = {finding.rule: finding for finding in result.findings[ticker]}
-        logger.info(
-            "  %-10s %6d sessions, %s, %d missing; requested: %s",
-            ticker,
-            rules["stored"].found,
-            rules["stored"].detail,
-            rules["missing sessions"].found,
-            rules["requested"].detail,
+    arrived = []
+    for ticker, findings in result.findings.items():
+        rules = {finding.rule: finding for finding in findings}
+        arrived.append(
+            f"{ticker:<10} {rules['stored'].found:>6} sessions, {rules['stored'].detail}, "
+            f"{rules['missing sessions'].found} missing; requested: {rules['requested'].detail}"
         )
-    for ticker in list(result.failed)[:SHOWN]:
-        [reason, *_] = result.failed[ticker].splitlines()
-        logger.warning("  %-10s missing: %s", ticker, reason)
+    failed = [
+        f"{ticker:<10} missing: {why.splitlines()[0]}" for ticker, why in result.failed.items()
+    ]
+    for line in limited(arrived):
+        logger.info("  %s", line)
+    for line in limited(failed):
+        logger.warning("  %s", line)
     logger.info(
         "  prices from %s: %d tickers, %d missing",
         source,

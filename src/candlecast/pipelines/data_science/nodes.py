@@ -24,16 +24,26 @@ from candlecast.models.estimators import (
     predict,
     predict_all,
 )
-from candlecast.models.forests import features, in_order
+from candlecast.models.forests import features, in_order, thin_out
 from candlecast.models.selection import walk_forward
 from candlecast.progress import progress
 from candlecast.registry.entities import Champion
+
+F1_ROWS = 200_000
+"""Rows that the training F1 is measured on, at most: it is shown and decides nothing."""
+
+
+def collect_training(train: pd.DataFrame) -> pd.DataFrame:
+    """Return what is fitted on: keys, label and features, float32, sorted by session and ticker."""
+    lean = train.drop(columns=["body", "return_", "previous_up"])
+    return in_order(lean)
 
 
 def validate_estimators(
     train: pd.DataFrame,
     estimators: list[Any],
     min_weight_fraction_leaf: float,
+    max_samples: int,
     seed: int,
     folds: int,
     purge: int,
@@ -44,6 +54,7 @@ def validate_estimators(
         train: windows.
         estimators: see `candlecast.models.estimators.make_estimators`, as for the next two.
         min_weight_fraction_leaf: of the forests.
+        max_samples: of the forests.
         seed: of the estimators.
         folds: see `candlecast.models.selection.walk_forward`, as for `purge`.
         purge: sessions.
@@ -54,7 +65,7 @@ def validate_estimators(
         validated session date: ``session``, the mean log loss of the fold's training base rate
         (``base_rate``) and of each estimator (under its name).
     """
-    unfitted = make_estimators(estimators, min_weight_fraction_leaf, seed)
+    unfitted = make_estimators(estimators, min_weight_fraction_leaf, max_samples, seed)
     metrics, losses = [], []
     # The training period grows by the same number of dates from fold to fold.
     with progress("walk-forward validation", folds * (folds + 1) / 2) as begin:
@@ -81,17 +92,24 @@ def validate_estimators(
 
 
 def fit_estimators(
-    train: pd.DataFrame, estimators: list[Any], min_weight_fraction_leaf: float, seed: int
+    train: pd.DataFrame,
+    estimators: list[Any],
+    min_weight_fraction_leaf: float,
+    max_samples: int,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Fit every estimator on the whole training set.
 
     Returns:
-        The models, and the weighted F1 of each on the training set, by name.
+        The models, and the weighted F1 of each on the training set (at most `F1_ROWS` of it), by
+        name.
     """
-    fitted = fit_all(make_estimators(estimators, min_weight_fraction_leaf, seed), train)
+    unfitted = make_estimators(estimators, min_weight_fraction_leaf, max_samples, seed)
+    fitted = fit_all(unfitted, train)
+    some = thin_out(in_order(train), F1_ROWS)
     return fitted, {
-        name: float(f1_score(train["up"], probability > 0.5, average="weighted"))
-        for name, probability in predict_all(fitted, train).items()
+        name: float(f1_score(some["up"], probability > 0.5, average="weighted"))
+        for name, probability in predict_all(fitted, some).items()
     }
 
 
@@ -157,7 +175,7 @@ def predict_champion(
     tested = prices.where(F.col("ticker").isin(sorted(test["ticker"].unique())))
     windows = make_windows(tested, champion.window, champion.body, champion.features)
     new = windows.where(F.col("session") > F.lit(champion.last_trained).cast("date"))
-    frame = to_pandas(new.select("ticker", "session", *champion.columns))
+    frame = to_pandas(new.select("ticker", "session", *champion.columns), len(test))
     predicted = frame[["ticker", "session"]].assign(champion=predict(champion.model, frame))
     return rows.merge(predicted, on=["ticker", "session"], how="left").assign(
         champion_version=pd.array([champion.version] * len(rows), "Int32")

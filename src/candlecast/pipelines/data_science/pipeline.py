@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline, node
 
 from candlecast.models.selection import choose_estimator
 from candlecast.pipelines.data_science.nodes import (
+    collect_training,
     fit_estimators,
     predict_champion,
     predict_test,
@@ -16,12 +17,14 @@ def create_pipeline() -> Pipeline:
     """Validate estimators, choose one, refit it, predict the test set (tag ``train``)."""
     return Pipeline(
         [
+            node(collect_training, "train@pandas", "training_rows", name="collect_training"),
             node(
                 validate_estimators,
                 {
-                    "train": "train@pandas",
+                    "train": "training_rows",
                     "estimators": "params:estimators",
                     "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
+                    "max_samples": "params:max_samples",
                     "seed": "params:seed",
                     "folds": "params:folds",
                     "purge": "params:purge",
@@ -32,9 +35,10 @@ def create_pipeline() -> Pipeline:
             node(
                 fit_estimators,
                 {
-                    "train": "train@pandas",
+                    "train": "training_rows",
                     "estimators": "params:estimators",
                     "min_weight_fraction_leaf": "params:min_weight_fraction_leaf",
+                    "max_samples": "params:max_samples",
                     "seed": "params:seed",
                 },
                 ["fitted_estimators", "training_f1"],
@@ -51,7 +55,7 @@ def create_pipeline() -> Pipeline:
                 {
                     "fitted_estimators": "fitted_estimators",
                     "chosen_estimator": "chosen_estimator",
-                    "train": "train@pandas",
+                    "train": "training_rows",
                     "test": "test@pandas",
                     "window": "params:window",
                     "body": "params:body",
@@ -71,7 +75,7 @@ def create_pipeline() -> Pipeline:
                 predict_test,
                 {
                     "model": "model",
-                    "train": "train@pandas",
+                    "train": "training_rows",
                     "test": "test@pandas",
                     "champion_predictions": "champion_predictions",
                 },

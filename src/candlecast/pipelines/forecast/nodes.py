@@ -17,7 +17,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from candlecast.errors import NotEnoughDataError
+from candlecast.errors import NotEnoughDataError, limited
 from candlecast.evaluation.drift import measure_drift
 from candlecast.evaluation.track_record import (
     advise_retraining,
@@ -129,8 +129,11 @@ def make_forecasts(
         NotEnoughDataError: there is no session to forecast.
     """
     made = predictions
-    for ticker in sorted(set(tickers) - set(made["ticker"])):
-        logger.warning("  %-10s no forecast: its newest window is not whole", ticker)
+    not_whole = sorted(set(tickers) - set(made["ticker"]))
+    for line in limited(
+        [f"{each:<10} no forecast: its newest window is not whole" for each in not_whole]
+    ):
+        logger.warning("  %s", line)
     known = made["session"] <= pd.Timestamp(champion.last_known)
     if known.all():
         latest = "none" if made.empty else f"{made['session'].max():%Y-%m-%d}"
@@ -142,13 +145,13 @@ def make_forecasts(
             last_known=champion.last_known,
             latest=latest,
         )
-    for row in made[known].itertuples(index=False):
-        logger.warning(
-            "  %-10s no forecast for %s: the champion was tested on sessions up to %s",
-            row.ticker,
-            f"{row.session:%Y-%m-%d}",
-            champion.last_known,
-        )
+    not_new = [
+        f"{row.ticker:<10} no forecast for {row.session:%Y-%m-%d}: the champion was tested on "
+        f"sessions up to {champion.last_known}"
+        for row in made[known].itertuples(index=False)
+    ]
+    for line in limited(not_new):
+        logger.warning("  %s", line)
     new = made[~known].reset_index(drop=True)
     made_at, times = read_clock(now), opening_times(new, calendar)
     grace = pd.Timedelta(monitoring.grace_minutes, "min") * (~times["rested"]).astype(int)
