@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JAVA = range(17, 22)
-"""Spark 4.1 supports Java 17 and 21. On 25 it can't start: its Hadoop 3.4 calls what Java 24 removed
-(getSubject). Spark 4.2 can."""
+"""Spark 4.1 supports Java 17 and 21. On 25 it can't start ("getSubject is not supported"); Spark
+4.2 can."""
 
 LOG4J = """\
 rootLogger.level = error
