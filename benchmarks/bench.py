@@ -26,7 +26,7 @@ ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
 
-PEERS = ("fetch.py", "gate.py", "prediction.py")
+PEERS = ("fetch.py", "gate.py", "prediction.py", "windows.py")
 """The other benchmarks, each in its own script."""
 
 

@@ -16,8 +16,14 @@ from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
-from candlecast.frames import to_pandas
-from candlecast.io.delta_log import commit_files, find_damage, is_readable, read_commit
+from candlecast.frames import as_pandas, to_pandas
+from candlecast.io.delta_log import (
+    commit_files,
+    find_damage,
+    is_readable,
+    read_commit,
+    read_version,
+)
 from candlecast.io.spark import sessions
 
 if TYPE_CHECKING:
@@ -144,6 +150,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             if self.optional and not self._exists():
                 return None
             version, self.commit = self._find(self.pin)
+            if self._as_pandas and self.is_folder:
+                rows = read_version(Path(self._table), version)
+                if rows is not None:
+                    return as_pandas(rows)
             frame = self._read(version)
             return to_pandas(frame) if self._as_pandas else frame
 
