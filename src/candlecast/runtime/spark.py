@@ -266,7 +266,8 @@ def _clear(scratch: Path) -> None:
 if __name__ == "__main__":
     try:
         sys.stdout.write(f"Delta's jars are in {ensure_jars()}\n")
-        settings = yaml.safe_load(Path("conf/base/spark.yml").read_text())["session"]
-        sys.stdout.write(f"Java's archive of their classes: {make_archive(settings)}\n")
+        if (file := Path("conf/base/spark.yml")).exists():
+            archive = make_archive(yaml.safe_load(file.read_text())["session"])
+            sys.stdout.write(f"Java's archive of their classes is {archive}\n")
     except SparkUnavailableError as error:
         sys.exit(str(error))
