@@ -27,6 +27,9 @@ from candlecast.io.spark import sessions
 from candlecast.parameters import check_parameters
 from candlecast.runtime.spark import keep_rows, require_java, start_early, start_session
 
+WITHOUT_SPARK = {"registration", "rollback"}
+"""Pipelines that need no session."""
+
 FEW = 50
 """Up to so many tickers, Spark is set to start fast; see ``spark.yml``."""
 
@@ -105,7 +108,9 @@ class SparkHooks:
         scratch = Path(loader.runtime_params["data_root"], "spark")
         sessions.start = partial(start_session, self._session, scratch) if self._session else None
         command = click.get_current_context(silent=True)
-        if sessions.start and command and command.info_name == "run":
+        if not sessions.start or not command or command.info_name != "run":
+            return
+        if not WITHOUT_SPARK & {*command.params["pipelines"], command.params["pipeline"]}:
             sessions.start = start_early(sessions.start)
 
     @hook_impl
