@@ -19,6 +19,7 @@ candlecast.silence_third_party()
 import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import yaml  # noqa: E402
+from figures import emit  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 from pyspark.sql import functions as F  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
@@ -124,6 +125,11 @@ def main() -> None:
         f"  {one:.2f} x n_jobs=1, {every:.2f} x n_jobs=-1\n"
         f"  peak memory of a Python worker: {peak:.0f} MB\n"
     )
+    why = "Spark reads Parquet and starts a job, scikit-learn has all rows in memory."
+    for jobs in ("1", "-1"):
+        title, peer = f"predicting {rows:,} rows on Spark", f"scikit-learn, n_jobs={jobs}"
+        aim = TARGET if jobs == "1" else None
+        emit(title, seconds["spark"], peer, seconds[jobs], aim=aim, why=why)
     if rows >= 10_000_000 and one < TARGET:
         sys.exit(f"Below the target of {TARGET} x n_jobs=1.")
 

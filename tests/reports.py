@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
+from candlecast.reporting.report import write_card, write_report, write_summary
 
 EVALUATION = Evaluation.model_construct(repetitions=100, cost_bps=5.0)  # fewer than a run may
 GATE = Gate(
@@ -115,20 +116,36 @@ class Kept(MemoryDataset):
 
 OUTPUTS = (
     *("metrics", "importance", "gate_decision", "report_context", "report_figures"),
-    *("report", "model_card", "summary"),
+    *("report_tables", "report", "model_card", "summary"),
 )
+
+
+def quality_of(tickers: list[str]) -> pd.DataFrame:
+    """What was found in each ticker: ten rows, two without a price, one session missing."""
+    rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
+    return pd.DataFrame(
+        {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}
+        | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0, "source": "sample"}
+        for ticker in tickers
+        for rule, found in rules.items()
+    )
+
+
+def rewrite(result: dict[str, Any], **changes: Any) -> dict[str, str]:
+    """Write the pages of what `make_report` returned again, with changes to their context."""
+    context = {**result["report_context"], **changes}
+    tickers, tables = context["tested"]["tickers"], result["report_tables"]
+    drawn, found, source = result["report_figures"], quality_of(tickers), "data/sample/prices.csv"
+    return {
+        "report": write_report(context, tables, drawn, found, tickers, source, AUDIT),
+        "model_card": write_card(context),
+        "summary": write_summary(context),
+    }
 
 
 def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
     """Run the reporting pipeline; return its `OUTPUTS` by name."""
     tickers = sorted(predictions["ticker"].unique())
-    rules = {"requested": 10, "stored": 10, "no open or close": 2, "missing sessions": 1}
-    quality = [
-        {"ticker": ticker, "rule": rule, "found": found, "detail": "kept"}
-        | {"rows_in": 10, "rows_kept": 10, "rows_dropped": 0, "source": "sample"}
-        for ticker in tickers
-        for rule, found in rules.items()
-    ]
     earlier = predictions["session"] - pd.Timedelta(days=400)
     given = {
         "test_scores": predictions,
@@ -138,7 +155,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
         "validation_losses": losses(),
         "model_selection": ESTIMATORS,
         "leakage_audit": AUDIT,
-        "quality": pd.DataFrame(quality),
+        "quality": quality_of(tickers),
         "lineage": LINEAGE,
         "params:evaluation": EVALUATION,
         "params:gate": GATE,

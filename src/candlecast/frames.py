@@ -1,10 +1,11 @@
-"""From Spark to pandas."""
+"""From Spark and Arrow to pandas."""
 
 import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -15,19 +16,25 @@ AT_ONCE = 1_000_000
 """Rows that are collected at once: Spark refuses to send more than a gigabyte."""
 
 
-def to_pandas(frame: "DataFrame", rows: int | None = None) -> pd.DataFrame:
-    """Collect a Spark frame by Arrow, whatever the session's settings are.
+def as_pandas(table: pa.Table) -> pd.DataFrame:
+    """Return an Arrow table as a pandas frame.
 
     Dates become datetime64, where Spark's own ``toPandas`` makes Python objects of them.
+    """
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    return frame
+
+
+def to_pandas(frame: "DataFrame", rows: int = 0) -> pd.DataFrame:
+    """Collect a Spark frame by Arrow, whatever the session's settings are.
 
     Args:
         frame: any; if it has many rows, one per ticker and session.
-        rows: how many it has, if that is known. Many are collected one range of sessions after the
-            other, in their order, with all float32 columns in one block of memory.
+        rows: how many it has, where that may be many. These are collected one range of sessions
+            after the other, in their order, with all float32 columns in one block of memory.
     """
-    if rows is None or rows <= AT_ONCE:
-        collected: pd.DataFrame = frame.toArrow().to_pandas(date_as_object=False)
-        return collected
+    if rows <= AT_ONCE:
+        return as_pandas(frame.toArrow())
     from pyspark.sql import functions as F
 
     counts = to_pandas(frame.groupBy("session").count().orderBy("session"))

@@ -16,8 +16,14 @@ from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
-from candlecast.frames import sample_rows, to_pandas
-from candlecast.io.delta_log import commit_files, find_damage, is_readable, read_commit
+from candlecast.frames import AT_ONCE, as_pandas, sample_rows, to_pandas
+from candlecast.io.delta_log import (
+    commit_files,
+    find_damage,
+    is_readable,
+    read_commit,
+    read_version,
+)
 from candlecast.io.spark import sessions
 
 if TYPE_CHECKING:
@@ -150,11 +156,16 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             if self.optional and not self._exists():
                 return None
             version, self.commit = self._find(self.pin)
-            frame = self._read(version)
             if not self._as_pandas:
-                return frame
-            rows = self.commit.rows
-            if self._max_rows is not None and rows is not None:
+                return self._read(version)
+            rows = self.commit.rows or 0  # 0: of a table that runs share, which is small
+            most = AT_ONCE if self._max_rows is None else self._max_rows
+            if self.is_folder and rows <= min(most, AT_ONCE):
+                small = read_version(Path(self._table), version)
+                if small is not None:
+                    return as_pandas(small)
+            frame = self._read(version)
+            if self._max_rows is not None:
                 frame = sample_rows(frame, rows, self._max_rows, self._seed)
             return to_pandas(frame, rows)
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from candlecast.errors import DamageError
 
 FETCHED, RECORD = ("prices", "quality"), "forecasts"
@@ -91,6 +95,30 @@ def _committed_at(actions: list[dict[str, Any]]) -> float:
 def is_readable(folder: Path, version: int) -> bool:
     """Return whether the files of a version are still there."""
     return all(file.path.exists() for file in data_files(folder) if file.is_of(version))
+
+
+def read_version(folder: Path, version: int) -> pa.Table | None:
+    """Return the rows of a version, read without Spark, which takes longer for a small table.
+
+    None if a file is damaged, which Spark reports, or the table has features that need Spark.
+    """
+    commits = commit_files(folder)
+    if int(commits[0].stem) > 0:
+        return None
+    actions = [each for commit in commits for each in read_commit(commit)]
+    if any(action.get("protocol", {}).get("minReaderVersion", 1) > 1 for action in actions):
+        return None  # such as deletion vectors
+    if any(action.get("metaData", {}).get("partitionColumns") for action in actions):
+        return None
+    paths = [file.path for file in data_files(folder) if file.is_of(version)]
+    if not paths or not all(path.exists() and _is_intact(path) for path in paths):
+        return None
+    parts = [pq.read_table(path, coerce_int96_timestamp_unit="us") for path in paths]
+    rows = pa.concat_tables(parts)
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz is None:
+            rows = rows.set_column(at, field.name, pc.assume_timezone(rows[at], "UTC"))
+    return rows
 
 
 def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> int:

@@ -157,6 +157,8 @@ def trusted_types(model: Any) -> list[str]:
     Raises:
         ValueError: some are of other packages than numpy, scipy and scikit-learn.
     """
+    if isinstance(model, RandomForestClassifier) and hasattr(model, "estimators_"):
+        model = first_trees(model, 1)  # each tree has the same types
     types: list[str] = skops.io.get_untrusted_types(data=skops.io.dumps(model))
     if foreign := [name for name in types if not name.startswith(TRUSTED)]:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Templates filled in, and numbers as a reader sees them."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,17 @@ LONGEST = 30
 
 def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
     """Fill in a template. Values are escaped; a name without a value is an error."""
+    filled = _environment().get_template(template)
+    return filled.render(
+        metrics=metrics,
+        metric=lambda name: metric_text(metrics, name),
+        baselines=_baselines(metrics),
+        **content,
+    )
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("candlecast.reporting"),
         autoescape=True,
@@ -36,12 +48,7 @@ def render(template: str, metrics: Mapping[str, float], **content: Any) -> str:
     )
     shown = (words, sentence, number, whole, percent, p_value, listed, cell, metric_text)
     environment.filters |= {function.__name__: function for function in shown}
-    return environment.get_template(template).render(
-        metrics=metrics,
-        metric=lambda name: metric_text(metrics, name),
-        baselines=_baselines(metrics),
-        **content,
-    )
+    return environment
 
 
 def accuracies(metrics: Mapping[str, float]) -> pd.DataFrame:

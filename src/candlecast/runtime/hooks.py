@@ -7,6 +7,7 @@ about a dataset stands in its catalog entry, under ``metadata: candlecast:``
 - ``made_with: [window, …]``: parameters that shape the table; a run with other values refuses it;
 - ``input: training``: the table is an input of the MLflow run, in this context;
 - ``describes_run: true``: the text is the description of the MLflow run;
+- ``kept: true``: a Spark frame that several nodes compute with; a local session keeps its rows;
 - ``temporary: true``: files of one run, removed at its end;
 - ``announce: report``: the log of a run that wrote it ends with its path, under this word.
 """
@@ -18,12 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
 from candlecast.io.spark import sessions
 from candlecast.parameters import check_parameters
-from candlecast.runtime.spark import require_java, start_session
+from candlecast.runtime.spark import keep_rows, require_java, start_early, start_session
+
+FEW = 50
+"""Up to so many tickers, Spark is set to start fast; see ``spark.yml``."""
 
 
 def declared(conf_catalog: dict[str, Any], key: str) -> dict[str, Any]:
@@ -89,11 +94,30 @@ class SparkHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Pass on its settings; where there are none, a session is already there."""
+        """Pass on its settings; where there are none, a session is already there.
+
+        That of a command starts at once, while pipelines are imported and the store is opened.
+        """
         loader = context.config_loader
         self._session = loader["spark"].get("session")
+        if self._session and not 0 < len(loader.runtime_params["tickers"]) <= FEW:
+            self._session = {**self._session, **loader["spark"]["market"]}
         scratch = Path(loader.runtime_params["data_root"], "spark")
         sessions.start = partial(start_session, self._session, scratch) if self._session else None
+        command = click.get_current_context(silent=True)
+        if sessions.start and command and command.info_name == "run":
+            sessions.start = start_early(sessions.start)
+
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
+        """Note which frames to keep."""
+        self._kept = declared(conf_catalog, "kept") if self._session else {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Keep the rows of a frame, once they are computed, until the session ends."""
+        if dataset_name in self._kept:
+            keep_rows(data)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:

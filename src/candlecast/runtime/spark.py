@@ -1,7 +1,8 @@
 """The local Spark session: Java 17 or 21, Delta's two jars, and ``spark.yml``.
 
 On Databricks none of this runs, as a session is already there. ``python -m
-candlecast.runtime.spark`` fetches the jars before the first run, so that runs need no network.
+candlecast.runtime.spark`` fetches the jars before the first run, so that runs need no network, and
+archives Spark's classes, so that Java need not load them from the jars.
 """
 
 import fcntl
@@ -13,15 +14,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from candlecast.errors import SparkUnavailableError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 JAVA = range(17, 22)
 """Spark 4.1 supports Java 17 and 21. On 25 it can't start ("getSubject is not supported"); Spark
@@ -114,11 +119,65 @@ def ensure_jars() -> Path:
     return jars
 
 
+def class_archive() -> Path:
+    """Return the file of Java's classes that `make_archive` makes, beside Spark's jars."""
+    import pyspark
+
+    return Path(pyspark.__file__).with_name("candlecast.jsa")
+
+
+def make_archive(configuration: Mapping[str, bool | int | str]) -> Path:
+    """Archive the classes that windows, split and audit load, in the form that Java keeps them in.
+
+    Java (AppCDS) ignores an archive of another version of it or of other jars.
+    """
+    from pyspark import SparkContext
+    from pyspark.sql import functions as F
+
+    from candlecast.features.audit import audit_leakage
+    from candlecast.features.split import split_by_date
+    from candlecast.features.windows import make_windows
+
+    archive = class_archive()
+    partial = archive.with_suffix(f".{os.getpid()}")
+    java = "spark.driver.extraJavaOptions"
+    at_exit = str(configuration[java]).replace(
+        "SharedArchiveFile={archive}", f"ArchiveClassesAtExit={partial}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        session = start_session({**configuration, java: at_exit}, Path(folder, "spark"))
+
+        def stored(frame: "DataFrame", name: str) -> "DataFrame":
+            frame.write.format("delta").mode("overwrite").save(f"{folder}/{name}")
+            return session.read.format("delta").load(f"{folder}/{name}")
+
+        prices = session.range(400).select(
+            F.lit("A").alias("ticker"),
+            F.date_add(F.lit("2020-01-01"), F.col("id").cast("int")).alias("session"),
+            (2 + F.rand(1)).alias("open"),
+            (2 + F.rand(2)).alias("close"),
+        )
+        prices = stored(prices, "prices").repartition("ticker")
+        keep_rows(prices)
+        windows = stored(make_windows(prices, 14, "return"), "windows")
+        train, test = (
+            stored(part, f"part_{n}") for n, part in enumerate(split_by_date(windows, 0.2, 14))
+        )
+        audit_leakage(prices, train, test, 14, "return", ["lags"], 14)
+        session.stop()
+        java_process = getattr(SparkContext._gateway, "proc")  # noqa: B009 # it is there
+        java_process.stdin.close()  # Java ends with it, and writes the archive
+        java_process.wait()
+    partial.replace(archive)
+    return archive
+
+
 def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) -> "SparkSession":
     """Start the local session, or return the one that runs.
 
     Args:
-        configuration: Spark's settings by name; texts may hold ``{cores}`` and ``{scratch}``.
+        configuration: Spark's settings by name; texts may hold ``{cores}``, ``{scratch}`` and
+            ``{archive}``.
         scratch: the folder for Spark's own files (spilled data, the embedded metastore).
 
     Raises:
@@ -126,7 +185,10 @@ def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) 
     """
     require_java()
     ensure_jars()
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
+    from pyspark.sql.utils import to_str
 
     scratch.mkdir(parents=True, exist_ok=True)
     _clear(scratch)
@@ -137,18 +199,46 @@ def start_session(configuration: Mapping[str, bool | int | str], scratch: Path) 
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["SPARK_LOCAL_DIRS"] = str(scratch)
     (scratch / "log4j2.properties").write_text(LOG4J)
-    settings: dict[str, bool | float | int | str | None] = {
-        name: value.replace("{cores}", cores).replace("{scratch}", str(scratch))
-        if isinstance(value, str)
-        else value
+    settings = {
+        name: str(to_str(value))
+        .replace("{cores}", cores)
+        .replace("{scratch}", str(scratch))
+        .replace("{archive}", str(class_archive()))
         for name, value in configuration.items()
     }
     on_interrupt = signal.getsignal(signal.SIGINT)
-    with _stderr_to(scratch / "spark.log"):
-        session = SparkSession.builder.appName("candlecast").config(map=settings).getOrCreate()
+    if SparkContext._gateway is None:
+        conf = SparkConf(loadDefaults=False).setAll([*settings.items()])
+        with (scratch / "spark.log").open("a") as log:
+            gateway = launch_gateway(conf, {"stderr": log})  # type: ignore[no-untyped-call]
+        SparkContext._ensure_initialized(gateway=gateway)
+    session = SparkSession.builder.appName("candlecast").config(map={**settings}).getOrCreate()
     if signal.getsignal(signal.SIGINT) != on_interrupt != signal.default_int_handler:
         signal.signal(signal.SIGINT, on_interrupt)  # pyspark has set its own
     return session
+
+
+def start_early(start: "Callable[[], SparkSession]") -> "Callable[[], SparkSession]":
+    """Start a session in the background; return a function that waits for it.
+
+    Java starts while this process imports what the run needs.
+    """
+    session: Future[SparkSession] = Future()
+
+    def work() -> None:
+        try:
+            session.set_result(start())
+        except BaseException as error:  # for whoever waits
+            session.set_exception(error)
+
+    threading.Thread(target=work, name="spark", daemon=True).start()
+    return session.result
+
+
+def keep_rows(frame: "DataFrame") -> None:
+    """Keep the rows of a frame when they are computed, and forget those of earlier frames."""
+    frame.sparkSession.catalog.clearCache()
+    frame.persist()
 
 
 def stop_java() -> None:
@@ -174,21 +264,11 @@ def _clear(scratch: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
 
 
-@contextmanager
-def _stderr_to(file: Path) -> Iterator[None]:
-    """Send the standard error of this process, and of the JVM that it starts, to a file."""
-    kept = os.dup(2)
-    try:
-        with file.open("a") as log:
-            os.dup2(log.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 if __name__ == "__main__":
     try:
         sys.stdout.write(f"Delta's jars are in {ensure_jars()}\n")
+        if (file := Path("conf/base/spark.yml")).exists():
+            archive = make_archive(yaml.safe_load(file.read_text())["session"])
+            sys.stdout.write(f"Java's archive of their classes is {archive}\n")
     except SparkUnavailableError as error:
         sys.exit(str(error))

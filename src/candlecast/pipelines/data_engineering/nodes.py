@@ -242,4 +242,6 @@ def select_prices(
         "ticker STRING, closed DATE",
     )
     held = prices.where(in_range(start, end)).join(F.broadcast(closed), "ticker")
-    return held.where(F.col("session") <= F.col("closed")).drop("closed"), arrived
+    closed_sessions = held.where(F.col("session") <= F.col("closed")).drop("closed")
+    # As windows and audit need them: each ticker in one partition, by session.
+    return closed_sessions.repartition("ticker").sortWithinPartitions("ticker", "session"), arrived
