@@ -4,6 +4,7 @@ The tasks run in their own process, as on Databricks: with a session (classic, o
 on serverless compute), through the wheel's entry point, on tables in a persistent metastore.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DatasetError
@@ -22,6 +24,7 @@ from candlecast.io.delta import Commit, DeltaDataset, TableVersion
 from candlecast.parameters import check_parameters
 from candlecast.runtime.log import free_bytes
 from conftest import ROOT, loader
+from connect_stages import stages
 from databricks_task import maintain
 from yahoo_server import YahooServer, prices, walk
 
@@ -121,6 +124,34 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
     assert tables == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
     }
+
+
+@pytest.mark.slow
+def test_stages_on_spark_connect_are_equal_to_the_bit(spark: SparkSession, tmp_path: Path) -> None:
+    random, days = np.random.default_rng(1), pd.bdate_range("2020-01-01", periods=250).date
+    frames = []
+    for number in range(100):
+        opened = 100 * np.exp(random.normal(0, 0.02, len(days)).cumsum())
+        close = opened * np.exp(random.normal(0, 0.02, len(days)))
+        frame = pd.DataFrame({"ticker": f"T{number:02d}", "session": days, "open": opened})
+        frames.append(
+            frame.assign(
+                close=close,
+                high=np.maximum(opened, close) * 1.01,
+                low=np.minimum(opened, close) * 0.99,
+                volume=random.integers(1000, 2000, len(days)).astype(float),
+            )
+        )
+    pd.concat(frames).to_parquet(tmp_path / "prices.parquet")
+    command = [sys.executable, str(ROOT / "tests/connect_stages.py"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    train, test, evidence = stages(spark, tmp_path)
+    for name, rows in {"train": train, "test": test}.items():
+        remote = pd.read_parquet(tmp_path / f"{name}.parquet")
+        pd.testing.assert_frame_equal(remote, rows, check_exact=True)
+    assert json.loads((tmp_path / "evidence.json").read_text()) == evidence
+    assert len(train) > 15_000
+    assert test["probability"].nunique() > 10
 
 
 # --- A platform that maintains its tables --------------------------------------------------------

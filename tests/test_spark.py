@@ -6,29 +6,35 @@ from types import SimpleNamespace
 import pytest
 
 from candlecast.io.spark import sessions
-from candlecast.runtime.hooks import FEW, SparkHooks
+from candlecast.runtime.hooks import FEW_TICKERS, SparkHooks
 from candlecast.runtime.spark import start_early
-from conftest import loader
-
-CODEGEN = "spark.sql.codegen.wholeStage"
-JAVA = "spark.driver.defaultJavaOptions"
+from conftest import ROOT, loader
 
 
 @pytest.mark.parametrize(
-    ("env", "tickers", "is_market"),
-    [("base", FEW, False), ("base", FEW + 1, True), ("table", 0, True), ("table", 1, False)],
+    ("tickers", "prices", "expected"),
+    [
+        (FEW_TICKERS, "yahoo", False),
+        (FEW_TICKERS + 1, "yahoo", True),
+        (0, "data/sample/prices.csv", False),
+        (0, "data/sample", True),
+        (0, "main.market.prices", True),
+        (1, "main.market.prices", False),
+    ],
 )
 def test_a_market_is_compiled_and_a_few_tickers_are_not(
-    env, tickers, is_market, tmp_path, monkeypatch
+    tickers, prices, expected, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sessions, "start", None)
-    configuration = loader(env)
+    configuration = loader("base")
     names = [f"T{number}" for number in range(tickers)]
-    configuration.runtime_params = {"tickers": names, "data_root": str(tmp_path)}
-    SparkHooks().after_context_created(SimpleNamespace(config_loader=configuration))
+    given = {"tickers": names, "prices": prices, "data_root": str(tmp_path)}
+    configuration.runtime_params = given
+    context = SimpleNamespace(config_loader=configuration, project_path=ROOT)
+    SparkHooks().after_context_created(context)
     settings = sessions.start.args[0]
-    assert settings[CODEGEN] is is_market
-    assert ("TieredStopAtLevel=1" in settings[JAVA]) is not is_market
+    assert settings["spark.sql.codegen.wholeStage"] is expected
+    assert ("TieredStopAtLevel=1" in settings["spark.driver.defaultJavaOptions"]) is not expected
 
 
 def test_a_session_that_is_there_is_left_alone(tmp_path, monkeypatch):

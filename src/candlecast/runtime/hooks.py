@@ -30,8 +30,8 @@ from candlecast.runtime.spark import keep_rows, require_java, start_early, start
 WITHOUT_SPARK = {"registration", "rollback"}
 """Pipelines that need no session."""
 
-FEW = 50
-"""Up to so many tickers, Spark is set to start fast; see ``spark.yml``."""
+FEW_TICKERS, SMALL_FILE = 50, 10_000_000
+"""So many tickers, or bytes of a file of all, are few: Spark is set to start fast."""
 
 
 def declared(conf_catalog: dict[str, Any], key: str) -> dict[str, Any]:
@@ -77,6 +77,14 @@ class ParameterHooks:
             os.environ.setdefault("MPLCONFIGDIR", str(data_root / "matplotlib"))
 
 
+def is_market(parameters: dict[str, Any], project: Path) -> bool:
+    """Return whether a run is of so many tickers that code pays which is compiled well."""
+    if tickers := parameters["tickers"]:
+        return len(tickers) > FEW_TICKERS
+    source = project / parameters["prices"]
+    return not (source.is_file() and source.stat().st_size < SMALL_FILE)
+
+
 def mlflow_places(data_root: Path) -> dict[str, str | None]:
     """Return MLflow's server and artifacts for a configuration that leaves them to the machine.
 
@@ -103,7 +111,7 @@ class SparkHooks:
         """
         loader = context.config_loader
         self._session = loader["spark"].get("session")
-        if self._session and not 0 < len(loader.runtime_params["tickers"]) <= FEW:
+        if self._session and is_market(loader.runtime_params, context.project_path):
             self._session = {**self._session, **loader["spark"]["market"]}
         scratch = Path(loader.runtime_params["data_root"], "spark")
         sessions.start = partial(start_session, self._session, scratch) if self._session else None

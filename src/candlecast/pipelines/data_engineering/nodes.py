@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.dataset import Dataset
 from pyspark.sql import DataFrame
@@ -237,10 +238,9 @@ def select_prices(
     missing = quality.loc[quality["rule"] == "missing", "ticker"]
     arrived = sorted(set(quality["ticker"]) - set(missing))
     present = read_clock(now)
-    closed = prices.sparkSession.createDataFrame(
-        [(each, last_closed(calendar or calendar_of(each), present).date()) for each in arrived],
-        "ticker STRING, closed DATE",
-    )
+    days = [last_closed(calendar or calendar_of(each), present).date() for each in arrived]
+    columns = [pa.array(arrived, pa.string()), pa.array(days, pa.date32())]
+    closed = prices.sparkSession.createDataFrame(pa.table(columns, ["ticker", "closed"]))
     held = prices.where(in_range(start, end)).join(F.broadcast(closed), "ticker")
     closed_sessions = held.where(F.col("session") <= F.col("closed")).drop("closed")
     # As windows and audit need them: each ticker in one partition, by session.
