@@ -48,13 +48,17 @@ def as_type(frame: pd.DataFrame, kind: type[np.float32 | np.float64]) -> pd.Data
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort by session and ticker, so that no result depends on the order of the rows."""
+    """Sort by session and ticker, so that no result depends on the order of the rows.
+
+    No value is copied if they are sorted already.
+    """
     session, ticker = frame["session"].to_numpy(), frame["ticker"].to_numpy()
     same = session[1:] == session[:-1]
-    is_sorted = (session[1:] >= session[:-1]).all() and (ticker[1:] >= ticker[:-1])[same].all()
-    if is_sorted and frame.index.equals(pd.RangeIndex(len(frame))):
-        return frame
-    return frame.sort_values(["session", "ticker"], ignore_index=True)
+    if not (session[1:] >= session[:-1]).all() or not (ticker[1:] >= ticker[:-1])[same].all():
+        return frame.sort_values(["session", "ticker"], ignore_index=True)
+    ordered = frame.copy(deep=False)
+    ordered.index = pd.RangeIndex(len(frame))
+    return ordered
 
 
 def thin_out(frame: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -119,9 +123,9 @@ def round_down(values: Matrix, steps: Matrix) -> Matrix:
     array([[0. , 0.3],
            [0.5, 0.3]], dtype=float32)
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rounded = np.ceil(values / steps - np.float32(0.5)) * steps
-    return np.where(steps > 0, rounded, values)
+    return np.where(np.isfinite(rounded), rounded, values)
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:

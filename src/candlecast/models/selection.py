@@ -48,12 +48,14 @@ def walk_forward(
     )
     if len(dates) <= folds:
         raise too_few
-    for _, validated in TimeSeriesSplit(n_splits=folds).split(dates):
-        first, last = dates[validated[0]], dates[validated[-1]]
-        past = purge_before(frame, first, purge)
-        if past.empty:
-            raise too_few
-        yield past, frame[frame["session"].between(first, last)]
+    ends = [
+        (dates[validated[0]], dates[validated[-1]])
+        for _, validated in TimeSeriesSplit(n_splits=folds).split(dates)
+    ]
+    if purge_before(frame[["ticker", "session"]], ends[0][0], purge).empty:  # the smallest
+        raise too_few
+    for first, last in ends:  # no name keeps a fold's rows in memory
+        yield purge_before(frame, first, purge), frame[frame["session"].between(first, last)]
 
 
 def choose_estimator(

@@ -69,8 +69,10 @@ def validate_estimators(
     metrics, losses = [], []
     # The training period grows by the same number of dates from fold to fold.
     with progress("walk-forward validation", folds * (folds + 1) / 2) as begin:
-        for fold, (past, validated) in enumerate(walk_forward(train, folds, purge), start=1):
+        parts = walk_forward(train, folds, purge)
+        for fold in range(1, folds + 1):
             begin(f"fold {fold} of {folds}", weight=fold)
+            past, validated = next(parts)
             up = validated["up"]
             predicted = predict_all(fit_all(unfitted, past), validated)
             probabilities = {"base_rate": np.full(len(up), past["up"].mean()), **predicted}
@@ -88,6 +90,7 @@ def validate_estimators(
             losses.append(
                 pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean()
             )
+            del past, validated  # before the next fold copies its own
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
