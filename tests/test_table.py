@@ -332,7 +332,8 @@ def test_the_log_has_a_line_for_the_first_tickers_only(
     with caplog.at_level("INFO", "candlecast"):
         fetch(tmp_path / "own.csv", *requested, columns={"close": "Last"})
     tickers = [message.split()[0] for message in caplog.messages]
-    assert tickers == [*names[:20], *(name.lower() for name in names[:20]), "prices"]
+    more = "…"
+    assert tickers == [*names[:20], more, *(name.lower() for name in names[:20]), more, "prices"]
     assert caplog.messages[-1] == "  prices from own.csv: 30 tickers, 30 missing"
 
 
