@@ -55,7 +55,7 @@ def test_from_a_node_on(refusal):
     typed = refusal(
         MissingInputError, **SMALL, candidate="second", from_nodes=["data_science.select_model"]
     )
-    names = ("fit_estimators", "predict_champion", "validate_estimators")
+    names = ("collect_training", "predict_champion")
     assert typed["from_nodes"] == [f"data_science.{name}" for name in names]
     assert "to_nodes" not in typed
 
