@@ -125,7 +125,7 @@ def peak_memory() -> dict[str, float]:
         ancestor = parent
         while ancestor != own and ancestor in parents:
             ancestor = parents[ancestor][0]
-        if ancestor == own:
+        if ancestor == own and name.startswith(("kedro", "java", "python")):
             peaks[name] = max(peaks.get(name, 0.0), peak / 1024)
     return peaks
 
