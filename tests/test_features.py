@@ -166,6 +166,39 @@ def test_every_leak_is_refused_by_name_and_honest_features_are_not(prices):
     assert "nan is what can be known" in found["own_body"]
 
 
+def test_a_leak_is_refused_in_a_feature_that_claims_to_look_at_few_sessions(prices):
+    def own(window: int) -> list[Column]:
+        """Own body."""
+        return [F.col("body")]
+
+    def next_one(window: int) -> list[Column]:
+        """The body of the next session."""
+        return [F.lead("body").over(by_session())]
+
+    def older(window: int) -> list[Column]:
+        """The body of six sessions before, which is more than it claims."""
+        return [F.lag("body", 6).over(by_session())]
+
+    def filled_few(window: int) -> list[Column]:
+        """The last body of five that is not missing."""
+        five = by_session().rowsBetween(-5, -1)
+        return [F.last("body", ignorenulls=True).over(five)]
+
+    def third(window: int) -> list[Column]:
+        """The body of three sessions before."""
+        return [F.lag("body", 3).over(by_session())]
+
+    for each in (own, next_one, older, filled_few, third):
+        computing.register(each, expressions=each, reach=lambda window: 5)
+    with pytest.raises(LeakageError) as error:
+        audit(prices, ["lags", "third", "own", "next_one", "older", "filled_few"])
+    own_fault, next_fault, older_fault, filled_fault = error.value.broken
+    assert own_fault.startswith("feature own: it knows its own session")
+    assert next_fault.startswith("feature next_one: it knows its own session")
+    assert older_fault.startswith("feature older: ")
+    assert filled_fault.startswith("feature filled_few: it fills a session without prices")
+
+
 def test_honest_features_pass_with_their_evidence(prices):
     @feature_of_sessions
     def drawdown(sessions: pd.DataFrame) -> pd.Series:

@@ -4,12 +4,12 @@ It derives again, in another way than the code that made the tables, what must b
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from candlecast.errors import LeakageError, NotEnoughDataError
@@ -89,8 +89,9 @@ def audit_leakage(
         broken.append(
             f"{wrong_lags} of {audited} windows hold a body that is not from its own past"
         )
-    for name, each in find_features(features).items():
-        broken += [f"feature {name}: {fault}" for fault in _faults(again, each.columns(window))]
+    for name, values in again.items():
+        own = find_features([name])[name].columns(window)
+        broken += [f"feature {name}: {fault}" for fault in _faults(values, own)]
     if broken:
         raise LeakageError(broken)
     evidence: dict[str, int | str | list[str]] = {
@@ -105,7 +106,7 @@ def audit_leakage(
         evidence["rows_with_wrong_lags"] = wrong_lags
     return evidence | {
         "features": columns,
-        "rows_recomputed": len(again["stored"]),
+        "rows_recomputed": len(next(iter(again.values()))["stored"]),
         "sessions_sampled": [str(day) for day in dates],
     }
 
@@ -132,8 +133,9 @@ def _check_rows(
             "purged": F.lead("session", purge).over(by_session()),
         }
     )
-    windows = train.withColumn("train", F.lit(True)).unionByName(
-        test.withColumn("train", F.lit(False))
+    read = ["ticker", "session", "up", "body", *lags]  # others may have names that are used here
+    windows = train.select(*read, F.lit(True).alias("train")).unionByName(
+        test.select(*read, F.lit(False).alias("train"))
     )
     label = (F.col("up") == (F.col("close") > F.col("open")).cast("int")) & (
         F.col("body") == F.col("own")
@@ -192,36 +194,103 @@ def _compute_again(
     window: int,
     body: Body,
     features: Sequence[str],
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, dict[str, pd.DataFrame]]:
     """Compute the features of the sampled dates on histories that end before each of them.
 
-    A feature may look at other tickers, so the history of each date is a frame of its own; all are
-    one query. A session without an open is known by its date alone.
+    A session without an open is known by its date alone.
 
     Returns:
-        One row per window of `dates` and one column per feature: ``stored``; ``cut``, where its own
-        session is known by date alone and later ones are not; and ``blank``, for one date, where
-        the session before it is known by date alone as well.
+        By feature, one row per window of `dates` and one column per column of the feature:
+        ``stored``; ``cut``, where its own session is known by date alone and later ones are not;
+        and ``blank``, for one date, where the session before it is known by date alone as well.
     """
-    columns = ["ticker", "session", *feature_columns(features, window)]
-    session, following, opened = F.col("session"), F.col("_following"), F.col("open")
-    followed = prices.withColumn("_following", F.lead("session").over(by_session()))
-    cases = [("cut", F.lit(day), session < F.lit(day)) for day in dates]
     early = dates[(len(dates) - 1) // 2]  # a short history is computed faster
-    cases.append(("blank", F.lit(early), following < F.lit(early)))
-    parts = [windows.where(session.isin(dates)).select(F.lit("stored").alias("kind"), *columns)]
-    for kind, day, is_known in cases:
+    cases = [*(("cut", day) for day in dates), ("blank", early)]
+    found = find_features(features)
+    bounded = {name: each.reach(window) for name, each in found.items() if each.reach}
+    sampled = windows.where(F.col("session").isin(dates))
+    again: dict[str, dict[str, pd.DataFrame]] = {}
+    for names in ([*bounded], [name for name in found if name not in bounded]):
+        if not names:
+            continue
+        columns = ["ticker", "session", *feature_columns(names, window)]
+
+        def known(history: DataFrame, names: list[str] = names) -> DataFrame:
+            return known_before(history, window, body, names)
+
+        if names[0] in bounded:
+            parts = [_together(prices, cases, max(bounded.values()), known)]
+        else:
+            parts = _apart(prices, cases, known)
+        stored = sampled.withColumn("_kind", F.lit("stored"))
+        rows = [part.select("_kind", *columns) for part in (stored, *parts)]
+        frame = to_pandas(reduce(DataFrame.union, rows)).set_index(["ticker", "session"])
+        kinds = {kind: part.drop(columns="_kind") for kind, part in frame.groupby("_kind")}
+        index, nothing = kinds["stored"].index, frame.head(0).drop(columns="_kind")
+        by_kind = {
+            kind: kinds["stored"] if kind == "stored" else kinds.get(kind, nothing).reindex(index)
+            for kind in ("stored", "cut", "blank")
+        }
+        again |= dict.fromkeys(names, by_kind)
+    return {name: again[name] for name in found}
+
+
+Case = tuple[str, dt.date]
+"""How a history is cut, and before which session."""
+
+
+def _apart(
+    prices: DataFrame, cases: list[Case], known: Callable[[DataFrame], DataFrame]
+) -> list[DataFrame]:
+    """Compute each case on a frame of its own: a feature may look at all that is in it."""
+    session, opened = F.col("session"), F.col("open")
+    followed = prices.withColumn("_following", F.lead("session").over(by_session()))
+    parts = []
+    for kind, day in cases:
+        is_known = F.col("_following" if kind == "blank" else "session") < F.lit(day)
         history = followed.where(session <= day).withColumn("open", F.when(is_known, opened))
-        again = known_before(history, window, body, features).where(session == day)
-        parts.append(again.select(F.lit(kind).alias("kind"), *columns))
-    frame = to_pandas(reduce(DataFrame.union, parts)).set_index(["ticker", "session"])
-    kinds = ("stored", "cut", "blank")
-    stored, cut, blank = (frame[frame["kind"] == kind].drop(columns="kind") for kind in kinds)
-    return {
-        "stored": stored,
-        "cut": cut.reindex(stored.index),
-        "blank": blank.reindex(stored.index),
-    }
+        again = known(history).where(session == day)
+        parts.append(again.withColumn("_kind", F.lit(kind)))
+    return parts
+
+
+def _together(
+    prices: DataFrame, cases: list[Case], reach: int, known: Callable[[DataFrame], DataFrame]
+) -> DataFrame:
+    """Compute all cases on one frame: the end of each history is enough, as a ticker of its own."""
+    session, ticker, case = F.col("session"), F.col("ticker"), F.col("_case")
+    ahead = F.lead("session", reach + 1).over(by_session())
+    followed = prices.withColumns(
+        {"_following": F.lead("session").over(by_session()), "_ahead": ahead}
+    )
+    every = F.array(
+        *(
+            F.struct(F.lit(n).alias("n"), F.lit(day).alias("day"), F.lit(kind).alias("kind"))
+            for n, (kind, day) in enumerate(cases)
+        )
+    )
+
+    def is_needed(each: Column) -> Column:
+        beyond = F.col("_ahead").isNull() | (F.col("_ahead") > each["day"])
+        return (session <= each["day"]) & beyond
+
+    ends = followed.withColumn("_case", F.explode(F.filter(every, is_needed)))
+    newest = F.when(case["kind"] == "blank", F.col("_following")).otherwise(session)
+    history = ends.withColumns(
+        {
+            "open": F.when(newest < case["day"], F.col("open")),
+            "ticker": F.concat_ws("|", case["n"].cast("string"), ticker),
+        }
+    )
+    number = F.substring_index(ticker, "|", 1).cast("int")
+    kinds, days = (F.array(*map(F.lit, values)) for values in zip(*cases, strict=True))
+    again = known(history).where(session == F.get(days, number))
+    return again.withColumns(
+        {
+            "_kind": F.get(kinds, number),
+            "ticker": F.expr("substring(ticker, instr(ticker, '|') + 1)"),
+        }
+    )
 
 
 def _faults(again: dict[str, pd.DataFrame], columns: list[str]) -> Iterator[str]:

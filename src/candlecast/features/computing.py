@@ -42,12 +42,16 @@ class Feature:
         columns: its columns, given the parameter `window`.
         expressions: the values of its columns, given the same; None: it is a function of sessions.
         of_sessions: a function from a ticker's sessions, ascending, to its only column.
+        reach: given the same, how many sessions of the row's own ticker before it are all that it
+            looks at, if that is so; the audit then computes it on no more. None: it may look at
+            anything.
     """
 
     sentence: str
     columns: Callable[[int], list[str]]
     expressions: Callable[[int], list[Column]] | None = None
     of_sessions: SessionsFunction | None = None
+    reach: Callable[[int], int] | None = None
 
 
 FEATURES: dict[str, Feature] = {}

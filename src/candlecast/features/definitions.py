@@ -25,7 +25,7 @@ def lags(window: int) -> list[Column]:
     return [F.lag("body", lag).over(sessions) for lag in range(1, window + 1)]
 
 
-register(lags, columns=lag_columns, expressions=lags)
+register(lags, columns=lag_columns, expressions=lags, reach=lambda window: window)
 
 
 @feature
