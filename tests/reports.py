@@ -137,7 +137,7 @@ def rewrite(result: dict[str, Any], **changes: Any) -> dict[str, str]:
     tickers, tables = context["tested"]["tickers"], result["report_tables"]
     drawn, found, source = result["report_figures"], quality_of(tickers), "data/sample/prices.csv"
     return {
-        "report": write_report(context, tables, drawn, found, tickers, source, AUDIT),
+        "report": write_report(context, tables, drawn, found, tickers, source),
         "model_card": write_card(context),
         "summary": write_summary(context),
     }
@@ -154,7 +154,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
         "model": Model(),
         "validation_losses": losses(),
         "model_selection": ESTIMATORS,
-        "leakage_audit": AUDIT,
+        "leakage_audit": {**AUDIT, "rows_audited": 2 * len(predictions)},
         "quality": quality_of(tickers),
         "lineage": LINEAGE,
         "params:evaluation": EVALUATION,

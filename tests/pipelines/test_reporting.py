@@ -288,6 +288,13 @@ def test_a_simpler_model_that_is_as_good_is_named(alternating: dict[str, Any]) -
         assert "Logistic regression on the same features" not in alternating[name]
 
 
+def test_a_sample_of_the_training_rows_is_named(alternating: dict[str, Any]) -> None:
+    part = make_report(ALTERNATING, **{"train@pandas": ALTERNATING.iloc[::3]})
+    for name in ("report", "model_card"):
+        assert f"sample of {len(ALTERNATING)}" in part[name]
+        assert "sample of" not in alternating[name]
+
+
 def test_what_is_too_good_is_said_first() -> None:
     result = make_report(
         ALTERNATING, **{"params:gate": GATE.model_copy(update={"max_roc_auc": 0.75})}

@@ -94,6 +94,7 @@ def build_context(
     importance: list[dict[str, Any]],
     training_summary: dict[str, Any],
     test_scores: pd.DataFrame,
+    leakage_audit: dict[str, Any],
     lineage: dict[str, Any],
 ) -> dict[str, Any]:
     """Gather what report, card and summary share: verdict, gate, what was trained and tested.
@@ -104,10 +105,13 @@ def build_context(
         name; ``best_rule_text`` in words),
         ``gate`` with ``reasons`` in words, ``importance`` (one row per feature) and ``helping``
         (what it means, in words), ``tested`` (see `_extent`), ``new`` (tickers that the
-        model was not trained on), what `describe_training` returns, ``metrics`` and ``lineage``.
+        model was not trained on), ``sampled`` (of how many rows those that it was trained on are a
+        sample; None: they are all), what `describe_training` returns, ``audit``, ``metrics`` and
+        ``lineage``.
     """
     outcome = verdict(metrics)
-    tested = _extent(test_scores)
+    trained, tested = training_summary["trained"], _extent(test_scores)
+    in_training = leakage_audit["rows_audited"] - tested["rows"]
     return {
         **training_summary,
         "headline": wording.headline(outcome, gate_decision),
@@ -120,7 +124,9 @@ def build_context(
         "importance": importance,
         "helping": wording.importance_text(importance),
         "tested": tested,
-        "new": sorted(set(tested["tickers"]) - set(training_summary["trained"]["tickers"])),
+        "new": sorted(set(tested["tickers"]) - set(trained["tickers"])),
+        "sampled": in_training if in_training > trained["rows"] else None,
+        "audit": leakage_audit,
         "metrics": metrics,
         "lineage": lineage,
     }
@@ -145,7 +151,6 @@ def write_report(
     quality: pd.DataFrame,
     tickers: list[str],
     prices_from: str,
-    leakage_audit: dict[str, Any],
 ) -> str:
     """Write the report: one HTML page that needs nothing else."""
     quality = select_quality(quality, tickers, prices_from)
@@ -164,7 +169,6 @@ def write_report(
         checked=len(found),
         rule_counts=_count_by_rule(quality),
         source=source_name(prices_from),
-        audit=leakage_audit,
     )
 
 
