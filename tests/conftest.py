@@ -51,15 +51,6 @@ SMALL = {
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
-INTERPRETED = "PYSPARK_SUBMIT_ARGS"
-os.environ[INTERPRETED] = (
-    "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN "
-    "pyspark-shell"
-)
-"""Spark writes Java for each query and compiles it, which takes longer than to interpret the query
-on a few thousand rows. So neither this process nor those that tests start do that; a newcomer's run
-goes without this variable, and gives the same."""
-
 
 def start_spark(scratch: Path) -> SparkSession:
     """Start the project's own local session; of several workers each has one core."""

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 import candlecast
 from candlecast.models.forests import features
-from conftest import INTERPRETED, ROOT, SMALL, copy_project, kedro
+from conftest import ROOT, SMALL, copy_project, kedro
 
 FILES = tuple(f"reporting/{name}.json" for name in ("metrics", "importance", "gate"))
 FILES += ("training/model_selection.json",)
@@ -36,8 +36,7 @@ def first_run(tmp_path_factory):
     (base / "no-home").write_text("a file where a folder would be")
     before = files(project)
     home = {"HOME": str(base / "no-home" / "me"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
-    environment = {name: value for name, value in os.environ.items() if name != INTERPRETED}
-    done = kedro(project, "run", env={**environment, **home})
+    done = kedro(project, "run", env={**os.environ, **home})
     return project, done, before
 
 
@@ -197,7 +196,7 @@ def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
 
 @pytest.mark.slow
 def test_a_second_run_gives_identical_windows(first_run, run, spark, tmp_path):
-    """In another data root and process: the same to the last bit, compiled or interpreted."""
+    """In another data root and process: the same to the last bit."""
     one, other = first_run[0] / "data", tmp_path / "else where"
     run(data_root=other, tags=["ingest", "preprocess"])
     assert not (tmp_path / "data").exists()

@@ -4,12 +4,13 @@ It derives again, in another way than the code that made the tables, what must b
 """
 
 import datetime as dt
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from candlecast.errors import LeakageError, NotEnoughDataError
@@ -69,10 +70,13 @@ def audit_leakage(
     last, first = max(row["last"] for row in trained), min(row["first"] for row in tested)
     in_both = [row for row in trained if row["first"]]
     close = [row for row in in_both if not row["purged"] or row["purged"] >= first]
-    rows_in_both, audited, wrong_labels, wrong_lags = (
-        sum(row[count] for row in tickers)
-        for count in ("both", "audited", "wrong_labels", "wrong_lags")
+    audited, wrong_labels, wrong_lags = (
+        sum(row[count] for row in tickers) for count in ("audited", "wrong_labels", "wrong_lags")
     )
+    rows_in_both = 0
+    if any(row["first"] <= row["last"] for row in in_both):
+        keys = ["ticker", "session"]
+        rows_in_both = train.select(keys).intersect(test.select(keys)).count()
     dates = _sample_dates(tickers)
     again = _compute_again(prices, train.unionByName(test), dates, window, body, features)
     broken = []
@@ -122,8 +126,8 @@ def _check_rows(
     Returns:
         ``ticker``; ``last`` (training session) and ``first`` (test session), null where there is
         none; ``purged``: the session that is `purge` sessions after the last training session, or
-        null; ``both`` (rows in both sets); ``audited`` rows, ``wrong_labels`` and ``wrong_lags``
-        among them; ``days``: sampled sessions, in days since 1970.
+        null; ``audited`` rows, ``wrong_labels`` and ``wrong_lags`` among them; ``days``: sampled
+        sessions, in days since 1970.
     """
     before = by_session().rowsBetween(-max(1, len(lags)), -1)
     candles = prices.select("ticker", "session", "open", "close", candle_body(body).alias("own"))
@@ -134,33 +138,22 @@ def _check_rows(
         }
     )
     read = ["ticker", "session", "up", "body", *lags]  # others may have names that are used here
-    windows = train.select(*read, F.lit(True).alias("train")).unionByName(
-        test.select(*read, F.lit(False).alias("train"))
+    windows = train.select(*read, F.lit(1).alias("train")).unionByName(
+        test.select(*read, F.lit(0).alias("train"))
     )
     label = (F.col("up") == (F.col("close") > F.col("open")).cast("int")) & (
         F.col("body") == F.col("own")
     )
     past = F.col("past") == F.array(*reversed(lags)) if lags else F.lit(True)
-    once = (
-        windows.join(gathered, ["ticker", "session"], "left")
-        .groupBy("ticker", "session")
-        .agg(
-            F.bool_or("train").alias("trained"),
-            F.bool_or(~F.col("train")).alias("tested"),
-            F.max("purged").alias("purged"),
-            F.count(F.lit(1)).alias("rows"),
-            F.count_if(~F.coalesce(label, F.lit(False))).alias("label"),
-            F.count_if(~F.coalesce(past, F.lit(False))).alias("lags"),
-        )
-    )
-    by_ticker = once.groupBy("ticker").agg(
-        F.max(F.when(F.col("trained"), F.col("session"))).alias("last"),
-        F.min(F.when(F.col("tested"), F.col("session"))).alias("first"),
-        F.max_by("purged", F.when(F.col("trained"), F.col("session"))).alias("purged"),
-        F.count_if(F.col("trained") & F.col("tested")).alias("both"),
-        F.sum("rows").alias("audited"),
-        F.sum("label").alias("wrong_labels"),
-        F.sum("lags").alias("wrong_lags"),
+    trained, tested = (F.when(F.col("train") == is_train, F.col("session")) for is_train in (1, 0))
+    joined = windows.join(gathered, ["ticker", "session"], "left").groupBy("ticker")
+    by_ticker = joined.agg(
+        F.max(trained).alias("last"),
+        F.min(tested).alias("first"),
+        F.max_by("purged", trained).alias("purged"),
+        F.count(F.lit(1)).alias("audited"),
+        F.count_if(~F.coalesce(label, F.lit(False))).alias("wrong_labels"),
+        F.count_if(~F.coalesce(past, F.lit(False))).alias("wrong_lags"),
         F.percentile_approx(F.unix_date("session"), SAMPLED).alias("days"),
     )
     return by_ticker.collect()
@@ -263,18 +256,22 @@ def _together(
     followed = prices.withColumns(
         {"_following": F.lead("session").over(by_session()), "_ahead": ahead}
     )
+    needed = [
+        (session <= F.lit(day)) & (F.col("_ahead").isNull() | (F.col("_ahead") > F.lit(day)))
+        for _, day in cases
+    ]
     every = F.array(
         *(
-            F.struct(F.lit(n).alias("n"), F.lit(day).alias("day"), F.lit(kind).alias("kind"))
-            for n, (kind, day) in enumerate(cases)
+            F.when(
+                condition,
+                F.struct(F.lit(n).alias("n"), F.lit(day).alias("day"), F.lit(kind).alias("kind")),
+            )
+            for n, ((kind, day), condition) in enumerate(zip(cases, needed, strict=True))
         )
     )
-
-    def is_needed(each: Column) -> Column:
-        beyond = F.col("_ahead").isNull() | (F.col("_ahead") > each["day"])
-        return (session <= each["day"]) & beyond
-
-    ends = followed.withColumn("_case", F.explode(F.filter(every, is_needed)))
+    ends = followed.where(reduce(operator.or_, needed)).withColumn(
+        "_case", F.explode(F.array_compact(every))
+    )
     newest = F.when(case["kind"] == "blank", F.col("_following")).otherwise(session)
     history = ends.withColumns(
         {
