@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import yaml  # noqa: E402
+from pyspark import cloudpickle  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from scipy.signal import lfilter  # noqa: E402
 
@@ -57,6 +58,9 @@ def make_market(
     calendar = exchange_calendars.get_calendar("XNYS", start=first, end=LAST)
     sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
     together = np.random.default_rng(seed).standard_normal(len(sessions)).astype(np.float32)
+
+    # Spark's workers know no module of this folder.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 
     def make(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:

@@ -22,13 +22,13 @@ from candlecast.models.prediction import predict_windows
 from databricks_task import session
 
 WINDOW, BODY, PURGE = 14, "return", 14
-FEATURES = ["lags", "volatility", "range", "volume_change", "weekday"]
+FEATURES = ["lags", "range"]
 
 
 def stages(spark: SparkSession, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Return the rows to train on, the test rows with a tree's predictions, and the evidence."""
     prices = spark.read.parquet(str(folder / "prices.parquet"))
-    windows = make_windows(prices, WINDOW, BODY, FEATURES)
+    windows = make_windows(prices, WINDOW, BODY, FEATURES).persist()
     train, test = split_by_date(windows, 0.2, PURGE)
     evidence = audit_leakage(prices, train, test, WINDOW, BODY, FEATURES, PURGE)
     columns = feature_columns(FEATURES, WINDOW)
