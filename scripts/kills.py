@@ -163,8 +163,8 @@ def read_tables(root: Path) -> dict[str, pd.DataFrame]:
         if not list(log.glob("*.json")):
             continue
         table = read_table(log.parent).drop(columns=RANDOM_COLUMNS, errors="ignore")
-        if log.parent.name == "quality":  # a run again finds nothing new in prices
-            table = table[~table["rule"].str.startswith("history")]
+        if log.parent.name == "quality":  # a run again compares with the stored prices
+            table = table[~table["rule"].str.startswith(("history", "prices changed"))]
         tables[log.parent.name] = table.sort_values(list(table)).reset_index(drop=True)
     return tables
 
@@ -304,6 +304,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="kept; by default a temporary one")
     given = parser.parse_args()
     random_ = random.Random(given.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()

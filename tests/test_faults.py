@@ -4,8 +4,10 @@ The table of faults is docs/faults.md; those of a source of prices are in test_y
 test_yahoo_environment.py, those of single functions beside them.
 """
 
+import atexit
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +29,7 @@ from candlecast.errors import (
     ParameterError,
     SparkUnavailableError,
 )
+from candlecast.runtime import interrupts
 from candlecast.runtime.log import TRACEBACK, expected_message
 from candlecast.runtime.spark import require_java
 from conftest import ROOT, SMALL, kedro, run_session
@@ -231,6 +234,26 @@ def test_fault_24_a_killed_run_leaves_no_lock(project, run):
         finally:
             os.killpg(running.pid, signal.SIGKILL)
     run(**DATA, data_root=data_root, tags=["ingest"])
+
+
+def test_fault_24_an_end_that_a_finalizer_swallowed_comes_with_the_next_node(monkeypatch):
+    for module, name in (
+        *((signal, "signal"), (logging, "disable"), (atexit, "register")),
+        (interrupts, "stop_java"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    hooks = interrupts.InterruptHooks()
+
+    class Finalized:
+        def __del__(self):
+            hooks._end(signal.SIGTERM, None)
+
+    hooks.before_node_run()
+    Finalized()  # Python ignores what a finalizer raises
+    with pytest.raises(SystemExit) as caught:
+        hooks.before_node_run()
+    assert caught.value.code == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,17 @@ class InterruptHooks:
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
         """End the command as well if its end made something else fail, such as a Spark job."""
-        if self._exit:
-            raise self._exit
+        self._leave()
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        """End the command if Python has swallowed the exception, as in a finalizer."""
+        self._leave()
+
+    @hook_impl(tryfirst=True)
+    def before_node_run(self) -> None:
+        """End the command if Python has swallowed the exception, as in a finalizer."""
+        self._leave()
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         """End this process as soon as the call that was interrupted has cleaned up.
@@ -59,8 +68,8 @@ class InterruptHooks:
         raise self._exit
 
     def _leave(self, *_error: Any) -> None:
-        assert self._exit
-        raise self._exit
+        if self._exit:
+            raise self._exit
 
     def _finish(self, name: str) -> None:
         mlflow.set_registry_uri(mlflow.get_tracking_uri())  # or MLflow asks Spark, which has ended
