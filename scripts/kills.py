@@ -308,6 +308,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         root, states = folder / "root", folder / "states"
         shutil.rmtree(states, ignore_errors=True)
         seconds, undisturbed = rehearse(root, states)
