@@ -286,6 +286,16 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
+def copy_used_project(trained: Path, folder: Path) -> Path:
+    """Copy the project with the data root of `trained`, beside the sample."""
+    project = copy_project(folder)
+    sample = shutil.move(project / "data/sample", project / "sample")
+    (project / "data").rmdir()
+    copy_root(trained, project / "data")
+    shutil.move(sample, project / "data/sample")
+    return project
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project in the test's own folder."""

@@ -4,7 +4,6 @@ import doctest
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,7 +21,7 @@ from kedro.framework.startup import bootstrap_project
 import candlecast
 from candlecast.__main__ import read_options
 from candlecast.parameters import check_parameters
-from conftest import ROOT, SMALL, copy_project, copy_root, loader
+from conftest import ROOT, SMALL, copy_used_project, loader
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "data/sample/README.md"]
@@ -141,11 +140,7 @@ def test_pre_commit_runs_the_locked_versions():
 @pytest.fixture(scope="module")
 def used_project(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project after two runs, with the small parameters as a person's own."""
-    project = copy_project(tmp_path_factory.mktemp("docs") / "candlecast")
-    sample = shutil.move(project / "data/sample", project / "sample")
-    (project / "data").rmdir()
-    copy_root(trained, project / "data")
-    shutil.move(sample, project / "data/sample")
+    project = copy_used_project(trained, tmp_path_factory.mktemp("docs") / "candlecast")
     (project / "conf/local/parameters.yml").write_text(yaml.safe_dump(SMALL))
     return project
 

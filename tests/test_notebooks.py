@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from conftest import ROOT, SMALL, copy_project, copy_root, run_session
+from conftest import ROOT, SMALL, copy_used_project, run_session
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -23,11 +23,7 @@ def test_four_notebooks_are_committed_without_output() -> None:
 @pytest.fixture(scope="module")
 def project_with_data(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which first was trained and registered, and has made forecasts."""
-    project = copy_project(tmp_path_factory.mktemp("notebooks") / "candlecast")
-    sample = shutil.move(project / "data/sample", project / "sample")
-    (project / "data").rmdir()
-    copy_root(trained, project / "data")
-    shutil.move(sample, project / "data/sample")
+    project = copy_used_project(trained, tmp_path_factory.mktemp("notebooks") / "candlecast")
     given = {key: SMALL[key] for key in ("tickers", "start")}
     run_session(project / "data", pipeline_names=["forecast"], **given)
     return project
