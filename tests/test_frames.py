@@ -8,7 +8,6 @@ import pytest
 
 from candlecast import frames
 from candlecast.frames import sample_rows, to_pandas
-from candlecast.io import delta
 from candlecast.io.delta import DeltaDataset
 
 DAYS = 40
@@ -40,10 +39,10 @@ def table(spark, tmp_path_factory) -> DeltaDataset:
 
 
 def test_many_rows_are_collected_in_order_into_one_block(table, monkeypatch):
-    at_once = table.load().sort_values(["session", "ticker"], ignore_index=True)
-    for module in (frames, delta):
-        monkeypatch.setattr(module, "AT_ONCE", 10)
-    in_parts = table.load()
+    frame = DeltaDataset(table=table.address).load()
+    at_once = to_pandas(frame).sort_values(["session", "ticker"], ignore_index=True)
+    monkeypatch.setattr(frames, "AT_ONCE", 10)
+    in_parts = to_pandas(frame, frame.count())
     pd.testing.assert_frame_equal(in_parts, at_once)
     assert list(in_parts) == ["ticker", "session", "lag_01", "body", "lag_02", "late"]
     assert in_parts["late"].notna().sum() == 15

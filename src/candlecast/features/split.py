@@ -3,6 +3,8 @@
 import math
 from itertools import count
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -72,9 +74,13 @@ def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame
     >>> purge_before(days, first=4, purge=1)["session"].tolist()
     [1, 2]
     """
-    before = frame.loc[frame["session"] < first, ["ticker", "session"]]
-    age = before.groupby("ticker")["session"].rank(method="first", ascending=False)
-    return frame.loc[age.index[age > purge]]
+    return frame.iloc[_old_rows(frame[["ticker", "session"]], first, purge)]
+
+
+def _old_rows(keys: pd.DataFrame, first: object, purge: int) -> npt.NDArray[np.intp]:
+    rows = np.flatnonzero(keys["session"] < first)
+    age = keys.iloc[rows].groupby("ticker")["session"].rank(method="first", ascending=False)
+    return rows[age > purge]
 
 
 def count_needed_sessions(

@@ -16,7 +16,7 @@ from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
-from candlecast.frames import AT_ONCE, as_pandas, sample_rows, to_pandas
+from candlecast.frames import as_pandas, sample_rows, to_pandas
 from candlecast.io.delta_log import (
     commit_files,
     find_damage,
@@ -159,11 +159,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             if not self._as_pandas:
                 return self._read(version)
             rows = self.commit.rows or 0  # 0: of a table that runs share, which is small
-            most = AT_ONCE if self._max_rows is None else self._max_rows
-            if self.is_folder and rows <= min(most, AT_ONCE):
-                small = read_version(Path(self._table), version)
-                if small is not None:
-                    return as_pandas(small)
+            if self.is_folder and (self._max_rows is None or rows <= self._max_rows):
+                whole = read_version(Path(self._table), version)
+                if whole is not None:
+                    return as_pandas(whole)
             frame = self._read(version)
             if self._max_rows is not None:
                 frame = sample_rows(frame, rows, self._max_rows, self._seed)

@@ -85,7 +85,7 @@ def fit_sampled(
     """
     values, labels = inputs.to_numpy(), up.to_numpy()
     steps = _grid_steps(values)
-    classes, examples = np.unique(labels, return_index=True)
+    examples = np.flatnonzero(~up.duplicated())
     settings = {name: getattr(forest, name) for name in forest.estimator_params}
     random = check_random_state(forest.random_state)
     seeds = [random.randint(np.iinfo(np.int32).max) for _ in range(forest.n_estimators)]
@@ -101,7 +101,7 @@ def fit_sampled(
         return tree.fit(rounded, labels[rows], sample_weight=weights, check_input=False)
 
     fitted = clone(forest).set_params(n_estimators=1, max_samples=None)
-    fitted.fit(inputs.iloc[examples], classes)
+    fitted.fit(inputs.iloc[examples], labels[examples])
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
     fitted.estimators_ = Parallel(n_jobs=-1, prefer="threads")(map(delayed(fit_tree), seeds))
     return fitted

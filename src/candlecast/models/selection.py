@@ -55,7 +55,9 @@ def walk_forward(
     if purge_before(frame[["ticker", "session"]], ends[0][0], purge).empty:  # the smallest
         raise too_few
     for first, last in ends:  # no name keeps a fold's rows in memory
-        yield purge_before(frame, first, purge), frame[frame["session"].between(first, last)]
+        start = frame["session"].searchsorted(first)
+        end = frame["session"].searchsorted(last, "right")
+        yield purge_before(frame, first, purge), frame.iloc[start:end]
 
 
 def choose_estimator(
