@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.delta_log import data_files, is_readable, remove_old_files
+from candlecast.io.delta_log import Log, is_readable, remove_old_files
 from candlecast.runtime.spark import _clear
 from conftest import SMALL, Run
 
@@ -75,7 +75,7 @@ def test_versions_replaced_long_ago_go_and_protected_ones_stay(
     for version, count in content.items():
         frame = spark.read.option("versionAsOf", version).format("delta").load(str(folder))
         assert frame.count() == len(frame.collect()) == count
-    assert {file.path for file in data_files(folder) if file.is_of(3)} <= {*folder.iterdir()}
+    assert Log(folder).find(3).files <= {*folder.iterdir()}
     pinned = DeltaDataset(table=str(folder), replace_by="ticker")
     pinned.pin = 2
     with pytest.raises(DatasetError, match="no longer has version 2"):

@@ -1,6 +1,7 @@
 """Delta tables: folders on a laptop, three-level names on Databricks."""
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -275,7 +276,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         log = self._log()
         newest = change = next(log)
         while MAINTENANCE.match(change["operation"]) and (older := next(log, None)):
-            change = older  # the oldest there is, if the log no longer has the change
+            if int(older["version"]) != int(change["version"]) - 1:
+                log = itertools.chain([older], log)
+                break  # at the oldest there is, as the log no longer has the change
+            change = older
         version, commit = int(newest["version"]), self._commit_of(change)
         if pin is None or commit.version <= pin <= version:
             return version, commit
