@@ -228,7 +228,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         else:
             writer = writer.option("overwriteSchema", "true")
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
-            # A version that is kept for a registered model is read with the log since then.
+            # So that Delta keeps what a registered model's version is read from; see delta_log.
             writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
         if self.is_folder:
             writer.save(self._table)

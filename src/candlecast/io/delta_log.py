@@ -49,10 +49,11 @@ def read_commit(file: Path) -> list[dict[str, Any]]:
 def read_checkpoint(file: Path) -> list[dict[str, Any]] | None:
     """Return the actions that make a version from nothing; None: the file is not whole."""
     columns = ["add.path", "metaData.partitionColumns", "protocol.minReaderVersion"]
-    with contextlib.suppress(pa.ArrowException, OSError):
-        rows = pq.read_table(file, columns=columns).to_pylist()
-        if _is_intact(file):
-            return [{kind: value for kind, value in row.items() if value} for row in rows]
+    with contextlib.suppress(pa.ArrowException, OSError), pq.ParquetFile(file) as checkpoint:
+        rows = checkpoint.read(columns).to_pylist()
+        actions = [{kind: value for kind, value in row.items() if value} for row in rows]
+        if any("protocol" in action for action in actions) and _is_intact(file):
+            return actions
     return None
 
 
@@ -189,7 +190,7 @@ def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> i
     log = Log(folder)
     found = log.versions(log.numbers)
     newest = max(log.commits)
-    if newest not in found:  # it has a checkpoint of a kind that is not known here
+    if newest not in found or found[newest].needs_spark:  # such as checkpoints of other kinds
         return 0
     young = {old for old, new in pairwise(log.commits) if _committed_at(log.commits[new]) >= since}
     needed = {newest, *young, *versions} & {*found}
@@ -198,8 +199,8 @@ def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> i
     removed = 0
     for file in folder.glob("*.parquet"):
         if file not in data and file.stat().st_mtime < since:
-            file.unlink()
             _checksums(file).unlink(missing_ok=True)
+            file.unlink()
             removed += 1
     for file in sorted((folder / "_delta_log").iterdir()):
         version = re.match(r"\.?(\d{20})\.", file.name)  # also Hadoop's checksums of an entry
