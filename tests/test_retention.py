@@ -99,25 +99,26 @@ KEPT = {3, 7}
 
 @pytest.fixture(scope="module")
 def long(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of 13 versions that are two days old, with a checkpoint every five."""
+    """A table of 13 versions that are two days old, with a checkpoint every five.
+
+    Each adds the rows of its number; every fourth replaces what there is, and 10 is maintenance.
+    """
     folder = tmp_path_factory.mktemp("tables") / "prices"
-    table = DeltaDataset(table=str(folder), replace_by="ticker")
-    every = "spark.databricks.delta.properties.defaults.checkpointInterval"
-    spark.conf.set(every, "5")
-    table.save(rows(spark, 0).coalesce(1))
-    spark.conf.unset(every)
-    for number in range(1, 12):
-        mode = "append" if number % 4 else "overwrite"
-        rows(spark, number).coalesce(1).write.format("delta").mode(mode).save(str(folder))
-    table.save(rows(spark, 12).coalesce(1))
+    for number in range(13):
+        if number == 10:
+            spark.sql(f"ALTER TABLE delta.`{folder}` SET TBLPROPERTIES ('a' = 'b')")
+            continue
+        writer = rows(spark, number).coalesce(1).write.format("delta")
+        writer = writer.option("delta.checkpointInterval", "5")  # at the first write
+        writer.mode("append" if number % 4 else "overwrite").save(str(folder))
     age(folder, days=2)
     return folder
 
 
-@pytest.fixture(scope="module")
-def before(spark: SparkSession, long: Path) -> dict[int, Rows]:
-    """The rows of the versions that stay."""
-    return {version: by_spark(spark, long, version) for version in (*KEPT, 12)}
+def expected(version: int) -> Rows:
+    """The rows of a version of `long`."""
+    numbers = {*range(version - version % 4, version + 1)} - {10}
+    return sorted(("BA"[number % 2], id_, number) for number in numbers for id_ in range(10))
 
 
 @pytest.fixture
@@ -141,22 +142,18 @@ def clean(folder: Path, versions: set[int] = KEPT) -> None:
     remove_old_files(folder, time.time() - 86_400, versions)
 
 
-def entry(folder: Path, name: str) -> Path:
-    return folder / f"_delta_log/{name.zfill(20 + len(name) - len(name.split('.', maxsplit=1)[0]))}"
+def entry(folder: Path, number: int, kind: str = "json") -> Path:
+    return folder / f"_delta_log/{number:020d}.{kind}"
 
 
-def test_the_log_keeps_what_kept_versions_are_read_from(
-    spark: SparkSession, copy: Path, before: dict[int, Rows]
-) -> None:
-    size = sum(file.stat().st_size for file in copy.glob("_delta_log/*"))
+def test_the_log_keeps_what_kept_versions_are_read_from(spark: SparkSession, copy: Path) -> None:
     clean(copy)
     assert [*Log(copy).commits] == [0, 1, 2, 3, 5, 6, 7, 10, 11, 12]
     assert [*Log(copy).checkpoints] == [5, 10]
-    assert not [*copy.glob("_delta_log/*00004.*"), *copy.glob("_delta_log/.*00009.*")]
-    assert sum(file.stat().st_size for file in copy.glob("_delta_log/*")) < size
-    for version, expected in before.items():
-        assert by_spark(spark, copy, version) == without_spark(copy, version) == expected
-    assert by_spark(spark, copy) == before[12]
+    left = {file.name.strip(".")[:20] for file in copy.glob("_delta_log/*0*")}
+    assert left == {f"{version:020d}" for version in Log(copy).commits}
+    for version in (*KEPT, 12):
+        assert by_spark(spark, copy, version) == without_spark(copy, version) == expected(version)
     assert find_damage(copy) is None
     table = DeltaDataset(table=str(copy), replace_by="ticker")
     for version in (4, 8, 9):
@@ -166,46 +163,41 @@ def test_the_log_keeps_what_kept_versions_are_read_from(
             table.load()
 
 
-def test_a_table_whose_log_has_gaps_is_written_cleaned_and_restored(
-    spark: SparkSession, copy: Path, before: dict[int, Rows]
+def test_a_table_whose_log_has_gaps_is_written_restored_and_cleaned(
+    spark: SparkSession, copy: Path
 ) -> None:
     clean(copy)
-    table = DeltaDataset(table=str(copy), replace_by="ticker")
-    table.save(rows(spark, 13))
-    assert {row[2] for row in by_spark(spark, copy)} == {12, 13}
-    whole = rows(spark, 14).write.format("delta").mode("overwrite")
-    whole.option("txnAppId", "another").option("txnVersion", "14").save(str(copy))
+    whole = rows(spark, 13).write.format("delta").mode("overwrite")
+    whole.option("txnAppId", "another").option("txnVersion", "13").save(str(copy))
     history = spark.sql(f"DESCRIBE HISTORY delta.`{copy}`").collect()
-    assert [row["version"] for row in history] == [14, 13, 12, 11, 10, 7, 6, 5, 3, 2, 1, 0]
+    assert [row["version"] for row in history] == [13, 12, 11, 10, 7, 6, 5, 3, 2, 1, 0]
     spark.sql(f"RESTORE TABLE delta.`{copy}` TO VERSION AS OF 7")
-    assert by_spark(spark, copy) == before[7]
+    assert by_spark(spark, copy) == expected(7)
+    table = DeltaDataset(table=str(copy), replace_by="ticker")
+    table.save(rows(spark, 15))
     age(copy, days=2)
     clean(copy)
     assert [*Log(copy).commits] == [0, 1, 2, 3, 5, 6, 7, 15]  # the newest is a checkpoint
-    for _ in range(5):
-        spark.sql(f"ALTER TABLE delta.`{copy}` SET TBLPROPERTIES ('a' = 'b')")
-    age(copy, days=2)
-    clean(copy)
-    assert [*Log(copy).commits] == [0, 1, 2, 3, 5, 6, 7, 20]
-    # Maintenance; what it follows is gone, and is not the version 7 before it in the log.
-    assert table.find_commit(None).version == 20
-    assert table.find_commit(7).version == 7
-    with pytest.raises(DatasetError, match="no longer has version 15"):
-        table.find_commit(15)
-    assert by_spark(spark, copy) == without_spark(copy, 20) == before[7]
-    table.save(rows(spark, 21))
-    assert table.commit is not None
-    assert table.commit.version == 21
+    rows(spark, 16).write.format("delta").mode("append").save(str(copy))
+    assert {row[2] for row in by_spark(spark, copy)} == {4, 6, 15, 16}
     for version in KEPT:
-        assert by_spark(spark, copy, version) == before[version]
+        assert by_spark(spark, copy, version) == expected(version)
+
+
+def test_maintenance_after_a_gap_is_not_a_version_before_the_gap(copy: Path) -> None:
+    for file in [*copy.glob("_delta_log/*00011.*"), *copy.glob("_delta_log/*00012.*")]:
+        file.unlink()
+    clean(copy)
+    assert [*Log(copy).commits] == [0, 1, 2, 3, 5, 6, 7, 10]
+    table = DeltaDataset(table=str(copy))
+    assert table.find_commit(None).version == 10
+    assert table.find_commit(7).version == 7
+    with pytest.raises(DatasetError, match="no longer has version 9"):
+        table.find_commit(9)
 
 
 def test_a_clean_up_that_is_killed_leaves_what_is_needed_and_is_finished_by_the_next(
-    spark: SparkSession,
-    long: Path,
-    before: dict[int, Rows],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlink, left = Path.unlink, 1_000
 
@@ -219,26 +211,28 @@ def test_a_clean_up_that_is_killed_leaves_what_is_needed_and_is_finished_by_the_
         left -= 1
         unlink(path, missing_ok=missing_ok)
 
+    def files(folder: Path) -> set[Path]:
+        return {file.relative_to(folder) for file in folder.rglob("*")}
+
     monkeypatch.setattr(Path, "unlink", counted)
-    shutil.copytree(long, tmp_path / "whole")
-    clean(tmp_path / "whole")
+    whole = shutil.copytree(long, tmp_path / "whole")
+    clean(whole)
     count = 1_000 - left
-    expected = {file.relative_to(tmp_path / "whole") for file in (tmp_path / "whole").rglob("*")}
     for number in range(count):
-        folder = tmp_path / f"{number}/prices"
-        shutil.copytree(long, folder)
+        folder = shutil.copytree(long, tmp_path / f"{number}/prices")
         left = number
         with pytest.raises(Killed):
             clean(folder)
         assert find_damage(folder) is None
-        assert {version: without_spark(folder, version) for version in before} == before
-        if number in (count // 2, count - 4):
-            assert by_spark(spark, folder, 7) == before[7]
-            assert by_spark(spark, folder) == before[12]
+        for version in (*KEPT, 12):
+            assert without_spark(folder, version) == expected(version)
+        if number == count - 8:  # within the log
+            assert by_spark(spark, folder, 7) == expected(7)
+            assert by_spark(spark, folder) == expected(12)
             assert spark.sql(f"DESCRIBE HISTORY delta.`{folder}`").count()
         left = 1_000
         clean(folder)
-        assert {file.relative_to(folder) for file in folder.rglob("*")} == expected
+        assert files(folder) == files(whole)
 
 
 def flip(file: Path) -> None:
@@ -248,9 +242,9 @@ def flip(file: Path) -> None:
 
 
 def test_fault_51_a_damaged_checkpoint_that_the_log_can_do_without(
-    spark: SparkSession, copy: Path, before: dict[int, Rows]
+    spark: SparkSession, copy: Path
 ) -> None:
-    checkpoint = entry(copy, "10.checkpoint.parquet")
+    checkpoint = entry(copy, 10, "checkpoint.parquet")
     flip(checkpoint)
     table = DeltaDataset(table=str(copy), replace_by="ticker")
     with pytest.raises(DatasetError) as caught:  # by Spark, which takes no other way
@@ -261,13 +255,12 @@ def test_fault_51_a_damaged_checkpoint_that_the_log_can_do_without(
     checkpoint.unlink()
     checkpoint.with_name(sums).unlink()
     assert find_damage(copy) is None
-    table.save(rows(spark, 13))
-    assert by_spark(spark, copy, 12) == before[12]
+    assert by_spark(spark, copy) == expected(12)
 
 
 def test_fault_51_a_checkpoint_that_is_needed(copy: Path) -> None:
     clean(copy)
-    older, newest = (entry(copy, f"{number}.checkpoint.parquet") for number in (5, 10))
+    older, newest = (entry(copy, number, "checkpoint.parquet") for number in (5, 10))
     content = older.read_bytes()
     older.write_bytes(content[:-100])
     assert find_damage(copy) is None  # the newest version is whole
@@ -292,20 +285,20 @@ def test_fault_51_a_checkpoint_that_is_needed(copy: Path) -> None:
 
 
 def test_fault_51_a_missing_commit_before_the_newest_checkpoint_is_no_damage(copy: Path) -> None:
-    entry(copy, "8.json").unlink()
+    entry(copy, 8).unlink()
     assert find_damage(copy) is None
     assert not is_readable(copy, 9)
     assert is_readable(copy, 10)
-    entry(copy, "11.json").unlink()
+    entry(copy, 11).unlink()
     damage = find_damage(copy)
     assert damage is not None
-    assert damage.file == entry(copy, "11.json")
+    assert damage.file == entry(copy, 11)
 
 
 def test_fault_51_a_damaged_commit_with_a_checkpoint(spark: SparkSession, copy: Path) -> None:
     for number in (11, 12):
-        entry(copy, f"{number}.json").unlink()
-    commit = entry(copy, "10.json")
+        entry(copy, number).unlink()
+    commit = entry(copy, 10)
     commit.write_bytes(commit.read_bytes()[:100])
     damage = find_damage(copy)
     assert damage is None  # the checkpoint holds the newest version
@@ -315,8 +308,7 @@ def test_fault_51_a_damaged_commit_with_a_checkpoint(spark: SparkSession, copy: 
     assert f"all files in its folder with {commit.stem} in their name" in str(caught.value)
     for file in (copy / "_delta_log").glob(f"*{commit.stem}*"):
         file.unlink()
-    assert by_spark(spark, copy) == without_spark(copy, 9)
-    assert len(without_spark(copy, 9)) == 20
+    assert by_spark(spark, copy) == without_spark(copy, 9) == expected(9)
 
 
 # --- A run ----------------------------------------------------------------------------------------
