@@ -2,16 +2,19 @@
 
 Each cycle is one session of the exchange: a forecast after its close. Every tenth retrains and
 registers. Two days are missed, one run is killed, one share is split, one close is revised
-afterwards. At the end the record must be right to the row, and time and bytes flat.
+afterwards. At the end the record must be right to the row, time and bytes of the data flat, and
+the tables' logs must hold nothing but what the newest and the registered versions are read from.
 """
 
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -33,6 +36,9 @@ SESSIONS = [
 ]
 HISTORY = 400
 """Sessions before the first cycle."""
+BYTES, SECONDS, TIMED = 0.05, 1.3, 10
+"""What is flat: so small a change of the data of one champion; medians of so many forecasts, those
+of the last ones not longer by this factor than after the first ones."""
 PARTS = {
     "data": "tables/*/*",
     "logs": "tables/*/_delta_log/*",
@@ -48,12 +54,15 @@ class Soak:
     Attributes:
         root: the data root.
         every: cycles between two retrainings.
+        checkpoints: commits between two checkpoints of a table's log.
         made: the forecasts that must be stored: ticker, session, version.
-        measured: per cycle its number, seconds of the forecast, and bytes by `PARTS`.
+        measured: per cycle its session, the seconds of its forecast, the champion, bytes by
+            `PARTS`, and the number of `spare_commits`.
     """
 
     root: Path
     every: int
+    checkpoints: int = 10
     made: list[tuple[str, str, int]] = field(default_factory=list)
     measured: list[dict[str, Any]] = field(default_factory=list)
     version: int = 0
@@ -111,8 +120,42 @@ class Soak:
             for part, found in PARTS.items()
         }
         self.measured.append(
-            {"session": SESSIONS[day], "seconds": seconds, "model_version": self.version, **bytes_}
+            {
+                "session": SESSIONS[day],
+                "seconds": seconds,
+                "model_version": self.version,
+                **bytes_,
+                "spare_commits": len(self.spare_commits()),
+            }
         )
+
+    def spare_commits(self) -> list[Path]:
+        """Return the commits that neither the newest nor a registered version is read from."""
+        with closing(sqlite3.connect(self.root / "mlflow/mlflow.db")) as store:
+            tags = store.execute("SELECT key, value FROM model_version_tags").fetchall()
+        spare = []
+        for table in (self.root / "tables").iterdir():
+            commits = {int(file.stem): file for file in table.glob("_delta_log/*.json")}
+            kept = {int(value) for key, value in tags if key == f"version_{table.name}"}
+            ranges = (
+                range(last - last % self.checkpoints, last + 1) for last in {*kept, max(commits)}
+            )
+            needed = {version for each in ranges for version in each}
+            spare += [file for version, file in commits.items() if version not in needed]
+        return spare
+
+    def check_flat(self) -> None:
+        """Fail if the root grows, or its forecasts take longer, from cycle to cycle."""
+        measured = pd.DataFrame(self.measured)
+        assert not measured["spare_commits"].any(), "the logs hold more than they need"
+        for version, bytes_ in measured.groupby("model_version")["data"]:
+            # From the second forecast on, as the first one removes what the former one needed.
+            first, last = bytes_.iloc[[min(1, len(bytes_) - 1), -1]]
+            assert abs(last / first - 1) < BYTES, f"data of champion v{version}: {first} to {last}"
+        seconds = measured["seconds"]
+        if len(seconds) >= 3 * TIMED:
+            first, last = seconds[TIMED : 2 * TIMED].median(), seconds[-TIMED:].median()
+            assert last < SECONDS * first, f"a forecast took {first} s, now {last} s"
 
     def killed_forecast(self, server: YahooServer, day: int) -> None:
         """Kill the command of a forecast once it has written prices."""
@@ -184,15 +227,16 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({"model_version": "int64", "up": "Int64"})
 
 
-def soak(root: Path, cycles: int, every: int) -> Soak:
+def soak(root: Path, cycles: int, every: int, checkpoints: int = 10) -> Soak:
     """Run so many cycles; see this file's description.
 
     Args:
         root: an empty folder to be.
         cycles: how many sessions.
         every: cycles between two retrainings.
+        checkpoints: commits between two checkpoints of a table's log, as Spark is configured.
     """
-    daily = Soak(root, every)
+    daily = Soak(root, every, checkpoints)
     missed = {cycles // 4, cycles // 4 + 1}
     split, killed, revised = cycles // 3 + 1, cycles // 2, cycles * 2 // 3
     with YahooServer() as server, redirected(server.url, pace=0):
@@ -214,7 +258,7 @@ def soak(root: Path, cycles: int, every: int) -> Soak:
 
 
 def main() -> None:
-    """Run it, print a line per cycle, and fail if the record is not right."""
+    """Run it, print a line per cycle, and fail if the record is not right or the root grows."""
     cycles = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
@@ -223,6 +267,7 @@ def main() -> None:
         sys.stdout.write(pd.DataFrame(daily.measured).to_string() + "\n")
         pd.testing.assert_frame_equal(daily.stored(spark), daily.expected())
         sys.stdout.write(f"{len(daily.made)} forecasts are right to the row\n")
+        daily.check_flat()
         spark.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

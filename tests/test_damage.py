@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from candlecast.__main__ import main
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.delta_log import data_files, find_damage
+from candlecast.io.delta_log import Log, find_damage
 from conftest import SMALL, Run, kedro
 
 Refused = Callable[..., str]
@@ -93,7 +93,8 @@ def test_fault_51_a_damaged_log_that_spark_reads_first(refused: Refused, stored:
 
 
 def current_files(folder: Path) -> list[Path]:
-    return [file.path for file in data_files(folder) if file.removed is None]
+    log = Log(folder)
+    return sorted(log.find(max(log.commits)).files)
 
 
 @pytest.mark.parametrize("part", [{"tags": ["ingest"]}, {"tags": ["preprocess"]}])

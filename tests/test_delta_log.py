@@ -1,13 +1,14 @@
 """A table's folder is read without Spark as Spark reads it; what only Spark can read is left."""
 
 import datetime as dt
+import time
 
 import pandas as pd
 import pytest
 
 from candlecast.frames import as_pandas, to_pandas
 from candlecast.io.delta import DeltaDataset
-from candlecast.io.delta_log import data_files, read_version
+from candlecast.io.delta_log import Log, read_version, remove_old_files
 
 SCHEMA = "ticker STRING, session DATE, made_at TIMESTAMP, late BOOLEAN, up TINYINT, body FLOAT"
 
@@ -49,7 +50,7 @@ def test_each_version_is_what_spark_reads(spark, table):
 
 
 def test_a_damaged_or_missing_file_is_left_to_spark(table):
-    [first, *_] = [file.path for file in data_files(table) if file.is_of(1)]
+    [first, *_] = sorted(Log(table).find(1).files)
     content = first.read_bytes()
     try:
         first.write_bytes(content[:-8] + bytes(8))
@@ -63,6 +64,11 @@ def test_a_damaged_or_missing_file_is_left_to_spark(table):
 
 def test_a_table_with_deletion_vectors_is_left_to_spark(spark, tmp_path):
     folder = tmp_path / "vectors"
-    option = ("delta.enableDeletionVectors", "true")
-    spark.range(3).write.format("delta").option(*option).save(str(folder))
+    options = {"delta.enableDeletionVectors": "true", "delta.checkpointInterval": "1"}
+    for _ in range(2):
+        spark.range(3).write.format("delta").mode("append").options(**options).save(str(folder))
     assert read_version(folder, 0) is None
+    (folder / f"_delta_log/{0:020d}.json").unlink()
+    assert len(Log(folder).find(1).files) > 1  # from the checkpoint
+    assert read_version(folder, 1) is None
+    assert remove_old_files(folder, time.time() + 1, set()) == 0

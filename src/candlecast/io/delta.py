@@ -1,6 +1,7 @@
 """Delta tables: folders on a laptop, three-level names on Databricks."""
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -226,7 +227,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         else:
             writer = writer.option("overwriteSchema", "true")
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
-            # A version that is kept for a registered model is read with the log since then.
+            # So that Delta keeps what a registered model's version is read from; see delta_log.
             writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
         if self.is_folder:
             writer.save(self._table)
@@ -274,7 +275,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         log = self._log()
         newest = change = next(log)
         while MAINTENANCE.match(change["operation"]) and (older := next(log, None)):
-            change = older  # the oldest there is, if the log no longer has the change
+            if int(older["version"]) != int(change["version"]) - 1:
+                log = itertools.chain([older], log)
+                break  # at the oldest there is, as the log no longer has the change
+            change = older
         version, commit = int(newest["version"]), self._commit_of(change)
         if pin is None or commit.version <= pin <= version:
             return version, commit

@@ -1,13 +1,16 @@
-"""The folder of a Delta table, read without Spark: commits, data files, damage, old versions.
+"""The folder of a Delta table, read without Spark: its log, data files, damage, old versions.
 
-Why old files are not removed by Delta's VACUUM: docs/decisions.md.
+Why old files and entries of the log are not removed by Delta: docs/decisions.md.
 """
 
 import contextlib
 import json
+import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -38,63 +41,114 @@ def read_commit(file: Path) -> list[dict[str, Any]]:
         actions = [json.loads(line) for line in file.read_text().splitlines()]
     if not any("commitInfo" in action for action in actions):
         raise _damaged_commit(file, "is empty or cut off")
+    if not _is_intact(file):
+        raise _damaged_commit(file, "differs from its checksum")
     return actions
 
 
+def read_checkpoint(file: Path) -> list[dict[str, Any]] | None:
+    """Return the actions that make a version from nothing; None: the file is not whole."""
+    columns = ["add.path", "metaData.partitionColumns", "protocol.minReaderVersion"]
+    with contextlib.suppress(pa.ArrowException, OSError), pq.ParquetFile(file) as checkpoint:
+        rows = checkpoint.read(columns).to_pylist()
+        actions = [{kind: value for kind, value in row.items() if value} for row in rows]
+        if any("protocol" in action for action in actions) and _is_intact(file):
+            return actions
+    return None
+
+
 @dataclass
-class DataFile:
-    """A data file that versions of a table need.
+class Version:
+    """What a version of a table consists of.
 
     Attributes:
-        path: the file.
-        added: the first version that needs it.
-        removed: the first version that no longer needs it; None: the newest one needs it.
-        removed_at: when that was committed (Unix seconds).
+        files: its data files.
+        needs_spark: whether it has features that only Spark reads.
     """
 
-    path: Path
-    added: int
-    removed: int | None = None
-    removed_at: float = 0
-
-    def is_of(self, version: int) -> bool:
-        """Whether a version needs it."""
-        return self.added <= version and (self.removed is None or version < self.removed)
+    files: set[Path]
+    needs_spark: bool
 
 
-def data_files(folder: Path) -> list[DataFile]:
-    """Return the data files of all versions whose commits there are.
+class Log:
+    """The log of a table. It may begin at a checkpoint, and have gaps before others.
 
-    Raises:
-        DamageError: the file of a commit is not whole.
+    Attributes:
+        folder: the table's.
+        commits: the file of each commit by version, the oldest first.
+        checkpoints: the files that hold all that one version consists of, by version.
+        numbers: the versions that have one or both, the oldest first.
     """
-    files: list[DataFile] = []
-    current: dict[str, DataFile] = {}
-    for commit in commit_files(folder):
-        version, actions = int(commit.stem), read_commit(commit)
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.commits = {int(file.stem): file for file in commit_files(folder)}
+        files = sorted((folder / "_delta_log").glob("*.checkpoint.parquet"))
+        self.checkpoints = {int(file.name.partition(".")[0]): file for file in files}
+        self.numbers = sorted({*self.commits, *self.checkpoints})
+        self._checkpoint = cache(read_checkpoint)
+
+    def is_base(self, version: int) -> bool:
+        """Whether a version is read without an entry before its own."""
+        found = self.checkpoints.get(version)
+        return version == 0 or (found is not None and self._checkpoint(found) is not None)
+
+    def entries(self, version: int) -> range:
+        """Return the versions whose entries a version is read from.
+
+        They begin at the newest whole checkpoint; else at 0, or after the gap that keeps the
+        version from being read.
+        """
+        base = version
+        while not self.is_base(base) and base - 1 in self.numbers:
+            base -= 1
+        return range(base, version + 1)
+
+    def versions(self, entries: Iterable[int]) -> dict[int, Version]:
+        """Return the versions that entries of the log make, the oldest first.
+
+        Raises:
+            DamageError: a commit, or a checkpoint that is needed, is not whole.
+        """
+        found: dict[int, Version] = {}
+        for number in entries:
+            before = found.get(number - 1) if number else Version(set(), needs_spark=False)
+            if before and number in self.commits:
+                found[number] = self._apply(before, read_commit(self.commits[number]))
+            elif file := self.checkpoints.get(number):
+                if (actions := self._checkpoint(file)) is None:
+                    raise _damaged_checkpoint(self, number)
+                found[number] = self._apply(Version(set(), needs_spark=False), actions)
+        return found
+
+    def find(self, version: int) -> Version | None:
+        """Return one version; None: the log no longer has it.
+
+        Raises:
+            DamageError: a commit, or a checkpoint that is needed, is not whole.
+        """
+        if version not in self.commits:
+            return None
+        return self.versions(self.entries(version)).get(version)
+
+    def _apply(self, before: Version, actions: list[dict[str, Any]]) -> Version:
+        files, needs_spark = set(before.files), before.needs_spark
         for action in actions:
             if "remove" in action:
-                path = unquote(action["remove"]["path"])
-                if path not in current:  # added by a commit that is no longer there
-                    files.append(current.setdefault(path, DataFile(folder / path, 0)))
-                file = current.pop(path)
-                file.removed = version
-                file.removed_at = _committed_at(actions)
+                files.discard(self.folder / unquote(action["remove"]["path"]))
         for action in actions:
             if "add" in action:
-                path = unquote(action["add"]["path"])
-                files.append(current.setdefault(path, DataFile(folder / path, version)))
-    return files
-
-
-def _committed_at(actions: list[dict[str, Any]]) -> float:
-    [info] = (action["commitInfo"] for action in actions if "commitInfo" in action)
-    return float(info["timestamp"]) / 1000
+                files.add(self.folder / unquote(action["add"]["path"]))
+            # Such as deletion vectors.
+            needs_spark |= action.get("protocol", {}).get("minReaderVersion", 1) > 1
+            needs_spark |= bool(action.get("metaData", {}).get("partitionColumns"))
+        return Version(files, needs_spark)
 
 
 def is_readable(folder: Path, version: int) -> bool:
-    """Return whether the files of a version are still there."""
-    return all(file.path.exists() for file in data_files(folder) if file.is_of(version))
+    """Return whether the log still has a version, and the files of it are still there."""
+    found = Log(folder).find(version)
+    return found is not None and all(file.exists() for file in found.files)
 
 
 def read_version(folder: Path, version: int) -> pa.Table | None:
@@ -102,15 +156,10 @@ def read_version(folder: Path, version: int) -> pa.Table | None:
 
     None if a file is damaged, which Spark reports, or the table has features that need Spark.
     """
-    commits = commit_files(folder)
-    if int(commits[0].stem) > 0:
+    found = Log(folder).find(version)
+    if found is None or found.needs_spark:
         return None
-    actions = [each for commit in commits for each in read_commit(commit)]
-    if any(action.get("protocol", {}).get("minReaderVersion", 1) > 1 for action in actions):
-        return None  # such as deletion vectors
-    if any(action.get("metaData", {}).get("partitionColumns") for action in actions):
-        return None
-    paths = [file.path for file in data_files(folder) if file.is_of(version)]
+    paths = sorted(found.files)
     if not paths or not all(path.exists() and _is_intact(path) for path in paths):
         return None
     parts = [pq.read_table(path, coerce_int96_timestamp_unit="us") for path in paths]
@@ -122,37 +171,47 @@ def read_version(folder: Path, version: int) -> pa.Table | None:
 
 
 def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> int:
-    """Remove data files that no version needs, or only versions that were replaced before a time.
+    """Remove what only versions need that were replaced before a time: data files, and the log's.
 
-    No other process may write the table meanwhile.
+    No other process may write the table meanwhile. Killed at any moment, it leaves every needed
+    version as it was, and finishes the next time.
 
     Args:
         folder: the table's.
-        since: the time (Unix seconds).
+        since: the time (Unix seconds); younger data files stay in any case.
         versions: whose files are kept, however old.
 
     Returns:
-        How many files were removed.
+        How many data files were removed.
 
     Raises:
-        DamageError: the file of a commit is not whole; nothing is removed.
+        DamageError: the file of a commit or a checkpoint is not whole; nothing is removed.
     """
-    files = data_files(folder)
-    known = {file.path for file in files}
-    needed = {
-        file.path
-        for file in files
-        if file.removed is None or file.removed_at >= since or any(map(file.is_of, versions))
-    }
-    is_whole_log = int(commit_files(folder)[0].stem) == 0
+    log = Log(folder)
+    found = log.versions(log.numbers)
+    newest = max(log.commits)
+    if newest not in found or found[newest].needs_spark:  # such as checkpoints of other kinds
+        return 0
+    young = {old for old, new in pairwise(log.commits) if _committed_at(log.commits[new]) >= since}
+    needed = {newest, *young, *versions} & {*found}
+    data = {file for version in needed for file in found[version].files}
+    entries = {entry for version in needed for entry in log.entries(version)}
     removed = 0
-    for path in folder.glob("*.parquet"):
-        is_orphan = path not in known and is_whole_log and path.stat().st_mtime < since
-        if is_orphan or path in known - needed:
-            path.unlink()
-            _checksums(path).unlink(missing_ok=True)
+    for file in folder.glob("*.parquet"):
+        if file not in data and file.stat().st_mtime < since:
+            _checksums(file).unlink(missing_ok=True)
+            file.unlink()
             removed += 1
+    for file in sorted((folder / "_delta_log").iterdir()):
+        version = re.match(r"\.?(\d{20})\.", file.name)  # also Hadoop's checksums of an entry
+        if version and int(version[1]) not in entries:
+            file.unlink()
     return removed
+
+
+def _committed_at(commit: Path) -> float:
+    [info] = (action["commitInfo"] for action in read_commit(commit) if "commitInfo" in action)
+    return float(info["timestamp"]) / 1000
 
 
 # --- Damage ---------------------------------------------------------------------------------------
@@ -160,24 +219,20 @@ def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> i
 
 def find_damage(folder: Path) -> DamageError | None:
     """Return what keeps the newest version of a table from being read, if that is a file."""
-    commits = commit_files(folder)
+    log = Log(folder)
+    if not log.commits:  # of a first write that was killed
+        return None
+    last_checkpoint = max(log.checkpoints, default=0)
+    if not log.is_base(last_checkpoint):  # Spark takes no other way, even where there is one
+        return _damaged_checkpoint(log, last_checkpoint)
     try:
-        files = data_files(folder)
+        if (newest := log.find(log.numbers[-1])) is None:
+            return _missing_entry(log)
+        for file in sorted(newest.files):
+            if not file.exists() or not _is_intact(file):
+                return _damaged_data(log, file)
     except DamageError as error:
         return error
-    first = int(commits[0].stem) if commits else 0  # a first write that was killed has none
-    for expected, commit in enumerate(commits, start=first):
-        if int(commit.stem) != expected:
-            missing = commit.with_name(f"{expected:020d}.json")
-            return _damaged_commit(missing, "is missing")
-    for commit in commits:
-        if not _is_intact(commit):
-            return _damaged_commit(commit, "differs from its checksum")
-    for file in files:
-        if file.removed is None and not file.path.exists():
-            return _damaged_data(folder, files, file, "is missing")
-        if file.removed is None and not _is_intact(file.path):
-            return _damaged_data(folder, files, file, "differs from its checksum")
     return None
 
 
@@ -187,39 +242,67 @@ def _checksums(file: Path) -> Path:
 
 def _is_intact(file: Path) -> bool:
     """Compare a file with the checksums that Hadoop writes beside it: a CRC-32 per block."""
-    if not _checksums(file).exists():
+    sums = _checksums(file).read_bytes() if _checksums(file).exists() else b""
+    if len(sums) < 8:  # cut off: Hadoop ignores it, too
         return True
-    content, sums = file.read_bytes(), _checksums(file).read_bytes()
+    content = file.read_bytes()
     size = int.from_bytes(sums[4:8])  # after the file's own four letters
     blocks = (content[start : start + size] for start in range(0, len(content), size))
     return sums[8:] == b"".join(zlib.crc32(block).to_bytes(4) for block in blocks)
 
 
 def _damaged_commit(file: Path, problem: str) -> DamageError:
-    folder, version = file.parents[1], int(file.stem)
-    problem = f"{problem}, so table {folder.name} can't be read"
-    if file != commit_files(folder)[-1] or version == 0:
-        return DamageError(file, problem, _made_again(folder))
-    cure = f"Delete it and {_checksums(file).name}, which takes back version {version} alone, then "
-    return DamageError(file, problem, f"{cure}run again.")
+    log, version = Log(file.parents[1]), int(file.stem)
+    problem = f"{problem}, so table {log.folder.name} can't be read"
+    if version != log.numbers[-1] or version - 1 not in log.commits:
+        return DamageError(file, problem, _made_again(log.folder))
+    which = f"it and {_checksums(file).name}"
+    if version in log.checkpoints:
+        which = f"all files in its folder with {file.stem} in their name"
+    cure = f"Delete {which}, which takes back version {version} alone, then run again."
+    return DamageError(file, problem, cure)
 
 
-def _damaged_data(
-    folder: Path, files: list[DataFile], damaged: DataFile, problem: str
-) -> DamageError:
+def _damaged_checkpoint(log: Log, version: int) -> DamageError:
+    file, name = log.checkpoints[version], log.folder.name
+    what = f"table {name}" if version == max(log.checkpoints) else f"old versions of table {name}"
+    problem = f"is damaged, so {what} can't be read"
+    if not log.is_base(log.entries(log.numbers[-1])[0]):
+        return DamageError(file, problem, _made_again(log.folder))
+    cure = f"Put back a copy of it, or delete it and {_checksums(file).name}, then run again."
+    return DamageError(file, problem, cure)
+
+
+def _missing_entry(log: Log) -> DamageError:
+    newest, last_checkpoint = log.numbers[-1], None
+    with contextlib.suppress(ValueError, OSError):
+        text = (log.folder / "_delta_log/_last_checkpoint").read_text()
+        last_checkpoint = json.loads(text)["version"]
+    base = log.entries(newest)[0]
+    if base == last_checkpoint and newest in log.commits:  # the log has a gap before it
+        file = log.commits[base].with_suffix(".checkpoint.parquet")
+        problem = f"is missing, so table {log.folder.name} can't be read"
+        return DamageError(file, problem, _made_again(log.folder))
+    missing = base - 1 if newest in log.commits else newest
+    return _damaged_commit(log.folder / f"_delta_log/{missing:020d}.json", "is missing")
+
+
+def _damaged_data(log: Log, damaged: Path) -> DamageError:
+    folder = log.folder
+    problem = "differs from its checksum" if damaged.exists() else "is missing"
     problem = f"{problem}, so table {folder.name} can't be read"
     if folder.name not in (*FETCHED, RECORD):  # nothing reads it before it is replaced
-        return DamageError(damaged.path, problem, "Make the table again: kedro run.")
+        return DamageError(damaged, problem, "Make the table again: kedro run.")
     whole = (
-        version
-        for version in reversed(range(damaged.added))
-        if all(each.path.exists() for each in files if each.is_of(version))
+        number
+        for number, version in reversed(log.versions(log.numbers).items())
+        if damaged not in version.files and all(file.exists() for file in version.files)
     )
     if (version := next(whole, None)) is None:
-        return DamageError(damaged.path, problem, _made_again(folder))
+        return DamageError(damaged, problem, _made_again(folder))
     back = f"RESTORE TABLE delta.`{folder}` TO VERSION AS OF {version}"
     cure = f"Put back a copy of the file, or return to version {version} (docs/faults.md): {back}"
-    return DamageError(damaged.path, problem, cure)
+    return DamageError(damaged, problem, cure)
 
 
 def _made_again(folder: Path) -> str:
