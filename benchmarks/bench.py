@@ -23,7 +23,8 @@ from figures import Figure, machine, make_table, read_figure
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FORESTS = [f"forest_{trees}" for trees in (50, 100, 200, 500, 1000)]
+TREES, QUICK_TREES = (50, 100, 200, 500, 1000), (5, 10)
+FOLDS, QUICK_FOLDS = 5, 2
 ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
@@ -56,25 +57,26 @@ def open_store(tracking: Path) -> None:
     mlflow.search_experiments()
 
 
-def time_original(csv: Path, tracking: Path) -> float:
-    """Return the seconds of the original: five autologged fits, selection and test."""
+def time_original(csv: Path, tracking: Path, trees: Sequence[int]) -> float:
+    """Return the seconds of the original: an autologged fit per size, selection and test."""
     import original
 
     features, up = original.windows(original.read_deltas(csv))
     open_store(tracking)
     since = time.perf_counter()
-    original.fit_original(features, up, tracking)
+    original.fit_original(features, up, tracking, trees)
     return time.perf_counter() - since
 
 
-def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
+def time_candlecast(csv: Path, tracking: Path, trees: Sequence[int], folds: int) -> float:
     """Return the seconds of candlecast's nodes and datasets on the original's training rows.
 
     Args:
         csv: the file that the original reads.
         tracking: a folder for MLflow's store.
-        validate: whether to select the estimator by walk-forward validation. Otherwise it is
-            selected by training F1, as in the original.
+        trees: the size of each forest.
+        folds: of the walk-forward validation that selects the estimator. 0: it is selected by
+            training F1, as in the original.
     """
     import mlflow
     import original
@@ -89,17 +91,18 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     train = pd.DataFrame(features[:rows, ::-1], columns=[f"lag_{n:02d}" for n in range(1, 15)])
     days = pd.date_range("2000-01-03", periods=rows)
     train = train.assign(ticker="IBM", session=days, up=up[:rows])
-    estimators = (FORESTS, 0.1, 100_000, original.SEED)
+    forests_of = [f"forest_{size}" for size in trees]
+    estimators = (forests_of, 0.1, 100_000, original.SEED)
 
     open_store(tracking)
     since = time.perf_counter()
     mlflow.create_experiment("bench", artifact_location=str(tracking / "artifacts"))
     mlflow.set_experiment("bench")
     with mlflow.start_run():
-        mlflow.log_params({"estimators": FORESTS, "min_weight_fraction_leaf": 0.1})
+        mlflow.log_params({"estimators": forests_of, "min_weight_fraction_leaf": 0.1})
         fitted, training_f1 = nodes.fit_estimators(train, *estimators)
-        if validate:
-            fold_metrics, _ = nodes.validate_estimators(train, *estimators, folds=5, purge=14)
+        if folds:
+            fold_metrics, _ = nodes.validate_estimators(train, *estimators, folds=folds, purge=14)
             table, chosen = selection.choose_estimator(fold_metrics, training_f1)
         else:
             chosen = max(training_f1, key=lambda name: training_f1[name])
@@ -112,10 +115,11 @@ def time_candlecast(csv: Path, tracking: Path, *, validate: bool) -> float:
     return time.perf_counter() - since
 
 
-def in_a_process(contender: str, sessions: int) -> float:
+def in_a_process(contender: str, sessions: int, quick: bool) -> float:
     """Time a contender of the training comparison in a new process."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--contender", contender, str(sessions), folder]
+        command = [sys.executable, __file__, *(["--quick"] if quick else [])]
+        command += ["--contender", contender, str(sessions), folder]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return float(json.loads(output.splitlines()[-1]))
 
@@ -166,7 +170,7 @@ def compare(
     return [{**figure, "aim": aim} for figure, aim in zip(figures[1:], aims, strict=True)]
 
 
-def compare_training(sessions: int, rounds: int) -> list[Figure]:
+def compare_training(sessions: int, quick: bool, rounds: int) -> list[Figure]:
     """Compare fitting and tracking the five forests with the original."""
     names = {
         "original": "original, five autologged runs",
@@ -175,7 +179,7 @@ def compare_training(sessions: int, rounds: int) -> list[Figure]:
     }
     return compare(
         f"five forests, {sessions} sessions",
-        {text: partial(in_a_process, name, sessions) for name, text in names.items()},
+        {text: partial(in_a_process, name, sessions, quick) for name, text in names.items()},
         rounds,
         aims=(8.0, 3.0),
         why=BEHIND["original"],
@@ -186,11 +190,13 @@ def compare_run(quick: bool, rounds: int) -> list[Figure]:
     """Compare a whole ``kedro run`` with a bare script.
 
     Both have the same imports, session, Delta writes and fits, and log one model; the run also
-    selects by validation, checks, evaluates and reports.
+    selects by validation, checks, evaluates and reports. In the quick size it only ingests:
+    market.py has a whole run of that size.
     """
     bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
-    kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--params"]
-    small = "estimators=forest_5 forest_10," if quick else ""
+    kedro = [str(Path(sys.executable).with_name("kedro")), "run"]
+    kedro += ["--tags", "ingest", "--params"] if quick else ["--params"]
+    small = "tickers=IBM,start=2010-01-01," if quick else ""
     return compare(
         "a complete run on the sample",
         {
@@ -221,12 +227,13 @@ def run_script(script: str, quick: bool) -> list[Figure]:
     return figures
 
 
-def time_contender(contender: str, sessions: int, folder: Path) -> float:
+def time_contender(contender: str, sessions: int, folder: Path, quick: bool) -> float:
     """Time a contender of the training comparison in this process."""
-    csv = write_csv(sessions, folder)
+    csv, trees = write_csv(sessions, folder), QUICK_TREES if quick else TREES
     if contender == "original":
-        return time_original(csv, folder)
-    return time_candlecast(csv, folder, validate=contender == "validated")
+        return time_original(csv, folder, trees)
+    folds = QUICK_FOLDS if quick else FOLDS
+    return time_candlecast(csv, folder, trees, folds if contender == "validated" else 0)
 
 
 def main() -> None:
@@ -236,15 +243,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--contender", nargs=3, help="time one: name, sessions, folder")
     arguments = parser.parse_args()
-    if arguments.contender:
-        name, sessions, folder = arguments.contender
-        sys.stdout.write(f"\n{json.dumps(time_contender(name, int(sessions), Path(folder)))}\n")
-        return
     quick = arguments.quick
+    if arguments.contender:
+        name, rows, folder = arguments.contender
+        took = time_contender(name, int(rows), Path(folder), quick)
+        sys.stdout.write(f"\n{json.dumps(took)}\n")
+        return
     rounds = 1 if quick else ROUNDS
     figures = []
     for sessions in ROWS[:1] if quick else ROWS:
-        figures += compare_training(sessions, rounds)
+        figures += compare_training(sessions, quick, rounds)
     figures += compare_run(quick, rounds)
     for script in sorted({file.name for file in HERE.glob("*.py")} - OWN):
         figures += run_script(script, quick)

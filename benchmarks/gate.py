@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import signal, stats
 from sklearn.ensemble import RandomForestClassifier
+from threadpoolctl import threadpool_limits
 
 from candlecast.evaluation.bootstrap import CONFIDENCE
 from candlecast.evaluation.gate import GATE_METRICS, apply_gate
@@ -130,9 +131,14 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
     return {**passed, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
+def one_thread() -> None:
+    """Let numerical libraries compute in one thread, as there are two processes."""
+    threadpool_limits(1)
+
+
 def workers() -> ProcessPoolExecutor:
     """Return two new processes, not forked ones, which could inherit a thread's lock."""
-    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=one_thread)
 
 
 def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:

@@ -157,12 +157,12 @@ def main() -> None:
     parser.add_argument("--signal", type=float, default=0.0)
     parser.add_argument("--folder", help="keep prices and tables here; its prices are used again")
     parser.add_argument("--params", default="", help="further parameters of the run")
-    parser.add_argument("--quick", action="store_true", help="3 tickers, 3 years, 5 and 10 trees")
+    parser.add_argument("--quick", action="store_true", help="3 tickers, 3 years, 5 trees, 2 folds")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     if given.quick:
         given.tickers, given.years = 3, 3
-        given.params = "estimators=forest_5 forest_10"
+        given.params = "estimators=forest_5,folds=2,evaluation.repetitions=1000"
     with TemporaryDirectory() as temporary:
         folder = Path(given.folder or temporary).resolve()
         prices = folder / f"market-{given.tickers}-{given.years}-{given.signal}"

@@ -28,7 +28,7 @@ from sklearn.metrics import accuracy_score, classification_report
 from sklearn.model_selection import train_test_split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 WINDOW = 14
 TREES = (50, 100, 200, 500, 1000)
@@ -99,13 +99,16 @@ def windows(deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return frames[:, :WINDOW].copy(), (frames[:, WINDOW] > 0).astype(int)
 
 
-def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Original:
-    """Split, fit five forests in one autologged MLflow run each, select one and evaluate it.
+def fit_original(
+    features: np.ndarray, up: np.ndarray, tracking: Path, sizes: "Sequence[int]" = TREES
+) -> Original:
+    """Split, fit forests in one autologged MLflow run each, select one and evaluate it.
 
     Args:
         features: From `windows`.
         up: The label from `windows`.
         tracking: An existing folder for MLflow's SQLite store and artifacts.
+        sizes: The trees of each forest; the original has five.
 
     Raises:
         ValueError: The training rows have only one class.
@@ -117,7 +120,7 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
         raise ValueError(f"expected both classes among {len(train_up)} training rows, got one")
     forests, training_f1 = {}, {}
     with _autolog(tracking) as experiment:
-        for trees in TREES:
+        for trees in sizes:
             forest = RandomForestClassifier(
                 n_estimators=trees,
                 criterion="gini",
@@ -129,7 +132,7 @@ def fit_original(features: np.ndarray, up: np.ndarray, tracking: Path) -> Origin
                 forests[trees] = forest.fit(train, train_up)
             metrics = MlflowClient().get_run(run.info.run_id).data.metrics
             training_f1[trees] = metrics["training_f1_score"]
-    selected = max(TREES, key=lambda trees: training_f1[trees])
+    selected = max(sizes, key=lambda trees: training_f1[trees])
     predicted = forests[selected].predict(test)
     return Original(
         trees=selected,

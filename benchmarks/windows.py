@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=int, nargs="+", default=[100, 500])
     parser.add_argument("--years", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="5 tickers, 2 years")
+    parser.add_argument("--quick", action="store_true", help="5 tickers, 2 years, not warm")
     given = parser.parse_args()
     if given.quick:
         given.tickers, given.years = [5], 2
@@ -88,7 +88,8 @@ def main() -> None:
     settings["session"].update(settings["market"])
     with TemporaryDirectory() as folder:
         sessions.start = lambda: start_session(settings["session"], Path(folder, "spark"))
-        compare(6, given.years, folder)
+        if not given.quick:
+            compare(6, given.years, folder)
         for tickers in given.tickers:
             spark, polars = compare(tickers, given.years, folder)
             title = f"windows of {tickers} tickers, {given.years} years"

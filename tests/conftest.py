@@ -17,7 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import candlecast
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # of several workers each has one core; numpy reads this on import
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+import candlecast  # noqa: E402
 
 candlecast.silence_third_party()  # before the packages that it silences are imported
 
@@ -47,9 +51,6 @@ SMALL = {
     "evaluation": {"repetitions": 1000},
 }
 """Parameters of a run that takes seconds: two tickers, three years, few trees and repetitions."""
-
-
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def start_spark(scratch: Path) -> SparkSession:

@@ -1,11 +1,6 @@
-"""Windows, split, audit and prediction of a folder of prices, by any kind of Spark session.
-
-``python connect_stages.py <folder>`` computes them on Spark Connect, and writes what `stages`
-returns beside the prices.
-"""
+"""Windows, split, audit and prediction of a folder of prices, by any kind of Spark session."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,6 @@ from candlecast.features.split import split_by_date
 from candlecast.features.windows import make_windows
 from candlecast.frames import to_pandas
 from candlecast.models.prediction import predict_windows
-from databricks_task import session
 
 WINDOW, BODY, PURGE = 14, "return", 14
 FEATURES = ["lags", "range"]
@@ -39,11 +33,9 @@ def stages(spark: SparkSession, folder: Path) -> tuple[pd.DataFrame, pd.DataFram
     return rows, predicted.sort_values(keys, ignore_index=True), evidence
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    spark = session("connect", folder / "spark")
+def write_stages(spark: SparkSession, folder: Path) -> None:
+    """Compute them, and write what `stages` returns beside the prices."""
     train, test, evidence = stages(spark, folder)
     train.to_parquet(folder / "train.parquet")
     test.to_parquet(folder / "test.parquet")
     (folder / "evidence.json").write_text(json.dumps(evidence))
-    spark.stop()

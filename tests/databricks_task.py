@@ -3,7 +3,7 @@
 ``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``. The
 folder contains metastore and tables. Serverless compute uses Connect. Tasks separated by ``--``
 share one session, because its start takes longest. The task ``maintain <table>`` does what the
-platform may do to a table at any time.
+platform may do to a table at any time; ``stages <folder>`` writes what connect_stages.py computes.
 """
 
 import importlib.metadata
@@ -14,13 +14,15 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from candlecast.runtime.spark import ensure_jars
+from candlecast.runtime.spark import class_archive, ensure_jars
+from connect_stages import write_stages
 
 
 def settings(folder: Path) -> dict[str, str]:
     """Settings of a session with named Delta tables and a persistent metastore."""
     options = [f"-Dderby.system.home={folder}", f"-Djava.io.tmpdir={folder}", "-XX:+UseSerialGC"]
     options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]  # as in spark.yml
+    options += [f"-XX:SharedArchiveFile={class_archive()}", "-Xlog:disable"]
     return {
         "spark.master": "local[2]",
         "spark.driver.host": "127.0.0.1",
@@ -83,6 +85,8 @@ def main() -> None:
                 continue
             case ("maintain", table):
                 maintain(spark, table)
+            case ("stages", prices):
+                write_stages(spark, Path(prices))
             case task:
                 sys.argv = ["candlecast", *task]
                 entry.load()()

@@ -42,6 +42,7 @@ def mlflow_serving(
             # `mlflow models serve` finds uvicorn through PATH.
             env={
                 **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it starts eight processes for them
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 **(env or {}),
             },

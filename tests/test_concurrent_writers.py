@@ -6,6 +6,7 @@ Most tests interleave two datasets in one process; the slow one has two processe
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from candlecast.errors import ConcurrentWriteError
 from candlecast.io.delta import DeltaDataset
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def rows(**closes: float) -> pd.DataFrame:
@@ -78,56 +79,57 @@ def test_fault_44_a_writer_that_never_comes_first_gives_up_and_harms_nothing(
     assert table(spark, dataset) == [("AAPL", 2.0)]
 
 
+def adding(session: str, spark: SparkSession) -> Callable[[DataFrame | None], DataFrame]:
+    """Return a change that adds a row to what is stored of the one ticker."""
+
+    def change(stored: DataFrame | None) -> DataFrame:
+        frame = spark.createDataFrame([("AAPL", session)], "ticker string, session string")
+        return frame if stored is None else stored.union(frame)
+
+    return change
+
+
 WRITER = """
-import json, sys, time
+import json, sys
 from pathlib import Path
-import pandas as pd, yaml
+import yaml
 from candlecast.io.delta import DeltaDataset
 from candlecast.runtime.spark import start_session
-root, folder, name, rounds = sys.argv[1:]
+from test_concurrent_writers import adding
+root, folder, rounds = sys.argv[1:]
 session = yaml.safe_load(Path(root, "conf/base/spark.yml").read_text())["session"]
-spark = start_session({**session, "spark.master": "local[1]"}, Path(folder, name))
+spark = start_session({**session, "spark.master": "local[1]"}, Path(folder, "spark"))
 dataset = DeltaDataset(table=f"{folder}/prices", replace_by="ticker")
-
-def change(stored):
-    # Each round adds a row to what is stored of the one ticker.
-    frame = spark.createDataFrame([("AAPL", f"{name}-{number}")], "ticker string, session string")
-    return frame if stored is None else stored.union(frame)
-
 print("ready", flush=True)
-sys.stdin.readline()
 for number in range(int(rounds)):
-    dataset.save(change)
+    sys.stdin.readline()
+    dataset.save(adding(f"train-{number}", spark))
     print(json.dumps(dataset.commit.version), flush=True)
-    assert sys.stdin.readline()
 """
 
 
 @pytest.mark.slow
 def test_fault_44_two_processes_lose_no_row(tmp_path: Path, spark: SparkSession) -> None:
     """Each round they start together; each reads all that is stored, adds a row and writes it."""
-    root = Path(__file__).parents[1]
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(root), str(tmp_path), name, str(ROUNDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("train", "forecast")
-    ]
-    for writer in writers:
-        assert writer.stdout and writer.stdout.readline() == "ready\n"
+    tests = Path(__file__).parent
+    dataset = DeltaDataset(table=f"{tmp_path}/prices", replace_by="ticker")
     versions = []
-    for _ in range(ROUNDS):
-        for writer in writers:
-            assert writer.stdin
-            writer.stdin.write("go\n")
-            writer.stdin.flush()
-        versions += [json.loads(writer.stdout.readline()) for writer in writers if writer.stdout]
-    for writer in writers:
-        writer.communicate("go\n", timeout=60)
-        assert writer.returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tests.parent), str(tmp_path), str(ROUNDS)],
+        cwd=tests,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdin and other.stdout
+        assert other.stdout.readline() == "ready\n"
+        for number in range(ROUNDS):
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            dataset.save(adding(f"forecast-{number}", spark))
+            assert dataset.commit
+            versions += [dataset.commit.version, json.loads(other.stdout.readline())]
+    assert other.returncode == 0
     assert sorted(versions) == list(range(2 * ROUNDS))
     stored = spark.read.format("delta").load(f"{tmp_path}/prices").collect()
     assert sorted(row["session"] for row in stored) == sorted(

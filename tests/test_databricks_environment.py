@@ -28,7 +28,7 @@ from connect_stages import stages
 from databricks_task import maintain
 from yahoo_server import YahooServer, prices, walk
 
-FROM_2016 = walk(date(2016, 1, 1), date(2021, 12, 31))
+FROM_2019 = walk(date(2019, 1, 1), date(2021, 12, 31))
 MODEL = "spark_catalog.candlecast.candlecast"
 
 
@@ -39,10 +39,10 @@ def options(volume: Path, *more: str, **parameters: str) -> list[str]:
         "schema": "candlecast",
         "volume": str(volume),
         "tickers": "AAPL IBM",
-        "start": "2016-01-01",
+        "start": "2019-01-01",
         "end": "2021-12-31",
         "estimators": "forest_5 forest_10",
-        "folds": "3",
+        "folds": "2",
         "evaluation.repetitions": "1000",
         **parameters,
     }
@@ -73,31 +73,28 @@ def run_tasks(
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classic", "connect"])
-def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: Path) -> None:
-    """Train two candidates, make the second one champion and forecast the next session with it.
+def run_on_named_tables(kind: str, folder: Path, *tasks: list[str]) -> str:
+    """Make the tables, then run more tasks; return the log.
 
-    While the second one trains, the platform maintains the prices table. Then another schema takes
-    its prices from that table. The last task names a catalog that does not exist.
+    Then another schema takes its prices from the first one's table. The last task names a catalog
+    that does not exist.
     """
-    volume = tmp_path / "volume"
     own = {"schema": "own", "prices": "spark_catalog.candlecast.prices", "tickers": ""}
-    approval = {"approver": "Ada", "override_reason": "a test"}
-    tasks = [
-        options(volume, candidate="first", end="2021-06-30"),
-        options(volume, "--tags", "ingest", candidate="second"),
-        ["maintain", "spark_catalog.candlecast.prices"],
-        options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
-        options(volume, "--pipelines", "registration", candidate="second", **approval),
-        options(volume, "--pipelines", "forecast"),
-        options(tmp_path / "own", "--tags", "ingest", candidate="own", **own),
-        options(tmp_path / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
-    ]
+    first = ("--tags", "ingest,preprocess")
     with YahooServer() as server:
         for ticker in ("AAPL", "IBM"):
-            server.script(ticker, prices(FROM_2016))
-        done = run_tasks(server, kind, tmp_path, tasks)
+            server.script(ticker, prices(FROM_2019))
+        done = run_tasks(
+            server,
+            kind,
+            folder,
+            [
+                options(folder / "volume", *first, candidate="first", end="2021-06-30"),
+                *tasks,
+                options(folder / "own", "--tags", "ingest", candidate="own", **own),
+                options(folder / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
+            ],
+        )
     assert done.returncode == 1
     # Only the project's errors: Spark logs others about its metastore.
     errors = [line for line in done.stderr.splitlines() if "  ERROR   " in line]
@@ -106,28 +103,69 @@ def test_candidates_champion_and_forecast_on_named_tables(kind: str, tmp_path: P
     assert "REQUIRES_SINGLE_PART_NAMESPACE" in errors[0]
     assert "Traceback" not in done.stderr
     assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
-    assert "train v0 (" in done.stderr
-    assert "prices v1, quality v1" in done.stderr  # despite the maintenance
-    assert "train v1 (2,454 rows), test v1 (622 rows)" in done.stderr
-    assert f"report: {volume / 'reporting/report.html'}" in done.stderr
+    assert "train v0 (992 rows), test v0 (256 rows)" in done.stderr
+    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in done.stderr
+    assert tables(folder, "own") == {"prices", "quality"}
+    assert list((folder / "empty").iterdir()) == []
+    return done.stderr
+
+
+def tables(folder: Path, schema: str) -> set[str]:
+    """The names of a schema's tables."""
+    return {path.name for path in (folder / f"spark/warehouse/{schema}.db").iterdir()}
+
+
+@pytest.mark.slow
+def test_named_tables_in_a_classic_session(tmp_path: Path) -> None:
+    """Training, registration and forecast on such tables: test_databricks_mlflow."""
+    run_on_named_tables("classic", tmp_path)
+    assert tables(tmp_path, "candlecast") == {"prices", "quality", "windows", "train", "test"}
+
+
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the log of tasks on Spark Connect, all in one session: its start takes long.
+
+    A second candidate becomes champion and makes forecasts; while it trains, the platform maintains
+    the prices table. Then there are the stages of connect_stages.py.
+    """
+    folder = tmp_path_factory.mktemp("connect")
+    write_market(folder / "stages")
+    volume = folder / "volume"
+    approval = {"approver": "Ada", "override_reason": "a test"}
+    log = run_on_named_tables(
+        "connect",
+        folder,
+        options(volume, "--tags", "ingest", candidate="second"),
+        ["maintain", "spark_catalog.candlecast.prices"],
+        options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
+        options(volume, "--pipelines", "registration", candidate="second", **approval),
+        options(volume, "--pipelines", "forecast"),
+        ["stages", str(folder / "stages")],
+    )
+    return folder, log
+
+
+@pytest.mark.slow
+def test_candidate_champion_and_forecast_on_spark_connect(connected: tuple[Path, str]) -> None:
+    folder, log = connected
+    volume = folder / "volume"
+    assert "prices v1, quality v1" in log  # despite the maintenance
+    assert "train v1 (1,204 rows), test v1 (308 rows)" in log
+    assert f"report: {volume / 'reporting/report.html'}" in log
     client = MlflowClient(f"sqlite:///{volume}/mlflow/mlflow.db")
     champion = client.get_model_version_by_alias(MODEL, "champion")
     assert champion.tags["candidate"] == "second"
     assert champion.tags["version_train"] == "1"
     assert champion.tags["override_reason"] == "a test"
-    assert f"track record: {volume / 'reporting/track_record.html'}" in done.stderr
-    assert list((tmp_path / "empty").iterdir()) == []
-    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in done.stderr
-    own_tables = {path.name for path in (tmp_path / "spark/warehouse/own.db").iterdir()}
-    assert own_tables == {"prices", "quality"}
-    tables = {path.name for path in (tmp_path / "spark/warehouse/candlecast.db").iterdir()}
-    assert tables == {
+    assert f"track record: {volume / 'reporting/track_record.html'}" in log
+    assert tables(folder, "candlecast") == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
     }
 
 
-@pytest.mark.slow
-def test_stages_on_spark_connect_are_equal_to_the_bit(spark: SparkSession, tmp_path: Path) -> None:
+def write_market(folder: Path) -> None:
+    """Write prices of a hundred tickers as prices.parquet."""
     random, days = np.random.default_rng(1), pd.bdate_range("2020-01-01", periods=120).date
     frames = []
     for number in range(100):
@@ -142,14 +180,20 @@ def test_stages_on_spark_connect_are_equal_to_the_bit(spark: SparkSession, tmp_p
                 volume=random.integers(1000, 2000, len(days)).astype(float),
             )
         )
-    pd.concat(frames).to_parquet(tmp_path / "prices.parquet")
-    command = [sys.executable, str(ROOT / "tests/connect_stages.py"), str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
-    train, test, evidence = stages(spark, tmp_path)
+    folder.mkdir()
+    pd.concat(frames).to_parquet(folder / "prices.parquet")
+
+
+@pytest.mark.slow
+def test_stages_on_spark_connect_are_equal_to_the_bit(
+    connected: tuple[Path, str], spark: SparkSession
+) -> None:
+    folder = connected[0] / "stages"
+    train, test, evidence = stages(spark, folder)
     for name, rows in {"train": train, "test": test}.items():
-        remote = pd.read_parquet(tmp_path / f"{name}.parquet")
+        remote = pd.read_parquet(folder / f"{name}.parquet")
         pd.testing.assert_frame_equal(remote, rows, check_exact=True)
-    assert json.loads((tmp_path / "evidence.json").read_text()) == evidence
+    assert json.loads((folder / "evidence.json").read_text()) == evidence
     assert len(train) > 5_000
     assert test["probability"].nunique() > 10
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 
 import numpy as np
@@ -25,7 +26,7 @@ from candlecast.features.computing import (
 )
 from candlecast.features.definitions import lag_columns
 from candlecast.features.windows import known_before, make_windows
-from conftest import ROOT, kedro
+from conftest import ROOT, SMALL
 
 HONEST = ["lags", "volatility", "range", "volume_change", "weekday"]
 WINDOW = 3
@@ -331,20 +332,20 @@ def test_names_of_columns_and_functions_without_a_docstring_are_refused():
 
 
 @pytest.mark.slow
-def test_the_feature_of_the_documentation_is_what_it_says(project):
+def test_the_feature_of_the_documentation_is_what_it_says(project, run, tmp_path):
     """Its diff, applied to a copy of the project as it stands, changes all that follows."""
     text = (ROOT / "docs/extend.md").read_text()
     [diff] = re.findall(r"^```diff\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     subprocess.run(["git", "apply", "-"], cwd=project, input=diff, text=True, check=True)
-    small = "tickers=AAPL IBM,start=2010-01-01,estimators=forest_5 forest_10,folds=3"
-    done = kedro(project, "run", "--params", f"candidate=mine,evaluation.repetitions=1000,{small}")
-    assert done.returncode == 0, done.stderr
-    [info] = (project / "data/mlflow/artifacts").rglob("MLmodel")
+    runpy.run_path(project / "src/candlecast/features/definitions.py")
+    small = {**SMALL, "tickers": ["IBM"], "estimators": ["forest_5"], "folds": 2}
+    run(conf_source=project / "conf", **small)
+    [info] = (tmp_path / "data/mlflow/artifacts").rglob("MLmodel")
     signature = json.loads(yaml.safe_load(info.read_text())["signature"]["inputs"])
     names = [column["name"] for column in signature]
     assert names == [*lag_columns(14), "momentum"]
-    audited = json.loads((project / "data/training/leakage_audit.json").read_text())
+    audited = json.loads((tmp_path / "data/training/leakage_audit.json").read_text())
     assert audited["features"] == names
     for page in ("report.html", "model_card.md"):
-        text = (project / "data/reporting" / page).read_text()
+        text = (tmp_path / "data/reporting" / page).read_text()
         assert "the mean of the candle bodies of the 5 sessions before" in text

@@ -70,25 +70,32 @@ def refused(original, monkeypatch, csv: Path) -> str:
     return left.value.code
 
 
+@pytest.fixture
+def mixed(ibm, tmp_path) -> Path:
+    """Write the same sessions with more columns, in another order, and a row without open."""
+    hole = pd.DataFrame({"Date": ["2000-03-04"], "Close": [101.0]})
+    rows = pd.concat([ibm[:3], hole, ibm[3:]])
+    csv = tmp_path / "mixed.csv"
+    rows[["Date", "Adj Close", "Close", "Low", "High", "Open"]].to_csv(csv, index=False)
+    return csv
+
+
 @pytest.mark.slow
-def test_prints_the_chosen_size_its_f1_and_accuracy(ibm, tmp_path):
-    """Nothing is left in the working directory."""
-    ibm[["Open", "Close"]].to_csv(tmp_path / "ibm.csv", index=False)
-    done = run(tmp_path / "ibm.csv", tmp_path / "here")
+def test_prints_the_chosen_size_its_f1_and_accuracy(mixed, tmp_path):
+    """The dropped row is counted on stderr; nothing is left in the working directory."""
+    done = run(mixed, tmp_path / "here")
     assert (done.returncode, done.stdout) == (0, PRINTED)
+    assert "mixed.csv: dropped 1 of 401 rows without open or close" in done.stderr
     assert list((tmp_path / "here").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_other_columns_their_order_and_rows_without_an_open_change_nothing(ibm, tmp_path):
-    """The dropped row is counted on stderr."""
-    hole = pd.DataFrame({"Date": ["2000-03-04"], "Close": [101.0]})
-    mixed = pd.concat([ibm[:3], hole, ibm[3:]])
-    mixed = mixed[["Date", "Adj Close", "Close", "Low", "High", "Open"]]
-    mixed.to_csv(tmp_path / "mixed.csv", index=False)
-    done = run(tmp_path / "mixed.csv", tmp_path / "here")
-    assert (done.returncode, done.stdout) == (0, PRINTED)
-    assert "mixed.csv: dropped 1 of 401 rows without open or close" in done.stderr
+def test_other_columns_their_order_and_rows_without_an_open_change_nothing(
+    original, ibm, mixed, tmp_path
+):
+    ibm[["Open", "Close"]].to_csv(tmp_path / "ibm.csv", index=False)
+    deltas = original.read_deltas(tmp_path / "ibm.csv")
+    assert len(deltas) == 400
+    np.testing.assert_array_equal(original.read_deltas(mixed), deltas)
 
 
 def test_the_printed_figures_are_those_of_a_bare_forest(original, ibm, tmp_path):
