@@ -1,8 +1,8 @@
 """Run Databricks tasks on open-source Spark: start a session, then call the wheel's entry point.
 
-``python databricks_task.py classic|connect <folder> <options of kedro run> [-- <options> …]``. The
-folder contains metastore and tables. Serverless compute uses Connect. Tasks separated by ``--``
-share one session, because its start takes longest. The task ``maintain <table>`` does what the
+``python databricks_task.py <folder> <options of kedro run> [-- <options> …]``. The folder contains
+metastore and tables. The session is one of Spark Connect, as on serverless compute. Tasks separated
+by ``--`` share it, because its start takes longest. The task ``maintain <table>`` does what the
 platform may do to a table at any time; ``stages <folder>`` writes what connect_stages.py computes.
 """
 
@@ -46,15 +46,13 @@ def settings(folder: Path) -> dict[str, str]:
     }
 
 
-def session(kind: str, folder: Path) -> SparkSession:
+def session(folder: Path) -> SparkSession:
     """Start the session that Databricks provides to a task."""
     ensure_jars()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.appName("task")
     configuration = settings(folder)
-    if kind == "connect":
-        builder = builder.remote(configuration.pop("spark.master"))
+    builder = SparkSession.builder.appName("task").remote(configuration.pop("spark.master"))
     for name, value in configuration.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
@@ -76,8 +74,8 @@ def maintain(spark: SparkSession, table: str) -> None:
 
 def main() -> None:
     """Start a session and run the tasks."""
-    kind, folder, *arguments = sys.argv[1:]
-    spark = session(kind, Path(folder))
+    folder, *arguments = sys.argv[1:]
+    spark = session(Path(folder))
     [entry] = importlib.metadata.entry_points(group="console_scripts", name="candlecast")
     for last, options in itertools.groupby(arguments, lambda argument: argument == "--"):
         match () if last else tuple(options):

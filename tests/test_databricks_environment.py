@@ -1,7 +1,8 @@
 """The environment `databricks` on open-source Spark: named tables and an existing session.
 
-The tasks run in their own process, as on Databricks: with a session (classic, or Spark Connect as
-on serverless compute), through the wheel's entry point, on tables in a persistent metastore.
+The tasks run in their own process, as on Databricks: with a session of Spark Connect, as on
+serverless compute, through the wheel's entry point, on tables in a persistent metastore. In a
+classic session: test_databricks_mlflow.
 """
 
 import json
@@ -53,16 +54,16 @@ def options(volume: Path, *more: str, **parameters: str) -> list[str]:
 
 
 def run_tasks(
-    server: YahooServer, kind: str, folder: Path, tasks: list[list[str]]
+    server: YahooServer, folder: Path, tasks: list[list[str]]
 ) -> subprocess.CompletedProcess[str]:
-    """Run tasks one after another in an empty folder, in one session."""
+    """Run tasks one after another in an empty folder, in one session of Spark Connect."""
     environment = server.environment(folder / "hook", pace=0)
     for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_URI", "SPARK_REMOTE"):
         environment.pop(name, None)
     (folder / "empty").mkdir()
     return subprocess.run(
         [
-            *(sys.executable, str(ROOT / "tests/databricks_task.py"), kind, str(folder / "spark")),
+            *(sys.executable, str(ROOT / "tests/databricks_task.py"), str(folder / "spark")),
             *(word for task in tasks for word in ["--", *task]),
         ],
         cwd=folder / "empty",
@@ -73,53 +74,9 @@ def run_tasks(
     )
 
 
-def run_on_named_tables(kind: str, folder: Path, *tasks: list[str]) -> str:
-    """Make the tables, then run more tasks; return the log.
-
-    Then another schema takes its prices from the first one's table. The last task names a catalog
-    that does not exist.
-    """
-    own = {"schema": "own", "prices": "spark_catalog.candlecast.prices", "tickers": ""}
-    first = ("--tags", "ingest,preprocess")
-    with YahooServer() as server:
-        for ticker in ("AAPL", "IBM"):
-            server.script(ticker, prices(FROM_2019))
-        done = run_tasks(
-            server,
-            kind,
-            folder,
-            [
-                options(folder / "volume", *first, candidate="first", end="2021-06-30"),
-                *tasks,
-                options(folder / "own", "--tags", "ingest", candidate="own", **own),
-                options(folder / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
-            ],
-        )
-    assert done.returncode == 1
-    # Only the project's errors: Spark logs others about its metastore.
-    errors = [line for line in done.stderr.splitlines() if "  ERROR   " in line]
-    assert len(errors) == 1, done.stderr
-    assert "nope.candlecast.prices" in errors[0]
-    assert "REQUIRES_SINGLE_PART_NAMESPACE" in errors[0]
-    assert "Traceback" not in done.stderr
-    assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
-    assert "train v0 (992 rows), test v0 (256 rows)" in done.stderr
-    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in done.stderr
-    assert tables(folder, "own") == {"prices", "quality"}
-    assert list((folder / "empty").iterdir()) == []
-    return done.stderr
-
-
 def tables(folder: Path, schema: str) -> set[str]:
     """The names of a schema's tables."""
     return {path.name for path in (folder / f"spark/warehouse/{schema}.db").iterdir()}
-
-
-@pytest.mark.slow
-def test_named_tables_in_a_classic_session(tmp_path: Path) -> None:
-    """Training, registration and forecast on such tables: test_databricks_mlflow."""
-    run_on_named_tables("classic", tmp_path)
-    assert tables(tmp_path, "candlecast") == {"prices", "quality", "windows", "train", "test"}
 
 
 @pytest.fixture(scope="module")
@@ -127,41 +84,59 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the log of tasks on Spark Connect, all in one session: its start takes long.
 
     A second candidate becomes champion and makes forecasts; while it trains, the platform maintains
-    the prices table. Then there are the stages of connect_stages.py.
+    the prices table. Another schema takes its prices from that table. Then there are the stages of
+    connect_stages.py. The last task names a catalog that does not exist.
     """
     folder = tmp_path_factory.mktemp("connect")
     write_market(folder / "stages")
     volume = folder / "volume"
     approval = {"approver": "Ada", "override_reason": "a test"}
-    log = run_on_named_tables(
-        "connect",
-        folder,
+    own = {"schema": "own", "prices": "spark_catalog.candlecast.prices", "tickers": ""}
+    tasks = [
+        options(volume, "--tags", "ingest", candidate="first", end="2021-06-30"),
         options(volume, "--tags", "ingest", candidate="second"),
         ["maintain", "spark_catalog.candlecast.prices"],
         options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
         options(volume, "--pipelines", "registration", candidate="second", **approval),
         options(volume, "--pipelines", "forecast"),
+        options(folder / "own", "--tags", "ingest", candidate="own", **own),
         ["stages", str(folder / "stages")],
-    )
-    return folder, log
+        options(folder / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
+    ]
+    with YahooServer() as server:
+        for ticker in ("AAPL", "IBM"):
+            server.script(ticker, prices(FROM_2019))
+        done = run_tasks(server, folder, tasks)
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if "Deleted 0 files" not in line] == []
+    assert list((folder / "empty").iterdir()) == []
+    return folder, done.stderr
 
 
 @pytest.mark.slow
 def test_candidate_champion_and_forecast_on_spark_connect(connected: tuple[Path, str]) -> None:
     folder, log = connected
     volume = folder / "volume"
+    # Only the project's errors: Spark logs others about its metastore.
+    errors = [line for line in log.splitlines() if "  ERROR   " in line]
+    assert len(errors) == 1, log
+    assert "nope.candlecast.prices" in errors[0]
+    assert "REQUIRES_SINGLE_PART_NAMESPACE" in errors[0]
+    assert "Traceback" not in log
     assert "prices v1, quality v1" in log  # despite the maintenance
-    assert "train v1 (1,204 rows), test v1 (308 rows)" in log
+    assert "train v0 (1,204 rows), test v0 (308 rows)" in log
     assert f"report: {volume / 'reporting/report.html'}" in log
     client = MlflowClient(f"sqlite:///{volume}/mlflow/mlflow.db")
     champion = client.get_model_version_by_alias(MODEL, "champion")
     assert champion.tags["candidate"] == "second"
-    assert champion.tags["version_train"] == "1"
+    assert champion.tags["version_prices"] == "1"
     assert champion.tags["override_reason"] == "a test"
     assert f"track record: {volume / 'reporting/track_record.html'}" in log
     assert tables(folder, "candlecast") == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
     }
+    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in log
+    assert tables(folder, "own") == {"prices", "quality"}
 
 
 def write_market(folder: Path) -> None:

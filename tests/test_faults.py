@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from mlflow.tracking import MlflowClient
+from py4j.protocol import Py4JError
 
 from candlecast.errors import (
     CandlecastError,
@@ -349,6 +350,24 @@ def test_an_expected_error_is_one_line_and_a_variable_shows_its_traceback(
     assert error.startswith("candlecast.errors.ParameterError: windw: ")
     assert "ERROR   windw: " in same
     monkeypatch.delenv(TRACEBACK)
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("a bug"), None)
+    assert capsys.readouterr().err == "ZeroDivisionError: a bug\n"
+
+
+def test_fault_57_java_out_of_memory_is_one_line(tmp_path, capsys):
+    """The error is the one that Spark raised with 5,000 tickers and 2 GB."""
+    with pytest.raises(ParameterError):
+        run_session(tmp_path / "data", windw=14)  # it sets the hook
+    error = Py4JError("Answer from Java side is empty")
+    sys.excepthook(Py4JError, error, None)
+    assert "Answer from Java side is empty" in capsys.readouterr().err
+    log = tmp_path / "data/spark/spark.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("ERROR Executor: task 0.0\njava.lang.OutOfMemoryError: Java heap space\n")
+    sys.excepthook(Py4JError, error, None)
+    [line] = capsys.readouterr().err.splitlines()
+    assert "ERROR   Java ran out of memory" in line
+    assert "spark.driver.memory" in line
     sys.excepthook(ZeroDivisionError, ZeroDivisionError("a bug"), None)
     assert capsys.readouterr().err == "ZeroDivisionError: a bug\n"
 

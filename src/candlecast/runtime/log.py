@@ -116,6 +116,11 @@ class LogHooks:
         root, tables = given.get("data_root"), str(given.get("tables"))
         if message is None and (damage := damage_behind(error, tables)):
             message = str(damage)
+        if root and is_out_of_memory(error, Path(root, "spark/spark.log")):
+            message = (
+                "Java ran out of memory in Spark. Raise spark.driver.memory in conf/base/spark.yml "
+                "(under market, for more than 50 tickers), or request fewer tickers, and run again."
+            )
         free = free_bytes(Path(root)) if root else None
         if free is not None and free < MIN_FREE_BYTES:
             message = (
@@ -126,6 +131,21 @@ class LogHooks:
             sys.__excepthook__(kind, error, trace)
         if message is not None:
             logger.error("%s", message)
+
+
+def is_out_of_memory(error: BaseException | None, log: Path) -> bool:
+    """Return whether an error is Spark's, and Spark's log has that Java ran out of memory.
+
+    The error itself often has no message: Java can no longer answer.
+    """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    while error is not None and not isinstance(error, PySparkException | Py4JError):
+        error = error.__cause__
+    if error is None or not log.is_file():
+        return False
+    return "java.lang.OutOfMemoryError" in log.read_text(errors="replace")
 
 
 def free_bytes(folder: Path) -> int | None:
