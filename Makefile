@@ -18,8 +18,9 @@ test: $(READY) ## run all but the slow tests, on every core (TEST="-k windows" a
 	@sh scripts/system.sh browser
 	$(BIN)/pytest $(PARALLEL) -m "not slow" $(TEST)
 
-test-all: test ## run all tests, also the slow ones: Databricks sessions, gate calibration, benchmarks
-	$(BIN)/pytest $(PARALLEL) -m slow
+test-all: $(READY) ## run all tests, also the slow ones: Databricks, gate calibration, benchmarks
+	@sh scripts/system.sh browser
+	$(BIN)/pytest $(PARALLEL) $(TEST)
 
 lint: $(PACKAGES) ## check style, format, types, imports and the workflows' security
 	$(BIN)/ruff check .
