@@ -152,7 +152,7 @@ def is_readable(folder: Path, version: int) -> bool:
 
 
 def read_version(folder: Path, version: int) -> pa.Table | None:
-    """Return the rows of a version, read without Spark, which takes longer for a small table.
+    """Return the rows of a version, read without Spark, which takes longer.
 
     None if a file is damaged, which Spark reports, or the table has features that need Spark.
     """
