@@ -1,7 +1,5 @@
 """From Spark and Arrow to pandas."""
 
-import contextlib
-import ctypes
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 pd.options.mode.copy_on_write = True  # as in pandas 3: large frames share what did not change
-with contextlib.suppress(AttributeError, OSError):  # not glibc
-    # M_MMAP_THRESHOLD: memory of arrays above a megabyte is given back when they go. glibc raises
-    # the limit to 32 MB by itself, which left 150 MB unused in a validation on 1.8 million rows.
-    ctypes.CDLL(None).mallopt(-3, 2**20)
 
 AT_ONCE = 250_000
 """Rows that are collected at once, at least. Of many more it is an eighth, at most `MOST`."""
@@ -28,11 +22,12 @@ MOST = 1_000_000
 
 
 def as_pandas(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a pandas frame.
+    """Return an Arrow table as a pandas frame, and give its memory back: it can't be used again.
 
     Dates become datetime64, where Spark's own ``toPandas`` makes Python objects of them.
     """
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False, self_destruct=True)
+    pa.default_memory_pool().release_unused()
     return frame
 
 
