@@ -131,14 +131,13 @@ def passes(seed: int, bayes_accuracy: float) -> dict[str, float]:
     return {**passed, "test_accuracy": metrics["accuracy"], "test_auc": metrics["roc_auc"]}
 
 
-def one_thread() -> None:
-    """Let numerical libraries compute in one thread, as there are two processes."""
-    threadpool_limits(1)
-
-
 def workers() -> ProcessPoolExecutor:
-    """Return two new processes, not forked ones, which could inherit a thread's lock."""
-    return ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=one_thread)
+    """Return two new processes, not forked ones, which could inherit a thread's lock.
+
+    Numerical libraries compute in one thread in each.
+    """
+    context = get_context("spawn")
+    return ProcessPoolExecutor(2, context, initializer=threadpool_limits, initargs=(1,))
 
 
 def simulate(pool: ProcessPoolExecutor, bayes_accuracy: float, histories: int) -> pd.DataFrame:

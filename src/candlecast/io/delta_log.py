@@ -86,7 +86,7 @@ class Log:
         files = sorted((folder / "_delta_log").glob("*.checkpoint.parquet"))
         self.checkpoints = {int(file.name.partition(".")[0]): file for file in files}
         self.numbers = sorted({*self.commits, *self.checkpoints})
-        self._checkpoint = cache(read_checkpoint)
+        self._checkpoint, self._commit = cache(read_checkpoint), cache(read_commit)
 
     def is_base(self, version: int) -> bool:
         """Whether a version is read without an entry before its own."""
@@ -114,7 +114,7 @@ class Log:
         for number in entries:
             before = found.get(number - 1) if number else Version(set(), needs_spark=False)
             if before and number in self.commits:
-                found[number] = self._apply(before, read_commit(self.commits[number]))
+                found[number] = self._apply(before, self._commit(self.commits[number]))
             elif file := self.checkpoints.get(number):
                 if (actions := self._checkpoint(file)) is None:
                     raise _damaged_checkpoint(self, number)
@@ -130,6 +130,12 @@ class Log:
         if version not in self.commits:
             return None
         return self.versions(self.entries(version)).get(version)
+
+    def committed_at(self, version: int) -> float:
+        """Return when a version was committed (Unix seconds)."""
+        actions = self._commit(self.commits[version])
+        [info] = (action["commitInfo"] for action in actions if "commitInfo" in action)
+        return float(info["timestamp"]) / 1000
 
     def _apply(self, before: Version, actions: list[dict[str, Any]]) -> Version:
         files, needs_spark = set(before.files), before.needs_spark
@@ -192,7 +198,7 @@ def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> i
     newest = max(log.commits)
     if newest not in found or found[newest].needs_spark:  # such as checkpoints of other kinds
         return 0
-    young = {old for old, new in pairwise(log.commits) if _committed_at(log.commits[new]) >= since}
+    young = {old for old, new in pairwise(log.commits) if log.committed_at(new) >= since}
     needed = {newest, *young, *versions} & {*found}
     data = {file for version in needed for file in found[version].files}
     entries = {entry for version in needed for entry in log.entries(version)}
@@ -207,11 +213,6 @@ def remove_old_files(folder: Path, since: float, versions: Collection[int]) -> i
         if version and int(version[1]) not in entries:
             file.unlink()
     return removed
-
-
-def _committed_at(commit: Path) -> float:
-    [info] = (action["commitInfo"] for action in read_commit(commit) if "commitInfo" in action)
-    return float(info["timestamp"]) / 1000
 
 
 # --- Damage ---------------------------------------------------------------------------------------
