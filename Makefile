@@ -57,19 +57,23 @@ lock: ## update both lock files from pyproject.toml (needs uv)
 clean: ## remove the environment and all output of runs; keep the sample
 	rm -rf $(VENV) .viz build dist site data/fetched data/mlflow data/matplotlib data/reporting data/run.lock data/spark data/tables data/training data/yahoo
 
-# The environment: the locked packages and this project; runs also need Java for Spark and Delta's
-# two jars.
+# The environment: the locked packages (all of them: --no-deps) and this project, by uv; by pip where uv fails, such as
+# with an index of pip's own configuration, which uv does not read. Runs also need Java for Spark and Delta's two jars.
+QUIET := --quiet --disable-pip-version-check
+LOCKED := --quiet --no-deps --require-hashes --requirement requirements.lock
 $(PACKAGES): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Choose another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing the locked packages in $(VENV): 2 GB, some minutes, once"
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "Installing the locked packages in $(VENV): 2 GB, once"
+	$(BIN)/pip install $(QUIET) uv==0.13.9 && $(BIN)/uv pip install --python $(BIN)/python $(LOCKED) || \
+	  { echo "Installing them by pip instead"; $(BIN)/pip install --no-compile $(LOCKED); }
+	$(BIN)/pip install $(QUIET) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(READY): $(PACKAGES) scripts/system.sh
 	@sh scripts/system.sh java
-	@echo "Fetching Delta's two jars for Spark, once"
-	$(BIN)/python -m candlecast.runtime.spark
+	@echo "Fetching Delta's two jars for Spark and compiling the packages, once"
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib & \
+	$(BIN)/python -m candlecast.runtime.spark; status=$$?; wait; exit $$status
 	@touch $@

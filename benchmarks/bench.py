@@ -1,36 +1,39 @@
 """Measure speed as a ratio to peers, all in the same run: ``make bench``.
 
-Every contender runs in its own process and is timed after its imports. Contenders take turns for
-several rounds; each result is the median of the rounds, with the smallest and the largest. A table
-of all figures is at the end; ``--json FILE`` writes them to a file. ``--quick`` runs everything in
-a small size, to check that it works.
+Contenders take turns for several rounds; each result is the median of the rounds, with the smallest
+and the largest. Training is timed in a new process each, after its imports. A table of all figures
+is at the end; ``--json FILE`` writes them to a file. ``--quick`` runs everything in a small size,
+to check that it works; also `market`, which takes minutes and otherwise runs alone.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import pandas as pd
-from figures import Figure, machine, make_table, read_figure
+from figures import ROOT, ROUNDS, Figure, compare, in_turn, machine, make_table
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
 TREES, QUICK_TREES = (50, 100, 200, 500, 1000), (5, 10)
 FOLDS, QUICK_FOLDS = 5, 2
-ROUNDS = 3
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
 
-OWN = {"bench.py", "original.py", "bare.py", "figures.py", "market.py"}
-"""Files that are no script to run: `market.py` takes longer and runs alone."""
+SCRIPTS = ("fetch", "gate", "prediction", "sampling", "windows")
+"""Benchmarks of their own script: each has a function `main`, which returns its figures."""
+
+T = TypeVar("T")
 
 BEHIND = {
     "original": "scikit-learn's fit of the largest forest is half of the time, and MLflow writes "
@@ -115,13 +118,14 @@ def time_candlecast(csv: Path, tracking: Path, trees: Sequence[int], folds: int)
     return time.perf_counter() - since
 
 
-def in_a_process(contender: str, sessions: int, quick: bool) -> float:
-    """Time a contender of the training comparison in a new process."""
+def time_contender(contender: str, sessions: int, quick: bool) -> float:
+    """Return the seconds of a contender of the training comparison."""
+    trees, folds = (QUICK_TREES, QUICK_FOLDS) if quick else (TREES, FOLDS)
     with TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, *(["--quick"] if quick else [])]
-        command += ["--contender", contender, str(sessions), folder]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return float(json.loads(output.splitlines()[-1]))
+        csv = write_csv(sessions, Path(folder))
+        if contender == "original":
+            return time_original(csv, Path(folder), trees)
+        return time_candlecast(csv, Path(folder), trees, folds if contender == "validated" else 0)
 
 
 def seconds(command: list[str]) -> float:
@@ -132,61 +136,27 @@ def seconds(command: list[str]) -> float:
         return time.perf_counter() - since
 
 
-def compare(
-    title: str,
-    contenders: Mapping[str, Callable[[], float]],
-    rounds: int,
-    aims: Sequence[float],
-    why: str,
-) -> list[Figure]:
-    """Print the seconds of each contender, and how many times faster it is than the first.
-
-    Args:
-        title: what the contenders do.
-        contenders: functions that return the seconds, by name.
-        rounds: how often each contender is timed. They take turns.
-        aims: of each contender but the first.
-        why: why they may be behind.
-
-    Returns:
-        One figure per contender but the first.
-    """
-    seconds_of: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, time_it in contenders.items():
-            seconds_of[name].append(time_it())
-    sys.stdout.write(f"{title}: median of {rounds} [smallest, largest]\n")
-    peer, *_ = seconds_of
-    first, figures = median(seconds_of[peer]), []
-    for name, times in seconds_of.items():
-        typical = median(times)
-        sys.stdout.write(
-            f"  {name:<38} {typical:6.1f} s [{min(times):.1f}, {max(times):.1f}]"
-            f"  {first / typical:5.2f} x\n"
-        )
-        figure = {"figure": f"{title}: {name}", "ours": typical, "peer": peer, "theirs": first}
-        figures.append({**figure, "ratio": first / typical, "times": times, "why": why})
-    sys.stdout.flush()
-    return [{**figure, "aim": aim} for figure, aim in zip(figures[1:], aims, strict=True)]
-
-
-def compare_training(sessions: int, quick: bool, rounds: int) -> list[Figure]:
+def compare_training(sessions: int, quick: bool) -> list[Figure]:
     """Compare fitting and tracking the five forests with the original."""
     names = {
-        "original": "original, five autologged runs",
-        "plain": "one logged model",
-        "validated": "with validation",
+        "original, five autologged runs": "original",
+        "one logged model": "plain",
+        "with validation": "validated",
+    }
+    contenders = {
+        text: partial(call, quick, time_contender, name, sessions, quick)
+        for text, name in names.items()
     }
     return compare(
         f"five forests, {sessions} sessions",
-        {text: partial(in_a_process, name, sessions, quick) for name, text in names.items()},
-        rounds,
+        in_turn(contenders, 1 if quick else ROUNDS),
+        peers=list(names)[:1],
         aims=(8.0, 3.0),
         why=BEHIND["original"],
     )
 
 
-def compare_run(quick: bool, rounds: int) -> list[Figure]:
+def compare_run(quick: bool) -> list[Figure]:
     """Compare a whole ``kedro run`` with a bare script.
 
     Both have the same imports, session, Delta writes and fits, and log one model; the run also
@@ -197,69 +167,48 @@ def compare_run(quick: bool, rounds: int) -> list[Figure]:
     kedro = [str(Path(sys.executable).with_name("kedro")), "run"]
     kedro += ["--tags", "ingest", "--params"] if quick else ["--params"]
     small = "tickers=IBM,start=2010-01-01," if quick else ""
-    return compare(
-        "a complete run on the sample",
-        {
-            "bare script": lambda: seconds(bare),
-            "kedro run": lambda: seconds([*kedro, f"{small}data_root="]),
-        },
-        rounds,
-        aims=(1 / 1.15,),
-        why=BEHIND["run"],
-    )
+    contenders = {
+        "bare script": lambda: seconds(bare),
+        "kedro run": lambda: seconds([*kedro, f"{small}data_root="]),
+    }
+    times = in_turn(contenders, 1 if quick else ROUNDS)
+    title, why = "a complete run on the sample", BEHIND["run"]
+    return compare(title, times, ["bare script"], aims=(1 / 1.15,), why=why)
+
+
+def call(quick: bool, function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a new process, so that nothing is warm; in the quick size, in this one."""
+    if quick:
+        return function(*arguments)
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def run_script(script: str, quick: bool) -> list[Figure]:
-    """Run a benchmark of its own script; print its text, return its figures."""
-    sys.stdout.write(f"{script}\n")
-    command = [sys.executable, str(HERE / script), *(["--quick"] if quick else [])]
-    figures = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if figure := read_figure(line):
-                figures.append(figure)
-            else:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-    if process.returncode:
-        sys.exit(process.returncode)
+    """Run a benchmark of its own script; return its figures."""
+    sys.stdout.write(f"{script}.py\n")
+    sys.stdout.flush()
+    figures: list[Figure] = importlib.import_module(script).main(["--quick"] if quick else [])
     return figures
 
 
-def time_contender(contender: str, sessions: int, folder: Path, quick: bool) -> float:
-    """Time a contender of the training comparison in this process."""
-    csv, trees = write_csv(sessions, folder), QUICK_TREES if quick else TREES
-    if contender == "original":
-        return time_original(csv, folder, trees)
-    folds = QUICK_FOLDS if quick else FOLDS
-    return time_candlecast(csv, folder, trees, folds if contender == "validated" else 0)
-
-
 def main() -> None:
-    """Run all benchmarks, or time one contender in this process."""
+    """Run all benchmarks."""
     parser = argparse.ArgumentParser(description="Measure speed as a ratio to peers.")
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round, one process")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--contender", nargs=3, help="time one: name, sessions, folder")
-    arguments = parser.parse_args()
-    quick = arguments.quick
-    if arguments.contender:
-        name, rows, folder = arguments.contender
-        took = time_contender(name, int(rows), Path(folder), quick)
-        sys.stdout.write(f"\n{json.dumps(took)}\n")
-        return
-    rounds = 1 if quick else ROUNDS
+    given = parser.parse_args()
+    quick = given.quick
     figures = []
     for sessions in ROWS[:1] if quick else ROWS:
-        figures += compare_training(sessions, quick, rounds)
-    figures += compare_run(quick, rounds)
-    for script in sorted({file.name for file in HERE.glob("*.py")} - OWN):
-        figures += run_script(script, quick)
+        figures += compare_training(sessions, quick)
+    figures += compare_run(quick)
+    for script in (*SCRIPTS, "market") if quick else SCRIPTS:
+        figures += call(quick, run_script, script, quick)
     sys.stdout.write(make_table(figures))
-    if arguments.json:
+    if given.json:
         found = {"machine": machine(), "figures": figures}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

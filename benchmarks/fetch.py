@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ candlecast.silence_third_party()
 import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 import yfinance  # noqa: E402
-from figures import emit  # noqa: E402
+from figures import ROUNDS, Figure, compare  # noqa: E402
 from kedro.io import AbstractDataset, DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
 
@@ -35,6 +36,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from yahoo_server import redirected  # noqa: E402
 
 NODE = "fetch_prices"
+HISTORY = yfinance.Ticker.history
 
 
 class Clock:
@@ -76,7 +78,7 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
         if name.startswith("params:"):
             datasets[name] = MemoryDataset(parameters[name.removeprefix("params:")])
     catalog = DataCatalog(datasets)
-    clock = Clock(yfinance.Ticker.history, at={10})
+    clock = Clock(HISTORY, at={10})
     yfinance.Ticker.history = functools.partialmethod(clock)
     since = time.perf_counter()
     SequentialRunner().run(node, catalog)
@@ -86,35 +88,36 @@ def fetch(tickers: int, folder: Path) -> tuple[float, Clock, int]:
     return took, clock, len(pd.read_parquet(files[0]))
 
 
-def main() -> None:
-    """Print the time per ticker, and the peak memory after ten tickers and after all."""
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Print the seconds, and the peak memory after ten tickers and after all; return the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="20 tickers instead of 500")
-    tickers = 20 if parser.parse_args().quick else 500
+    parser.add_argument("--quick", action="store_true", help="20 tickers instead of 500, one round")
+    tickers, rounds = (20, 1) if parser.parse_args(arguments).quick else (500, ROUNDS)
     for name in ("kedro", "candlecast"):
         logging.getLogger(name).setLevel(logging.WARNING)
     command = [sys.executable, str(ROOT / "tests/yahoo_server.py")]
-    with (
-        TemporaryDirectory() as folder,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
-    ):
+    times: dict[str, list[float]] = {"yfinance itself": [], "candlecast with it": []}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
             with redirected(server.stdout.readline().strip()):
-                took, clock, rows = fetch(tickers, Path(folder))
+                for _ in range(rounds):
+                    with TemporaryDirectory() as folder:
+                        took, clock, rows = fetch(tickers, Path(folder))
+                    times["yfinance itself"].append(clock.seconds)
+                    times["candlecast with it"].append(took)
         finally:
             server.terminate()
-    own, client = (1000 * part / tickers for part in (took - clock.seconds, clock.seconds))
+    figures = compare(
+        f"fetching {tickers} tickers of {rows:,} sessions from a loopback Yahoo",
+        times,
+        ["yfinance itself"],
+        why="It also reads the answer as prices, checks them by calendar and writes a file each.",
+    )
     sys.stdout.write(
-        f"fetching {tickers} tickers of {rows:,} sessions from a loopback Yahoo\n"
-        f"  yfinance itself, per ticker                {client:6.1f} ms\n"
-        f"  candlecast in addition, per ticker         {own:6.1f} ms\n"
-        f"  peak memory after 10 tickers and after all {clock.peaks[10]:6.0f} MB, {peak():.0f} MB\n"
+        f"  peak memory after 10 tickers and after all {clock.peaks[10]:.0f} MB, {peak():.0f} MB\n"
     )
-    why = (
-        "It also reads the answer as prices, checks them by calendar and writes a file per ticker."
-    )
-    emit(f"fetching {tickers} tickers", took, "yfinance itself", clock.seconds, why=why)
+    return figures
 
 
 if __name__ == "__main__":

@@ -1,40 +1,85 @@
-"""The table of figures that ``make bench`` prints at its end.
+"""Start Spark, time contenders in turn, and print their figures: what all benchmarks share."""
 
-A benchmark writes a line of JSON per figure among its other output; `bench.py` gathers them.
-"""
-
-import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 Figure = dict[str, Any]
+Times = Mapping[str, Sequence[float]]
+"""The seconds of each round, by contender."""
+
+ROUNDS = 3
+
+ROOT = Path(__file__).parents[1]
+scratch = TemporaryDirectory()
+"""Of Spark; removed when this process ends."""
 
 
-def emit(
-    figure: str, ours: float, peer: str, theirs: float, *, aim: float | None = None, why: str = ""
-) -> None:
-    """Write a figure to the standard output.
+def start_spark() -> "SparkSession":
+    """Start Spark as for a whole market, or return the session that runs."""
+    from candlecast.runtime.spark import start_session
+
+    settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())
+    return start_session({**settings["session"], **settings["market"]}, Path(scratch.name))
+
+
+def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Times:
+    """Time contenders in turn for several rounds; each is a function that returns seconds."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, time_it in contenders.items():
+            times[name].append(time_it())
+    return times
+
+
+def compare(
+    title: str, times: Times, peers: Sequence[str], aims: Sequence[float | None] = (), why: str = ""
+) -> list[Figure]:
+    """Print the median of each contender and its ratio to the first peer.
 
     Args:
-        figure: what is measured.
-        ours: seconds.
-        peer: what it is compared with.
-        theirs: its seconds.
-        aim: the ratio aimed at, `theirs` / `ours`: above 1 candlecast is faster.
-        why: why it is behind, one sentence.
+        title: what the contenders do.
+        times: of all contenders.
+        peers: those of them that are not ours.
+        aims: the ratios aimed at, in the order of what is returned; above 1 ours is faster.
+        why: why ours may be behind, one sentence.
+
+    Returns:
+        One figure per pair of a contender of ours and a peer.
     """
-    values = {"figure": figure, "ours": ours, "peer": peer, "theirs": theirs}
-    sys.stdout.write(json.dumps({**values, "ratio": theirs / ours, "aim": aim, "why": why}) + "\n")
+    typical = {name: median(seconds) for name, seconds in times.items()}
+    rounds = len(times[peers[0]])
+    sys.stdout.write(f"{title}: median of {rounds} [smallest, largest]\n")
+    for name, seconds in times.items():
+        sys.stdout.write(
+            f"  {name:<38} {typical[name]:7.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
+            f"  {typical[peers[0]] / typical[name]:5.2f} x\n"
+        )
     sys.stdout.flush()
-
-
-def read_figure(line: str) -> Figure | None:
-    """Return the figure that a line of output holds; None: it is text."""
-    return json.loads(line) if line.startswith('{"figure"') else None
+    pairs = [(own, peer) for own in times if own not in peers for peer in peers]
+    return [
+        {
+            "figure": title if len(times) - len(peers) == 1 else f"{title}: {own}",
+            "ours": typical[own],
+            "peer": peer,
+            "theirs": typical[peer],
+            "ratio": typical[peer] / typical[own],
+            "aim": aim,
+            "why": why,
+            "times": {own: times[own], peer: times[peer]},
+        }
+        for (own, peer), aim in zip(pairs, aims or [None] * len(pairs), strict=True)
+    ]
 
 
 def machine() -> str:
@@ -48,14 +93,14 @@ def machine() -> str:
 
 def make_table(figures: Sequence[Figure]) -> str:
     """Return the table as text, and below it why a figure is behind its aim."""
-    lines = [f"{'figure':<50} {'ours':>9}  {'peer':<32} {'peer':>9} {'ratio':>7} {'aim':>6}"]
-    behind = []
+    lines = [f"{'figure':<58} {'ours':>9}  {'peer':<32} {'peer':>9} {'ratio':>7} {'aim':>6}"]
+    behind = {}
     for each in figures:
         aim = "" if each["aim"] is None else f"{each['aim']:.2f}"
         lines.append(
-            f"{each['figure']:<50} {each['ours']:7.2f} s  {each['peer']:<32} "
+            f"{each['figure']:<58} {each['ours']:7.2f} s  {each['peer']:<32} "
             f"{each['theirs']:7.2f} s {each['ratio']:5.2f} x {aim:>6}"
         )
         if each["why"] and each["ratio"] < (each["aim"] or 1):
-            behind.append(f"{each['figure']}: {each['why']}")
-    return "\n".join([*lines, machine(), *behind]) + "\n"
+            behind[each["figure"]] = f"{each['figure']}: {each['why']}"
+    return "\n".join([*lines, machine(), *behind.values()]) + "\n"

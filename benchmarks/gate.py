@@ -8,6 +8,7 @@ autocorrelation (its power).
 
 import argparse
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -15,6 +16,7 @@ from multiprocessing import get_context
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from figures import Figure
 from scipy import signal, stats
 from sklearn.ensemble import RandomForestClassifier
 from threadpoolctl import threadpool_limits
@@ -170,16 +172,22 @@ def table(pool: ProcessPoolExecutor, histories: int, histories_with_signal: int)
     return pd.DataFrame(rows)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Print the rates; there is no peer to compare them with."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=400, help="number without a signal")
     parser.add_argument("--histories-with-signal", type=int, default=100, help="number per signal")
     parser.add_argument("--quick", action="store_true", help="two histories per row")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.histories = arguments.histories_with_signal = 2
+    given = parser.parse_args(arguments)
+    if given.quick:
+        given.histories = given.histories_with_signal = 2
     with workers() as processes:
-        rates = table(processes, arguments.histories, arguments.histories_with_signal)
+        rates = table(processes, given.histories, given.histories_with_signal)
     text = rates.to_string(index=False)
     nominal = f"The nominal rate without a signal (bayes_accuracy 0.5) is {NOMINAL:.3f}.\n"
     sys.stdout.write(f"{text}\n{nominal}")
+    return []
+
+
+if __name__ == "__main__":
+    main()

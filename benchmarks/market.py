@@ -10,13 +10,12 @@ seconds of the whole, and the peak memory of Python and of Java.
 import argparse
 import contextlib
 import datetime as dt
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,14 +27,13 @@ import exchange_calendars  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
-import yaml  # noqa: E402
+from figures import ROOT, Figure, start_spark  # noqa: E402
 from pyspark import cloudpickle  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from scipy.signal import lfilter  # noqa: E402
 
-from candlecast.runtime.spark import start_session  # noqa: E402
+from candlecast.runtime.spark import stop_java  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
 FACTS = ("Name", "PPid", "VmHWM")
 SEED = 4284
 LAST = dt.date(2025, 12, 31)
@@ -108,12 +106,11 @@ def make_ticker(
 
 
 def write_market(folder: str, tickers: int, years: int, signal: float = 0.0) -> None:
-    """Write a market's prices as Parquet, with a Spark session of its own."""
-    settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
-    with TemporaryDirectory() as scratch:
-        spark = start_session(settings, Path(scratch))
-        make_market(spark, tickers, years, signal).write.parquet(folder)
-        spark.stop()
+    """Write a market's prices as Parquet."""
+    spark = start_spark()
+    make_market(spark, tickers, years, signal).write.parquet(folder)
+    spark.stop()
+    stop_java()  # the run has its own
 
 
 def peak_memory() -> dict[str, float]:
@@ -149,8 +146,8 @@ def run(prices: str, data_root: str, parameters: str) -> tuple[float, dict[str, 
     return time.perf_counter() - since, peaks
 
 
-def main() -> None:
-    """Make a market, run the pipelines on it and print what that took."""
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Make a market, run the pipelines on it and print what that took; there is no peer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=int, default=500)
     parser.add_argument("--years", type=int, default=20)
@@ -158,8 +155,7 @@ def main() -> None:
     parser.add_argument("--folder", help="keep prices and tables here; its prices are used again")
     parser.add_argument("--params", default="", help="further parameters of the run")
     parser.add_argument("--quick", action="store_true", help="3 tickers, 3 years, 5 trees, 2 folds")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.quick:
         given.tickers, given.years = 3, 3
         given.params = "estimators=forest_5,folds=2,evaluation.repetitions=1000"
@@ -174,8 +170,7 @@ def main() -> None:
         f"default pipelines on {given.tickers:,} tickers, {given.years} years\n"
         f"  {seconds:.0f} s; peak memory per process: {memory}\n"
     )
-    if given.json:
-        given.json.write_text(json.dumps({"seconds": seconds, "peak_mb": peaks}))
+    return []
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compare prediction on Spark with plain scikit-learn: ``python benchmarks/prediction.py``.
 
-Spark reads ten million windows of 14 lags from Parquet, predicts them and discards the result; its
+Spark reads five million windows of 14 lags from Parquet, predicts them and discards the result; its
 time includes the start of the job. scikit-learn predicts the same rows in memory, a million at a
 time (which is faster than all at once), and neither reads nor writes: its best case.
 """
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,24 +19,21 @@ candlecast.silence_third_party()
 
 import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
-import yaml  # noqa: E402
-from figures import emit  # noqa: E402
+from figures import ROUNDS, Figure, compare, in_turn, start_spark  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 from pyspark.sql import functions as F  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 
 from candlecast.features.definitions import lag_columns  # noqa: E402
 from candlecast.models.prediction import predict_windows  # noqa: E402
-from candlecast.runtime.spark import start_session  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
 LAGS = lag_columns(14)
 SEED = 4284
 SLICE = 1_000_000
 """Rows that scikit-learn predicts at once."""
 
-TARGET = 0.5
-"""The target: the ratio to scikit-learn's throughput on one core."""
+AIM = 0.5
+"""The ratio to scikit-learn's throughput on one core."""
 
 
 def fit_forest(trees: int) -> RandomForestClassifier:
@@ -57,6 +55,7 @@ def write_rows(spark: SparkSession, rows: int, folder: str) -> None:
 
 def time_spark(spark: SparkSession, forest: RandomForestClassifier, folder: str) -> float:
     """Return the seconds that Spark takes to read and predict all rows."""
+    forest.set_params(n_jobs=1)
     since = time.perf_counter()
     predictions = predict_windows(forest, spark.read.parquet(folder), LAGS)
     predictions.write.format("noop").mode("overwrite").save()
@@ -95,43 +94,38 @@ def worker_peak() -> float:
     return max(peaks, default=float("nan"))
 
 
-def main() -> None:
-    """Time both; print throughput and ratio."""
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Time both, print their throughput and return the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--trees", type=int, default=100)
-    parser.add_argument("--quick", action="store_true", help="50,000 rows, 10 trees")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rows, arguments.trees = 50_000, 10
-    rows, forest = arguments.rows, fit_forest(arguments.trees)
-    forest.set_params(n_jobs=1)
-    configuration = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())["session"]
+    parser.add_argument("--quick", action="store_true", help="50,000 rows, 10 trees, one round")
+    given = parser.parse_args(arguments)
+    if given.quick:
+        given.rows, given.trees = 50_000, 10
+    rows, forest = given.rows, fit_forest(given.trees)
     with TemporaryDirectory() as folder:
-        spark, windows = start_session(configuration, Path(folder)), f"{folder}/windows"
+        spark, windows = start_spark(), f"{folder}/windows"
         write_rows(spark, rows, windows)
-        seconds = {"spark": time_spark(spark, forest, windows)}
-        peak = worker_peak()
-        spark.stop()
         lags = in_memory(windows, rows)
-    seconds |= {str(jobs): time_sklearn(forest, lags, jobs) for jobs in (1, -1)}
-    speed = {name: rows / took for name, took in seconds.items()}
-    one, every = speed["spark"] / speed["1"], speed["spark"] / speed["-1"]
-    sys.stdout.write(
-        f"predicting {rows:,} rows of {len(LAGS)} lags, {arguments.trees} trees\n"
-        f"  scikit-learn, n_jobs=1   {speed['1']:10,.0f} rows/s\n"
-        f"  scikit-learn, n_jobs=-1  {speed['-1']:10,.0f} rows/s\n"
-        f"  Spark, from Parquet      {speed['spark']:10,.0f} rows/s"
-        f"  {one:.2f} x n_jobs=1, {every:.2f} x n_jobs=-1\n"
-        f"  peak memory of a Python worker: {peak:.0f} MB\n"
-    )
-    why = "Spark reads Parquet and starts a job, scikit-learn has all rows in memory."
-    for jobs in ("1", "-1"):
-        title, peer = f"predicting {rows:,} rows on Spark", f"scikit-learn, n_jobs={jobs}"
-        aim = TARGET if jobs == "1" else None
-        emit(title, seconds["spark"], peer, seconds[jobs], aim=aim, why=why)
-    if rows >= 10_000_000 and one < TARGET:
-        sys.exit(f"Below the target of {TARGET} x n_jobs=1.")
+        times = in_turn(
+            {
+                "scikit-learn, n_jobs=1": lambda: time_sklearn(forest, lags, 1),
+                "scikit-learn, n_jobs=-1": lambda: time_sklearn(forest, lags, -1),
+                "Spark, from Parquet": lambda: time_spark(spark, forest, windows),
+            },
+            1 if given.quick else ROUNDS,
+        )
+        *peers, _ = times
+        figures = compare(
+            f"predicting {rows:,} rows, {given.trees} trees",
+            times,
+            peers,
+            aims=[AIM, None],
+            why="Spark reads Parquet and starts a job, scikit-learn has all rows in memory.",
+        )
+        sys.stdout.write(f"  peak memory of a Python worker: {worker_peak():.0f} MB\n")
+    return figures
 
 
 if __name__ == "__main__":

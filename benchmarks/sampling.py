@@ -7,9 +7,11 @@ also rounds the features to a grid. All three predict the last fifth of the sess
 
 import argparse
 import datetime as dt
-import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import candlecast
 
@@ -18,8 +20,9 @@ candlecast.silence_third_party()
 import exchange_calendars  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-from figures import emit  # noqa: E402
+from figures import ROUNDS, Figure, compare, in_turn  # noqa: E402
 from market import LAST, SEED, make_ticker  # noqa: E402
+from sklearn.base import clone  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 from sklearn.metrics import log_loss, roc_auc_score  # noqa: E402
 
@@ -49,13 +52,13 @@ def make_windows(tickers: int, years: int) -> pd.DataFrame:
     return pd.concat(frames).sort_values(["session", "ticker"], ignore_index=True)
 
 
-def main() -> None:
-    """Print seconds, log loss and ROC AUC of each way."""
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Print the seconds, the log loss and the ROC AUC of each way; return the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=int, default=200)
-    parser.add_argument("--trees", type=int, default=50)
+    parser.add_argument("--trees", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="5 tickers, 3 trees, 1,000 rows")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     most, years = 100_000, 20
     if given.quick:
         given.tickers, given.trees, most, years = 5, 3, 1000, 3
@@ -66,31 +69,33 @@ def main() -> None:
     settings = {"min_weight_fraction_leaf": 0.1, "random_state": SEED, "n_jobs": -1}
     [ours] = make_estimators([f"forest_{given.trees}"], 0.1, most, SEED).values()
     inputs, up = features(train), train["up"].astype(int)
-    ways = {
-        "scikit-learn, all rows": lambda: RandomForestClassifier(given.trees, **settings),
+    models = {}
+
+    def time_fit(name: str, fit_it: Callable[[], Any]) -> float:
+        since = time.perf_counter()
+        models[name] = fit_it()
+        return time.perf_counter() - since
+
+    ways: dict[str, Callable[[], Any]] = {
+        "scikit-learn, all rows": lambda: RandomForestClassifier(given.trees, **settings).fit(
+            inputs, up
+        ),
         f"scikit-learn, {most:,} per tree": lambda: RandomForestClassifier(
             given.trees, max_samples=most, **settings
-        ),
+        ).fit(inputs, up),
+        f"candlecast, {most:,} per tree": lambda: fit(clone(ours), train),
     }
-    seconds = {}
-    sys.stdout.write(
-        f"forest of {given.trees} trees on {len(train):,} rows, {os.cpu_count()} cores\n"
-    )
-    for name in [*ways, f"candlecast, {most:,} per tree"]:
-        since = time.perf_counter()
-        model = ways[name]().fit(inputs, up) if name in ways else fit(ours, train)
-        seconds[name] = time.perf_counter() - since
+    contenders = {name: partial(time_fit, name, way) for name, way in ways.items()}
+    times = in_turn(contenders, 1 if given.quick else ROUNDS)
+    title = f"fitting {given.trees} trees on {len(train):,} rows"
+    figures = compare(title, times, [*ways][:2], aims=[1.0, 1.0])
+    for name, model in models.items():
         probability = predict(model, test)
         sys.stdout.write(
-            f"  {name:<36} {seconds[name]:7.1f} s"
-            f"  log loss {log_loss(test['up'], probability):.5f}"
+            f"  {name:<38} log loss {log_loss(test['up'], probability):.5f}"
             f"  ROC AUC {roc_auc_score(test['up'], probability):.4f}\n"
         )
-        sys.stdout.flush()
-    *theirs, took = seconds.values()
-    title = f"fitting {given.trees} trees on {len(train):,} rows"
-    for peer, other in zip(ways, theirs, strict=True):
-        emit(title, took, peer, other, aim=1.0)
+    return figures
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Parquet file. Both have made the windows of a few tickers before, so that they a
 
 import argparse
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
 import candlecast
@@ -15,18 +15,16 @@ import candlecast
 candlecast.silence_third_party()
 
 import polars as pl  # noqa: E402
-import yaml  # noqa: E402
-from figures import emit  # noqa: E402
+from figures import ROUNDS, Figure, Times, compare, in_turn, start_spark  # noqa: E402
 from market import make_market  # noqa: E402
 
 from candlecast.features.definitions import lag_columns  # noqa: E402
 from candlecast.features.windows import make_windows  # noqa: E402
 from candlecast.io.delta import DeltaDataset  # noqa: E402
 from candlecast.io.spark import sessions  # noqa: E402
-from candlecast.runtime.spark import start_session  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
 WINDOW = 14
+PEER = "polars, Parquet"
 AIM = 0.25
 """Of the ratio: at most four times the seconds of polars."""
 
@@ -38,8 +36,8 @@ def time_spark(prices: DeltaDataset, windows: DeltaDataset) -> float:
     return time.perf_counter() - since
 
 
-def time_polars(prices: str, file: str) -> tuple[float, int]:
-    """Return the seconds from files to a file, and the rows written."""
+def time_polars(prices: str, file: str) -> float:
+    """Return the seconds from files to a file."""
     since = time.perf_counter()
     rows = pl.scan_parquet(f"{prices}/*.parquet").sort("ticker", "session")
     body = (pl.col("close") / pl.col("open") - 1).fill_nan(None)
@@ -56,46 +54,49 @@ def time_polars(prices: str, file: str) -> tuple[float, int]:
         body.alias("return_"),
         up.shift(1).over("ticker").alias("previous_up"),
     )
-    whole = made.drop_nulls().collect()
-    whole.write_parquet(file, compression="snappy")
-    return time.perf_counter() - since, whole.height
+    made.drop_nulls().collect().write_parquet(file, compression="snappy")
+    return time.perf_counter() - since
 
 
-def compare(tickers: int, years: int, folder: str) -> tuple[float, float]:
+def time_both(tickers: int, years: int, folder: str, rounds: int) -> Times:
     """Return the seconds of both for a market."""
     prices, windows = (
         DeltaDataset(table=f"{folder}/{name}-{tickers}", keys="ticker,session")
         for name in ("prices", "windows")
     )
     prices.save(make_market(sessions.get(), tickers, years))
-    spark = time_spark(prices, windows)
-    polars, rows = time_polars(prices.address, f"{folder}/windows.parquet")
+    times = in_turn(
+        {
+            PEER: lambda: time_polars(prices.address, f"{folder}/windows.parquet"),
+            "candlecast, Delta": lambda: time_spark(prices, windows),
+        },
+        rounds,
+    )
     assert windows.commit
-    assert windows.commit.rows == rows
-    return spark, polars
+    assert windows.commit.rows == pl.scan_parquet(f"{folder}/windows.parquet").collect().height
+    return times
 
 
-def main() -> None:
-    """Time both; print seconds and ratio."""
+def main(arguments: Sequence[str] | None = None) -> list[Figure]:
+    """Time both, print their seconds and return the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=int, nargs="+", default=[100, 500])
     parser.add_argument("--years", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="5 tickers, 2 years, not warm")
-    given = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="5 tickers, 2 years, one round")
+    given = parser.parse_args(arguments)
     if given.quick:
         given.tickers, given.years = [5], 2
-    settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())
-    settings["session"].update(settings["market"])
+    figures = []
     with TemporaryDirectory() as folder:
-        sessions.start = lambda: start_session(settings["session"], Path(folder, "spark"))
+        sessions.start = start_spark
         if not given.quick:
-            compare(6, given.years, folder)
+            time_both(6, given.years, folder, rounds=1)
         for tickers in given.tickers:
-            spark, polars = compare(tickers, given.years, folder)
+            times = time_both(tickers, given.years, folder, 1 if given.quick else ROUNDS)
             title = f"windows of {tickers} tickers, {given.years} years"
             why = "Spark reads and writes Delta with a commit, by Java objects; polars by columns."
-            emit(title, spark, "polars, Parquet", polars, aim=AIM, why=why)
-        sessions.get().stop()
+            figures += compare(title, times, [PEER], aims=[AIM], why=why)
+    return figures
 
 
 if __name__ == "__main__":

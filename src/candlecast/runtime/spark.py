@@ -32,6 +32,9 @@ JAVA = range(17, 22)
 """Spark 4.1 supports Java 17 and 21. On 25 it can't start ("getSubject is not supported"); Spark
 4.2 can."""
 
+NOT_NEEDED = "org.*:*,com.*:*,jakarta.*:*,javax.*:*,io.unitycatalog:*"
+"""Packages that Delta's jars name, and nothing here uses."""
+
 LOG4J = """\
 rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr
@@ -71,8 +74,7 @@ def require_java() -> None:
 def ensure_jars() -> Path:
     """Put Delta's two jars beside pyspark's own if they are not there yet; return their folder.
 
-    Spark's own Ivy resolves them and honours the machine's Maven settings. The other 33 packages
-    that it brings are not used.
+    Spark's own Ivy resolves them and honours the machine's Maven settings.
 
     Raises:
         SparkUnavailableError: they are not there and can't be fetched.
@@ -94,6 +96,7 @@ def ensure_jars() -> Path:
             [
                 str(spark / "bin" / "spark-submit"),
                 *("--packages", f"io.delta:{artifact}:{delta}"),
+                *("--exclude-packages", NOT_NEEDED),
                 *("--conf", f"spark.jars.ivy={ivy}"),
                 str(script),
             ],
