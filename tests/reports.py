@@ -8,6 +8,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from candlecast.frames import extent
 from candlecast.parameters import Evaluation, Gate
 from candlecast.pipelines.reporting import create_pipeline
 from candlecast.reporting.report import write_card, write_report, write_summary
@@ -149,7 +150,7 @@ def make_report(predictions: pd.DataFrame, **inputs: Any) -> dict[str, Any]:
     earlier = predictions["session"] - pd.Timedelta(days=400)
     given = {
         "test_scores": predictions,
-        "train@pandas": predictions.assign(session=earlier),
+        "training_extent": extent(predictions.assign(session=earlier)),
         "test@pandas": windows_of(predictions),
         "model": Model(),
         "validation_losses": losses(),

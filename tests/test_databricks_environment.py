@@ -83,8 +83,8 @@ def tables(folder: Path, schema: str) -> set[str]:
 def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the log of tasks on Spark Connect, all in one session: its start takes long.
 
-    A second candidate becomes champion and makes forecasts; while it trains, the platform maintains
-    the prices table. Another schema takes its prices from that table. Then there are the stages of
+    A candidate becomes champion and makes forecasts; while it trains, the platform maintains the
+    prices table. Another schema takes its prices from that table. Then there are the stages of
     connect_stages.py. The last task names a catalog that does not exist.
     """
     folder = tmp_path_factory.mktemp("connect")
@@ -93,15 +93,14 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     approval = {"approver": "Ada", "override_reason": "a test"}
     own = {"schema": "own", "prices": "spark_catalog.candlecast.prices", "tickers": ""}
     tasks = [
-        options(volume, "--tags", "ingest", candidate="first", end="2021-06-30"),
-        options(volume, "--tags", "ingest", candidate="second"),
+        options(volume, "--tags", "ingest", candidate="c-1"),
         ["maintain", "spark_catalog.candlecast.prices"],
-        options(volume, "--tags", "preprocess,train,evaluate", candidate="second"),
-        options(volume, "--pipelines", "registration", candidate="second", **approval),
+        options(volume, "--tags", "preprocess,train,evaluate", candidate="c-1"),
+        options(volume, "--pipelines", "registration", candidate="c-1", **approval),
         options(volume, "--pipelines", "forecast"),
         options(folder / "own", "--tags", "ingest", candidate="own", **own),
         ["stages", str(folder / "stages")],
-        options(folder / "other", "--tags", "ingest", candidate="c-1", catalog="nope"),
+        options(folder / "other", "--tags", "ingest", candidate="c-2", catalog="nope"),
     ]
     with YahooServer() as server:
         for ticker in ("AAPL", "IBM"):
@@ -123,13 +122,13 @@ def test_candidate_champion_and_forecast_on_spark_connect(connected: tuple[Path,
     assert "nope.candlecast.prices" in errors[0]
     assert "REQUIRES_SINGLE_PART_NAMESPACE" in errors[0]
     assert "Traceback" not in log
-    assert "prices v1, quality v1" in log  # despite the maintenance
+    assert "prices v0, quality v0" in log  # despite the maintenance
     assert "train v0 (1,204 rows), test v0 (308 rows)" in log
     assert f"report: {volume / 'reporting/report.html'}" in log
     client = MlflowClient(f"sqlite:///{volume}/mlflow/mlflow.db")
     champion = client.get_model_version_by_alias(MODEL, "champion")
-    assert champion.tags["candidate"] == "second"
-    assert champion.tags["version_prices"] == "1"
+    assert champion.tags["candidate"] == "c-1"
+    assert champion.tags["version_prices"] == "0"
     assert champion.tags["override_reason"] == "a test"
     assert f"track record: {volume / 'reporting/track_record.html'}" in log
     assert tables(folder, "candlecast") == {

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from browsing import CONTRASTS, EVIL, SIZES, open_page
+from candlecast.frames import extent
 from reports import LINEAGE, make_report, predicted
 
 TICKERS = ["AAPL", "FB", "IBM", "MSFT", EVIL]
@@ -57,7 +58,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             | {"chosen": name == "logistic", "original_rule": name == "boosting"}
             for place, name in enumerate(ESTIMATORS)
         ],
-        **{"train@pandas": old.assign(session=old["session"] - pd.DateOffset(years=4))},
+        training_extent=extent(old.assign(session=old["session"] - pd.DateOffset(years=4))),
     )
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(result["report"], encoding="utf-8")

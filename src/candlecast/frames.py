@@ -1,4 +1,4 @@
-"""From Spark and Arrow to pandas."""
+"""From Spark and Arrow to pandas, and what a frame of windows covers."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,18 @@ def to_pandas(frame: "DataFrame", rows: int = 0) -> pd.DataFrame:
         if name not in floats:
             whole.insert(place, name, columns.pop(name))
     return whole
+
+
+def extent(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return ``tickers``, ``first`` and ``last`` session, ``sessions``, ``rows``, ``share_up``."""
+    return {
+        "tickers": sorted(frame["ticker"].unique()),
+        "first": f"{frame['session'].min():%Y-%m-%d}",
+        "last": f"{frame['session'].max():%Y-%m-%d}",
+        "sessions": frame["session"].nunique(),
+        "rows": len(frame),
+        "share_up": float(frame["up"].mean()),
+    }
 
 
 def sample_rows(frame: "DataFrame", rows: int, most: int, seed: int) -> "DataFrame":

@@ -12,6 +12,7 @@ from jinja2 import UndefinedError
 from browsing import EVIL
 from candlecast.evaluation.gate import apply_gate
 from candlecast.evaluation.significance import evaluate_model
+from candlecast.frames import extent
 from candlecast.pipelines.reporting.nodes import build_tables
 from candlecast.reporting.html import accuracies, metric_text, number, p_value, percent, whole
 from candlecast.reporting.report import describe_training, write_summary
@@ -231,7 +232,7 @@ def test_the_report_names_constant_predictions() -> None:
 def test_a_ticker_with_three_sessions_has_its_row() -> None:
     few = predicted([1, 1, 1], [0.6, 0.6, 0.4], ticker="NEW")
     both = pd.concat([ALTERNATING, few], ignore_index=True)
-    report = make_report(both, **{"train@pandas": ALTERNATING})["report"]
+    report = make_report(both, training_extent=extent(ALTERNATING))["report"]
     row = row_of(report, "NEW</th>")
     assert "<td>3</td>" in row
     assert "0.667" in row
@@ -289,7 +290,7 @@ def test_a_simpler_model_that_is_as_good_is_named(alternating: dict[str, Any]) -
 
 
 def test_a_sample_of_the_training_rows_is_named(alternating: dict[str, Any]) -> None:
-    part = make_report(ALTERNATING, **{"train@pandas": ALTERNATING.iloc[::3]})
+    part = make_report(ALTERNATING, training_extent=extent(ALTERNATING.iloc[::3]))
     for name in ("report", "model_card"):
         assert f"sample of {len(ALTERNATING)}" in part[name]
         assert "sample of" not in alternating[name]
@@ -333,7 +334,7 @@ def test_what_a_template_names_must_be_there(alternating: dict[str, Any]) -> Non
 
 def test_what_was_trained_is_described() -> None:
     summary = describe_training(
-        ALTERNATING.head(10), ESTIMATORS, ["lags"], window=14, body="return"
+        extent(ALTERNATING.head(10)), ESTIMATORS, ["lags"], window=14, body="return"
     )
     assert summary["trained"] == {
         "tickers": ["A"],

@@ -6,6 +6,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from candlecast.evaluation.gate import verdict
+from candlecast.frames import extent
 from candlecast.reporting import figures, wording
 from candlecast.reporting.html import LONGEST, accuracies, metric_text, render
 from candlecast.sources.table import select_quality, source_name
@@ -61,7 +62,7 @@ def draw_figures(
 
 
 def describe_training(
-    train: pd.DataFrame,
+    training_extent: dict[str, Any],
     model_selection: list[dict[str, Any]],
     features: list[str],
     window: int,
@@ -70,16 +71,16 @@ def describe_training(
     """Describe what was trained, and on what.
 
     Returns:
-        ``trained`` (see `_extent`), ``sees`` (its features in words), ``body``, ``estimator``: the
-        chosen one in words, ``original_estimator``: the one that the original rule would have
-        chosen, and ``estimators``, how many were tried.
+        ``trained`` (see `candlecast.frames.extent`), ``sees`` (its features in words), ``body``,
+        ``estimator``: the chosen one in words, ``original_estimator``: the one that the original
+        rule would have chosen, and ``estimators``, how many were tried.
     """
     chosen, original = (
         next(row["estimator"] for row in model_selection if row[flag])
         for flag in ("chosen", "original_rule")
     )
     return {
-        "trained": _extent(train),
+        "trained": training_extent,
         "sees": wording.features_text(features, window, body),
         "body": body,
         "estimator": wording.estimator_text(chosen),
@@ -110,7 +111,7 @@ def build_context(
         ``lineage``.
     """
     outcome = verdict(metrics)
-    trained, tested = training_summary["trained"], _extent(test_scores)
+    trained, tested = training_summary["trained"], extent(test_scores)
     in_training = leakage_audit["rows_audited"] - tested["rows"]
     return {
         **training_summary,
@@ -129,18 +130,6 @@ def build_context(
         "audit": leakage_audit,
         "metrics": metrics,
         "lineage": lineage,
-    }
-
-
-def _extent(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return ``tickers``, ``first`` and ``last`` session, ``sessions``, ``rows``, ``share_up``."""
-    return {
-        "tickers": sorted(frame["ticker"].unique()),
-        "first": f"{frame['session'].min():%Y-%m-%d}",
-        "last": f"{frame['session'].max():%Y-%m-%d}",
-        "sessions": frame["session"].nunique(),
-        "rows": len(frame),
-        "share_up": float(frame["up"].mean()),
     }
 
 

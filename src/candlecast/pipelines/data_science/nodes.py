@@ -15,7 +15,7 @@ from candlecast.errors import LeakageError
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
 from candlecast.features.windows import Body, make_windows
-from candlecast.frames import to_pandas
+from candlecast.frames import extent, to_pandas
 from candlecast.models.baselines import add_baselines, predict_logistic
 from candlecast.models.estimators import (
     as_input,
@@ -33,10 +33,13 @@ F1_ROWS = 200_000
 """Rows that the training F1 is measured on, at most: it is shown and decides nothing."""
 
 
-def collect_training(train: pd.DataFrame) -> pd.DataFrame:
-    """Return what is fitted on: keys, label and features, float32, sorted by session and ticker."""
+def collect_training(train: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return what is fitted on: keys, label and features, float32, sorted by session and ticker.
+
+    And what these rows cover, see `candlecast.frames.extent`.
+    """
     lean = train.drop(columns=["body", "return_", "previous_up"])
-    return in_order(lean)
+    return in_order(lean), extent(lean)
 
 
 def validate_estimators(

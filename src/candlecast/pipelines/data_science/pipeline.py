@@ -17,7 +17,12 @@ def create_pipeline() -> Pipeline:
     """Validate estimators, choose one, refit it, predict the test set (tag ``train``)."""
     return Pipeline(
         [
-            node(collect_training, "train@pandas", "training_rows", name="collect_training"),
+            node(
+                collect_training,
+                "train@pandas",
+                ["training_rows", "training_extent"],
+                name="collect_training",
+            ),
             node(
                 validate_estimators,
                 {

@@ -65,7 +65,7 @@ def create_pipeline() -> Pipeline:
             node(
                 describe_training,
                 {
-                    "train": "train@pandas",
+                    "training_extent": "training_extent",
                     "model_selection": "model_selection",
                     "features": "params:features",
                     "window": "params:window",
