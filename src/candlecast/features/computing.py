@@ -141,13 +141,16 @@ def over_earlier(
 # --- Computing ------------------------------------------------------------------------------------
 
 
-def add_features(sessions: DataFrame, names: Sequence[str], window: int) -> DataFrame:
+def add_features(
+    sessions: DataFrame, names: Sequence[str], window: int, *others: Column
+) -> DataFrame:
     """Add the columns of features, float32; null where a value is missing.
 
     Args:
         sessions: one row per ticker and session, with columns of `READABLE`.
         names: of the features.
         window: the parameter.
+        *others: columns to add as well: Spark goes over the sessions once for all.
     """
     chosen = find_features(names)
     expressions = [
@@ -156,7 +159,7 @@ def add_features(sessions: DataFrame, names: Sequence[str], window: int) -> Data
         if each.expressions
         for column, value in zip(each.columns(window), each.expressions(window), strict=True)
     ]
-    rows = sessions.select("*", *expressions)
+    rows = sessions.select("*", *expressions, *others)
     functions = {name: each.of_sessions for name, each in chosen.items() if each.of_sessions}
     if not functions:
         return rows
