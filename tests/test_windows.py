@@ -304,7 +304,7 @@ def test_split_keeps_the_purge_and_agrees_with_pandas(spark, test_fraction, purg
         if kept:
             between = [number for number in days if max(kept) < number < first_test]
             assert len(between) == purge
-    frame = mixed(spark).toPandas()
+    frame = mixed(spark).toPandas().sort_values("session")
     again = purge_before(frame, day(first_test), purge)
     assert sorted(zip(again["ticker"], again["session"], strict=True)) == sorted(
         (ticker, day(number)) for ticker, days in train.items() for number in days
@@ -327,9 +327,9 @@ def test_no_windows_to_split_is_refused(spark):
 
 
 def test_purge_before_keeps_rows_as_they_came():
-    frame = pd.DataFrame({"ticker": list("BABABA"), "session": [3, 1, 1, 3, 2, 2], "at": range(6)})
-    assert purge_before(frame, 3, purge=1)["at"].tolist() == [1, 2]
-    assert purge_before(frame, 3, purge=0)["at"].tolist() == [1, 2, 4, 5]
+    frame = pd.DataFrame({"ticker": list("ABBAAB"), "session": [1, 1, 2, 2, 3, 3], "at": range(6)})
+    assert purge_before(frame, 3, purge=1)["at"].tolist() == [0, 1]
+    assert purge_before(frame, 3, purge=0)["at"].tolist() == [0, 1, 2, 3]
     assert purge_before(frame, 3, purge=2).empty
 
 

@@ -1,5 +1,6 @@
 """From Spark and Arrow to pandas, and what a frame of windows covers."""
 
+import ctypes
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,21 @@ MOST = 1_000_000
 """Rows that are collected at once, at most: Spark refuses to send more than a gigabyte."""
 
 
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system, which Arrow and glibc keep."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # others have none
+    if trim:
+        trim(0)
+
+
 def as_pandas(table: pa.Table) -> pd.DataFrame:
     """Return an Arrow table as a pandas frame, and give its memory back: it can't be used again.
 
     Dates become datetime64, where Spark's own ``toPandas`` makes Python objects of them.
     """
     frame: pd.DataFrame = table.to_pandas(date_as_object=False, self_destruct=True)
-    pa.default_memory_pool().release_unused()
+    release_memory()
     return frame
 
 

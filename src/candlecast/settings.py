@@ -5,7 +5,7 @@ from candlecast import silence_third_party
 silence_third_party()  # before the hooks import the packages that it silences
 
 from candlecast.runtime.data_root import DataRootHooks  # noqa: E402
-from candlecast.runtime.hooks import ParameterHooks, SparkHooks  # noqa: E402
+from candlecast.runtime.hooks import MemoryHooks, ParameterHooks, SparkHooks  # noqa: E402
 from candlecast.runtime.interrupts import InterruptHooks  # noqa: E402
 from candlecast.runtime.lineage import LineageHooks  # noqa: E402
 from candlecast.runtime.log import LogHooks  # noqa: E402
@@ -20,6 +20,7 @@ HOOKS = (
     RunHooks(),
     LineageHooks(),
     ResumeHooks(),
+    MemoryHooks(),
     SparkHooks(),
     DataRootHooks(),
     UpkeepHooks(),

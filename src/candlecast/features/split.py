@@ -2,9 +2,9 @@
 
 import math
 from itertools import count
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -64,23 +64,25 @@ def split_by_date(
     return train, windows.where(F.col("session") >= first_test)
 
 
-def purge_before(frame: pd.DataFrame, first: object, purge: int) -> pd.DataFrame:
+def purge_before(frame: pd.DataFrame, first: Any, purge: int) -> pd.DataFrame:
     """Keep the windows that may be trained on when predictions begin with the session `first`.
 
     The rule of `split_by_date`, in pandas: of each ticker, all rows before that session but the
-    last `purge`, in the order of `frame`.
+    last `purge`.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": [1, 2, 3, 4, 5]})
     >>> purge_before(days, first=4, purge=1)["session"].tolist()
     [1, 2]
+
+    Args:
+        frame: windows, sorted by session.
+        first: see above.
+        purge: rows.
     """
-    return frame.iloc[_old_rows(frame[["ticker", "session"]], first, purge)]
-
-
-def _old_rows(keys: pd.DataFrame, first: object, purge: int) -> npt.NDArray[np.intp]:
-    rows = np.flatnonzero(keys["session"] < first)
-    age = keys.iloc[rows].groupby("ticker")["session"].rank(method="first", ascending=False)
-    return rows[age > purge]
+    before = frame.iloc[: frame["session"].searchsorted(first)]
+    rows = pd.Series(np.arange(len(before)))
+    newest = rows.groupby(before["ticker"].to_numpy(), sort=False).tail(purge)
+    return before.iloc[np.delete(rows.to_numpy(), newest)]
 
 
 def count_needed_sessions(

@@ -5,7 +5,7 @@ import pandas as pd
 from candlecast.models.estimators import fit, make_logistic, predict
 from candlecast.models.forests import Floats, in_order, thin_out
 
-LOGISTIC_ROWS = 500_000
+LOGISTIC_ROWS = 250_000
 """Rows of the logistic regression, at most: it holds them twice in float64."""
 
 

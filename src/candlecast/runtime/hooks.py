@@ -23,6 +23,7 @@ import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
+from candlecast.frames import release_memory
 from candlecast.io.spark import sessions
 from candlecast.parameters import check_parameters
 from candlecast.runtime.spark import keep_rows, require_java, start_early, start_session
@@ -98,6 +99,15 @@ def mlflow_places(data_root: Path) -> dict[str, str | None]:
         "tracking_uri": uri,
         "artifact_location": f"{data_root}/mlflow/artifacts" if local else None,
     }
+
+
+class MemoryHooks:
+    """Give back what earlier nodes used, before a node loads its data."""
+
+    @hook_impl
+    def before_dataset_loaded(self) -> None:
+        """Give it back."""
+        release_memory()
 
 
 class SparkHooks:

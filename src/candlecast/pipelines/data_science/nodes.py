@@ -15,7 +15,7 @@ from candlecast.errors import LeakageError
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
 from candlecast.features.windows import Body, make_windows
-from candlecast.frames import extent, to_pandas
+from candlecast.frames import extent, release_memory, to_pandas
 from candlecast.models.baselines import add_baselines, predict_logistic
 from candlecast.models.estimators import (
     as_input,
@@ -93,7 +93,8 @@ def validate_estimators(
             losses.append(
                 pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean()
             )
-            del past, validated  # before the next fold copies its own
+            del past, validated, up  # before the next fold copies its own
+            release_memory()
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
 
 
@@ -203,7 +204,7 @@ def predict_test(
         features (``logistic``), and ``champion`` and ``champion_version`` of `predict_champion`. Up
         is predicted where P(up) > 0.5.
     """
-    train, test = in_order(train), in_order(test)
+    test = in_order(test)
     predictions = add_baselines(
         test[["ticker", "session", "body", "return_", "up"]].assign(
             probability=predict(model, test)
