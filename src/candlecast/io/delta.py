@@ -73,8 +73,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
         schema: the columns in DDL. A save with other columns is refused; types are cast.
-        replace_by: a text column; a save replaces the rows with the values that the new rows have
-            in it, and keeps the others. Without it a save replaces the table.
+        replace_by: a column; a save replaces the rows with the values that the new rows have in it,
+            and keeps the others. Without it a save replaces the table.
         keys: the columns that Delta keeps statistics for (the others are never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
         max_rows: load about as many rows as pandas, if there are more: a sample by a hash of ticker
@@ -182,7 +182,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         """Write in one commit.
 
         Args:
-            data: the rows; with `replace_by` also a function of what is stored that returns them.
+            data: the rows; with `replace_by` also a function of what is stored that returns all
+                rows of the table.
 
         Raises:
             DatasetError: the columns are not those of the schema, or Spark can't write them;
@@ -208,9 +209,12 @@ class DeltaDataset(AbstractDataset[Any, Any]):
     def _write(self, data: "DataFrame | pd.DataFrame | Change") -> None:
         there = self.is_shared and self._exists()
         version = self._find(None)[0] if there else -1
-        if callable(data):
-            data = data(self._read(version) if there else None)
-        frame = self._spark_frame(data)
+        stored = self._read(version) if there else None
+        frame = self._spark_frame(data(stored) if callable(data) else data)
+        if stored is not None and not callable(data):
+            values = frame.select(str(self._replace_by)).distinct()
+            others = stored.join(values, str(self._replace_by), "left_anti")
+            frame = others.unionByName(frame)
         writer = frame.write.format("delta").mode("overwrite")
         token = uuid.uuid4().hex
         writer = writer.option("userMetadata", json.dumps({**self.stamp, "commit": token}))
@@ -219,11 +223,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self._replace_by:
             writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(version + 1))
         if there:
-            values = [row[0] for row in frame.select(str(self._replace_by)).distinct().collect()]
-            literals = ", ".join(
-                "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values
-            )
-            writer = writer.option("replaceWhere", f"{self._replace_by} IN ({literals})")
+            writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         else:
             writer = writer.option("overwriteSchema", "true")
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)

@@ -79,8 +79,8 @@ def merge_prices(
         price_changes: what `compare_prices` returned.
 
     Returns:
-        A function from the stored prices (None: there are none) to the prices of `tickers`, because
-        another job may store some before these are saved. A session whose prices did not change
+        A function from the stored prices (None: there are none) to all prices, because another job
+        may store some before these are saved. A session whose prices did not change
         keeps its ``ingested_at``.
     """
     replaced = [finding.ticker for finding in price_changes if finding.rule == REPLACED]
@@ -92,12 +92,13 @@ def merge_prices(
         kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
         values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
         first_seen = F.when(F.col("is_old") & ~F.col("changed"), F.col("old.ingested_at"))
-        return (
+        merged = (
             kept.withColumns({"values": values, "first_seen": first_seen})
             .select("ticker", "session", "values.*", "first_seen")
             .withColumn("ingested_at", F.coalesce("first_seen", "ingested_at"))
-            .select(COLUMNS)
         )
+        others = stored.where(~F.col("ticker").isin(list(tickers)))
+        return merged.select(COLUMNS).unionByName(others.select(COLUMNS))
 
     return merge
 
