@@ -56,6 +56,7 @@ def open_store(tracking: Path) -> None:
     """Create MLflow's SQLite store before timing: it is created once, not per training run."""
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(f"sqlite:///{tracking / 'mlflow.db'}")
     mlflow.search_experiments()
 
@@ -88,7 +89,6 @@ def time_candlecast(csv: Path, tracking: Path, trees: Sequence[int], folds: int)
     from candlecast.models import forests, selection
     from candlecast.pipelines.data_science import nodes
 
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     features, up = original.windows(original.read_deltas(csv))
     rows = int(len(up) * (1 - original.TEST_SIZE))
     train = pd.DataFrame(features[:rows, ::-1], columns=[f"lag_{n:02d}" for n in range(1, 15)])
