@@ -66,9 +66,9 @@ $(PACKAGES): requirements.lock pyproject.toml
 	  f"candlecast needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Choose another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked packages in $(VENV): 2 GB, once"
-	$(BIN)/pip install $(QUIET) uv==0.13.9 && $(BIN)/uv pip install --python $(BIN)/python $(LOCKED) || \
+	@$(BIN)/pip install $(QUIET) uv==0.13.9 && $(BIN)/uv pip install --python $(BIN)/python $(LOCKED) || \
 	  { echo "Installing them by pip instead"; $(BIN)/pip install --no-compile $(LOCKED); }
-	$(BIN)/pip install $(QUIET) --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install $(QUIET) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(READY): $(PACKAGES) scripts/system.sh

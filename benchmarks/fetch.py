@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Figure]:
         finally:
             server.terminate()
     figures = compare(
-        f"fetching {tickers} tickers of {rows:,} sessions from a loopback Yahoo",
+        f"fetching {tickers} tickers of {rows:,} sessions",
         times,
         ["yfinance itself"],
         why="It also reads the answer as prices, checks them by calendar and writes a file each.",

@@ -92,9 +92,9 @@ def machine() -> str:
 
 
 def make_table(figures: Sequence[Figure]) -> str:
-    """Return the table as text, and below it why a figure is behind its aim."""
+    """Return the table as text, and below it why figures are behind, each reason once."""
     lines = [f"{'figure':<58} {'ours':>9}  {'peer':<32} {'peer':>9} {'ratio':>7} {'aim':>6}"]
-    behind = {}
+    behind: dict[str, str] = {}
     for each in figures:
         aim = "" if each["aim"] is None else f"{each['aim']:.2f}"
         lines.append(
@@ -102,5 +102,6 @@ def make_table(figures: Sequence[Figure]) -> str:
             f"{each['theirs']:7.2f} s {each['ratio']:5.2f} x {aim:>6}"
         )
         if each["why"] and each["ratio"] < (each["aim"] or 1):
-            behind[each["figure"]] = f"{each['figure']}: {each['why']}"
-    return "\n".join([*lines, machine(), *behind.values()]) + "\n"
+            behind.setdefault(each["why"], each["figure"])
+    reasons = [f"{figure}: {why}" for why, figure in behind.items()]
+    return "\n".join([*lines, machine(), *reasons]) + "\n"
