@@ -141,16 +141,13 @@ def over_earlier(
 # --- Computing ------------------------------------------------------------------------------------
 
 
-def add_features(
-    sessions: DataFrame, names: Sequence[str], window: int, *others: Column
-) -> DataFrame:
+def add_features(sessions: DataFrame, names: Sequence[str], window: int) -> DataFrame:
     """Add the columns of features, float32; null where a value is missing.
 
     Args:
         sessions: one row per ticker and session, with columns of `READABLE`.
         names: of the features.
         window: the parameter.
-        *others: columns to add as well: Spark goes over the sessions once for all.
     """
     chosen = find_features(names)
     expressions = [
@@ -159,7 +156,7 @@ def add_features(
         if each.expressions
         for column, value in zip(each.columns(window), each.expressions(window), strict=True)
     ]
-    rows = sessions.select("*", *expressions, *others)
+    rows = sessions.select("*", *expressions)
     functions = {name: each.of_sessions for name, each in chosen.items() if each.of_sessions}
     if not functions:
         return rows

@@ -95,8 +95,8 @@ def known_before(
         One row per row of `prices`: what a feature may read, the features, and ``previous_up``;
         each is null where it is not known.
     """
-    previous_up = F.lag(_up()).over(by_session()).alias("previous_up")
-    return add_features(_sessions(prices, body), features, window, previous_up)
+    rows = add_features(_sessions(prices, body), features, window)
+    return rows.withColumn("previous_up", F.lag(_up()).over(by_session()))
 
 
 def _sessions(prices: DataFrame, body: Body) -> DataFrame:
