@@ -23,7 +23,7 @@ candlecast.silence_third_party()
 import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 import yfinance  # noqa: E402
-from figures import ROUNDS, Figure, compare  # noqa: E402
+from figures import ROOT, ROUNDS, Figure, compare  # noqa: E402
 from kedro.io import AbstractDataset, DataCatalog, MemoryDataset  # noqa: E402
 from kedro.runner import SequentialRunner  # noqa: E402
 
@@ -31,7 +31,6 @@ from candlecast.io.files import FetchedFiles  # noqa: E402
 from candlecast.io.prices import PriceSource  # noqa: E402
 from candlecast.pipelines.data_engineering import create_pipeline  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from yahoo_server import redirected  # noqa: E402
 

@@ -36,15 +36,16 @@ def test_bayes_accuracy_is_what_it_says() -> None:
 def test_without_signal_the_gate_passes_at_most_at_the_nominal_rate(
     pool: ProcessPoolExecutor,
 ) -> None:
-    """Of 120 histories without signal a gate at the nominal rate, 2.5 %, passes three on average.
+    """200 histories without signal, nominal rate 2.5 %.
 
-    The benchmark has 400 histories.
+    A gate at that rate passes five on average and more than ten in one suite of 100. The exact 95 %
+    intervals that the benchmark prints are 0 to 1.8 % for none and 0.3 to 4.3 % for three.
     """
-    result = gate.simulate(pool, 0.5, histories=120)
+    result = gate.simulate(pool, 0.5, histories=200)
     for metric in ("accuracy", "roc_auc"):
         passed = int(result[metric].sum())
-        interval = gate.binomial_interval(passed, 120)
-        assert passed / 120 <= gate.NOMINAL, f"{metric}: {passed} of 120, 95 % {interval}"
+        interval = gate.binomial_interval(passed, 200)
+        assert passed / 200 <= gate.NOMINAL, f"{metric}: {passed} of 200, 95 % {interval}"
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def merged(spark: SparkSession) -> Merged:
     tickers = sorted({row[0] for row in FETCHED})
     stored = stored.unionByName(table(spark, [("ELSE", 3, 10.0, "yahoo")], OLD))
     findings = compare_prices(fetched, stored, tickers, "2022-01-04", None, [], "yahoo")
-    frame = merge_prices(fetched, tickers, findings)(stored)
+    frame = merge_prices(fetched, findings)(stored)
     rows: dict[str, dict[int, tuple[float | None, str]]] = {}
     for row in frame.orderBy("ticker", "session").collect():
         age = "old" if row["ingested_at"] == OLD.to_pydatetime() else "new"
@@ -160,4 +160,4 @@ def test_ticker_that_the_source_no_longer_holds_is_missing_if_all_were_requested
 def test_first_run_stores_what_it_fetched(spark: SparkSession) -> None:
     fetched = table(spark, FETCHED, NEW)
     assert compare_prices(fetched, None, ["KEPT"], None, None, [], "yahoo") == []
-    assert merge_prices(fetched, ["KEPT"], [])(None) is fetched
+    assert merge_prices(fetched, [])(None) is fetched

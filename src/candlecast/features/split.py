@@ -76,8 +76,8 @@ def purge_before(frame: pd.DataFrame, first: Any, purge: int) -> pd.DataFrame:
 
     Args:
         frame: windows, sorted by session.
-        first: see above.
-        purge: rows.
+        first: a session.
+        purge: rows of each ticker.
     """
     before = frame.iloc[: frame["session"].searchsorted(first)]
     rows = pd.Series(np.arange(len(before)))

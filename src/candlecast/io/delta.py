@@ -207,9 +207,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 raise ConcurrentWriteError(self._table, self.ATTEMPTS) from error
 
     def _write(self, data: "DataFrame | pd.DataFrame | Change") -> None:
-        there = self.is_shared and self._exists()
-        version = self._find(None)[0] if there else -1
-        stored = self._read(version) if there else None
+        version, stored = -1, None
+        if self.is_shared and self._exists():
+            version = self._find(None)[0]
+            stored = self._read(version)
         frame = self._spark_frame(data(stored) if callable(data) else data)
         if stored is not None and not callable(data):
             values = frame.select(str(self._replace_by)).distinct()
@@ -222,7 +223,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
         if self._replace_by:
             writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(version + 1))
-        if there:
+        if stored is not None:
             writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         else:
             writer = writer.option("overwriteSchema", "true")

@@ -55,7 +55,8 @@ def compare_prices(
     """
     if stored_prices is None:
         return []
-    facts = _facts(_joined(fetched, stored_prices, tickers), start, end).orderBy("ticker").collect()
+    own = stored_prices.where(F.col("ticker").isin(list(tickers)))
+    facts = _facts(_joined(fetched, own), start, end).orderBy("ticker").collect()
     findings = [finding for row in facts for finding in _findings(row.asDict())]
     if not requested:
         source = source_name(prices_from)
@@ -69,36 +70,34 @@ def compare_prices(
 
 
 def merge_prices(
-    fetched: DataFrame, tickers: Sequence[str], price_changes: Sequence[Finding]
+    fetched: DataFrame, price_changes: Sequence[Finding]
 ) -> Callable[[DataFrame | None], DataFrame]:
     """Replace stored sessions by fetched ones, and keep those that were not fetched again.
 
     Args:
         fetched: prices of this run, one row per ticker and session.
-        tickers: those that were fetched.
         price_changes: what `compare_prices` returned.
 
     Returns:
         A function from the stored prices (None: there are none) to all prices, because another job
-        may store some before these are saved. A session whose prices did not change
-        keeps its ``ingested_at``.
+        may store some before these are saved. A session whose prices did not change keeps its
+        ``ingested_at``.
     """
     replaced = [finding.ticker for finding in price_changes if finding.rule == REPLACED]
 
     def merge(stored: DataFrame | None) -> DataFrame:
         if stored is None:
             return fetched
-        joined = _joined(fetched, stored, tickers)
+        joined = _joined(fetched, stored)
         kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
         values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
         first_seen = F.when(F.col("is_old") & ~F.col("changed"), F.col("old.ingested_at"))
-        merged = (
+        return (
             kept.withColumns({"values": values, "first_seen": first_seen})
             .select("ticker", "session", "values.*", "first_seen")
             .withColumn("ingested_at", F.coalesce("first_seen", "ingested_at"))
+            .select(COLUMNS)
         )
-        others = stored.where(~F.col("ticker").isin(list(tickers)))
-        return merged.select(COLUMNS).unionByName(others.select(COLUMNS))
 
     return merge
 
@@ -109,9 +108,8 @@ def in_range(start: str | None, end: str | None) -> Column:
     return F.col("session").between(first, last)
 
 
-def _joined(fetched: DataFrame, stored: DataFrame, tickers: Sequence[str]) -> DataFrame:
+def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:
     """Put the fetched (new) and the stored (old) values of a session into one row."""
-    stored = stored.where(F.col("ticker").isin(list(tickers)))
     both = fetched.alias("new").join(stored.alias("old"), ["ticker", "session"], "full_outer")
     is_new, is_old = F.col("new.source").isNotNull(), F.col("old.source").isNotNull()
     return both.select(

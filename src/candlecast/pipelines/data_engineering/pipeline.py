@@ -80,11 +80,7 @@ def create_pipeline() -> Pipeline:
         ),
         node(
             merge_prices,
-            {
-                "fetched": "fetched@spark",
-                "tickers": "accepted_tickers",
-                "price_changes": "price_changes",
-            },
+            ["fetched@spark", "price_changes"],
             "prices",
             name="merge_prices",
         ),
