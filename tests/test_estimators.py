@@ -14,8 +14,15 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from candlecast.io.tracking import ModelDataset
-from candlecast.models.baselines import predict_logistic
-from candlecast.models.estimators import as_input, fit, fit_all, make_estimators, predict_all
+from candlecast.models.baselines import fit_logistic
+from candlecast.models.estimators import (
+    as_input,
+    fit,
+    fit_all,
+    make_estimators,
+    predict,
+    predict_all,
+)
 from candlecast.models.forests import features
 from candlecast.registry.datasets import ChampionDataset
 from conftest import SMALL, register
@@ -69,7 +76,8 @@ def test_every_kind_predicts_as_scikit_learn_does():
     few, many, other = (models[f"forest_{trees}"].estimators_ for trees in (5, 20, 9))
     assert few[0] is many[0]  # one fit for both
     assert few[0] is not other[0]
-    np.testing.assert_array_equal(probabilities["logistic"], predict_logistic(TRAIN, TEST))
+    baseline = fit_logistic(shuffled)
+    np.testing.assert_array_equal(probabilities["logistic"], predict(baseline, TEST))
 
 
 @pytest.mark.parametrize("only", [0, 1])

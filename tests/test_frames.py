@@ -70,3 +70,12 @@ def test_a_table_with_more_rows_than_fit_is_sampled(table, caplog):
     assert 30 < len(small.load()) < 70
     whole = DeltaDataset(table=table.address, as_pandas=True, max_rows=95, seed=1)
     assert len(whole.load()) == 95
+
+
+@pytest.mark.parametrize("most", [50, 95])
+def test_columns_that_are_not_wanted_are_not_loaded(table, most):
+    lean = DeltaDataset(
+        table=table.address, as_pandas=True, max_rows=most, without=["body", "late"]
+    )
+    columns = DeltaDataset(table=table.address).load().columns
+    assert list(lean.load()) == [name for name in columns if name not in ("body", "late")]

@@ -305,7 +305,7 @@ def test_split_keeps_the_purge_and_agrees_with_pandas(spark, test_fraction, purg
             between = [number for number in days if max(kept) < number < first_test]
             assert len(between) == purge
     frame = mixed(spark).toPandas().sort_values("session")
-    again = purge_before(frame, day(first_test), purge)
+    again = frame.iloc[purge_before(frame, day(first_test), purge)]
     assert sorted(zip(again["ticker"], again["session"], strict=True)) == sorted(
         (ticker, day(number)) for ticker, days in train.items() for number in days
     )
@@ -326,11 +326,11 @@ def test_no_windows_to_split_is_refused(spark):
         split_by_date(none, 0.2, 3)
 
 
-def test_purge_before_keeps_rows_as_they_came():
-    frame = pd.DataFrame({"ticker": list("ABBAAB"), "session": [1, 1, 2, 2, 3, 3], "at": range(6)})
-    assert purge_before(frame, 3, purge=1)["at"].tolist() == [0, 1]
-    assert purge_before(frame, 3, purge=0)["at"].tolist() == [0, 1, 2, 3]
-    assert purge_before(frame, 3, purge=2).empty
+def test_purge_before_gives_the_places_of_rows():
+    frame = pd.DataFrame({"ticker": list("ABBAAB"), "session": [1, 1, 2, 2, 3, 3]}, range(9, 3, -1))
+    assert purge_before(frame, 3, purge=1).tolist() == [0, 1]
+    assert purge_before(frame, 3, purge=0).tolist() == [0, 1, 2, 3]
+    assert purge_before(frame, 3, purge=2).tolist() == []
 
 
 # --- How much history is needed -------------------------------------------------------------------
@@ -341,7 +341,8 @@ def first_fold(
 ) -> int | None:
     """Sessions that the first fold trains on, by the real split and folds; None: no folds."""
     windows = pd.DataFrame({"ticker": "A", "session": range(window, sessions)})
-    train = purge_before(windows, window + first_test_position(len(windows), test_fraction), purge)
+    first_test = window + first_test_position(len(windows), test_fraction)
+    train = windows.iloc[purge_before(windows, first_test, purge)]
     try:
         return min(len(past) for past, _ in walk_forward(train, folds, purge))
     except CandlecastError:

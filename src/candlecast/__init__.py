@@ -1,5 +1,6 @@
 """candlecast: will the next daily candle close above its open?"""
 
+import ctypes
 import importlib
 import os
 import re
@@ -16,6 +17,20 @@ THIRD_PARTY_WARNINGS = (
     "Accessing the 'model_fields' attribute on the instance is deprecated",
 )
 """Warnings between other packages, by how they begin; nothing here can fix them."""
+
+
+M_ARENA_MAX = -8
+"""From glibc's malloc.h: how many heaps there may be."""
+
+
+def use_one_heap() -> None:
+    """Let all threads allocate from one heap: glibc gives memory of others back in part alone.
+
+    `candlecast.settings` calls it, before any other package starts threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other systems have none
+    if mallopt:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def silence_third_party() -> None:

@@ -1,7 +1,8 @@
 """Kedro's settings of the project: its hooks and its own configuration files."""
 
-from candlecast import silence_third_party
+from candlecast import silence_third_party, use_one_heap
 
+use_one_heap()
 silence_third_party()  # before the hooks import the packages that it silences
 
 from candlecast.runtime.data_root import DataRootHooks  # noqa: E402

@@ -11,10 +11,12 @@ from sklearn.preprocessing import StandardScaler
 
 from candlecast.errors import FeatureError, LeakageError
 from candlecast.evaluation.drift import make_profile
+from candlecast.models.baselines import fit_logistic
 from candlecast.models.estimators import fit, make_estimators
 from candlecast.models.forests import features
 from candlecast.models.selection import choose_estimator, walk_forward
 from candlecast.pipelines.data_science.nodes import (
+    collect_training,
     fit_estimators,
     predict_champion,
     predict_test,
@@ -62,7 +64,8 @@ def test_estimators_have_the_metrics_of_scikit_learn():
     assert list(losses) == ["session", "base_rate", *FORESTS]
     assert losses["session"].is_monotonic_increasing and losses["session"].is_unique
     losses = losses.set_index("session")
-    for fold, (past, part) in enumerate(walk_forward(train, 5, 2), start=1):
+    for fold, rows in enumerate(walk_forward(train, 5, 2), start=1):
+        past, part = (train.iloc[each] for each in rows)
         rows_by_date = part.groupby("session").size()
         of_fold = losses.loc[rows_by_date.index]
         base_rate = np.full(len(part), past["up"].mean())
@@ -87,7 +90,7 @@ def test_losses_of_certain_probabilities_are_those_of_scikit_learn():
     early = train["session"] < train["session"].unique()[10]
     train.loc[early, "up"] = 1  # the first fold trains on ups alone: P(up) is 1
     metrics, losses = validate_estimators(train, ["forest_3"], LEAF, MOST, SEED, folds=2, purge=0)
-    past, part = next(iter(walk_forward(train, 2, 0)))
+    past, part = (train.iloc[each] for each in next(walk_forward(train, 2, 0)))
     assert past["up"].all() and not part["up"].all()
     certain = log_loss(part["up"], np.ones(len(part)), labels=[0, 1])
     assert metrics["log_loss"][0] == certain
@@ -126,8 +129,8 @@ def test_the_order_of_rows_changes_no_bit():
     pd.testing.assert_frame_equal(example, example_again)
     assert facts == facts_again
     pd.testing.assert_frame_equal(
-        predict_test(model, train, test, no_champion(test)),
-        predict_test(model_again, shuffled, test_shuffled, no_champion(test_shuffled)),
+        predict_beside_baselines(model, train, test),
+        predict_beside_baselines(model_again, shuffled, test_shuffled),
         check_exact=True,
     )
 
@@ -240,8 +243,12 @@ def test_a_model_whose_inputs_were_not_audited_is_refused(audited):
         select_model(fitted, "forest_3", train, train, 3, "return", ["lags"], {"features": audited})
 
 
-def no_champion(test: pd.DataFrame) -> pd.DataFrame:
-    return predict_champion(test, None, None)
+def predict_beside_baselines(model, train, test, champion_predictions=None):
+    """What a run does between fitting and the table of test scores."""
+    rows, covered = collect_training(train)
+    if champion_predictions is None:
+        champion_predictions = predict_champion(test, None, None)
+    return predict_test(model, fit_logistic(rows), covered, test, champion_predictions)
 
 
 # --- predict_test ---------------------------------------------------------------------------------
@@ -268,7 +275,7 @@ TEST = TRAIN.head(4).assign(
 
 def test_every_baseline_written_out():
     model = fit_forest(TRAIN, 4, 0.0, SEED)
-    predictions = predict_test(model, TRAIN, TEST, no_champion(TEST))
+    predictions = predict_beside_baselines(model, TRAIN, TEST)
     assert predictions["champion"].isna().all() and predictions["champion_version"].isna().all()
     assert predictions.drop(
         columns=["probability", "logistic", "champion", "champion_version"]
@@ -301,7 +308,7 @@ def test_every_baseline_written_out():
 
 def test_half_ups_have_the_majority_down():
     train = TRAIN.head(4)
-    predictions = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    predictions = predict_beside_baselines(fit_forest(train, 3, 0.0, SEED), train, TEST)
     assert set(predictions["base_rate"]) == {0.5}
     assert set(predictions["majority"]) == {0.0}
 
@@ -309,7 +316,7 @@ def test_half_ups_have_the_majority_down():
 @pytest.mark.parametrize("only", [0, 1])
 def test_fault_21_one_class_in_training(only):
     train = TRAIN.assign(up=np.int8(only))
-    predictions = predict_test(fit_forest(train, 3, 0.0, SEED), train, TEST, no_champion(TEST))
+    predictions = predict_beside_baselines(fit_forest(train, 3, 0.0, SEED), train, TEST)
     for column in ("probability", "majority", "base_rate", "logistic"):
         assert predictions[column].tolist() == [float(only)] * 4
 
@@ -353,7 +360,7 @@ def test_the_champion_predicts_later_sessions_from_windows_of_its_size(spark):
         )[0, 1],
     }
     assert predictions["champion_version"].tolist() == [3] * 6
-    beside = predict_test(
+    beside = predict_beside_baselines(
         forest,
         TRAIN,
         test.assign(**TEST.iloc[0][["lag_01", "lag_02", "body", "previous_up"]].to_dict()).assign(
@@ -376,6 +383,6 @@ def test_inputs_are_left_as_they_were():
     fitted, _ = fit_estimators(train, FORESTS, LEAF, MOST, SEED)
     validate_estimators(train, FORESTS, LEAF, MOST, SEED, 3, 1)
     model, _, _ = select_model(fitted, "forest_3", train, test, 3, "return", ["lags"], AUDITED)
-    predict_test(model, train, test, no_champion(test))
+    predict_beside_baselines(model, train, test)
     for frame, copy in zip((train, test), copies, strict=True):
         pd.testing.assert_frame_equal(frame, copy)

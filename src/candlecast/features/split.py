@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -64,25 +65,27 @@ def split_by_date(
     return train, windows.where(F.col("session") >= first_test)
 
 
-def purge_before(frame: pd.DataFrame, first: Any, purge: int) -> pd.DataFrame:
-    """Keep the windows that may be trained on when predictions begin with the session `first`.
+def purge_before(frame: pd.DataFrame, first: Any, purge: int) -> "npt.NDArray[np.intp]":
+    """Find the windows that may be trained on when predictions begin with the session `first`.
 
     The rule of `split_by_date`, in pandas: of each ticker, all rows before that session but the
     last `purge`.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": [1, 2, 3, 4, 5]})
-    >>> purge_before(days, first=4, purge=1)["session"].tolist()
+    >>> days["session"].iloc[purge_before(days, first=4, purge=1)].tolist()
     [1, 2]
 
     Args:
         frame: windows, sorted by session.
         first: a session.
         purge: rows of each ticker.
+
+    Returns:
+        Their positions in `frame`, ascending.
     """
-    before = frame.iloc[: frame["session"].searchsorted(first)]
-    rows = pd.Series(np.arange(len(before)))
-    newest = rows.groupby(before["ticker"].to_numpy(), sort=False).tail(purge)
-    return before.iloc[np.delete(rows.to_numpy(), newest)]
+    before = frame["ticker"].iloc[: frame["session"].searchsorted(first)].reset_index(drop=True)
+    newest = before.groupby(before, sort=False).tail(purge).index
+    return np.delete(np.arange(len(before)), newest)
 
 
 def count_needed_sessions(

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             and keeps the others. Without it a save replaces the table.
         keys: the columns that Delta keeps statistics for (the others are never filtered on).
         as_pandas: load a pandas frame instead of a Spark one.
+        without: columns that are not loaded as pandas.
         max_rows: load about as many rows as pandas, if there are more: a sample by a hash of ticker
             and session. None: all.
         seed: of that sample.
@@ -102,6 +103,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         replace_by: str | None = None,
         keys: str | None = None,
         as_pandas: bool = False,
+        without: Sequence[str] = (),
         max_rows: int | None = None,
         seed: int = 0,
         missing_ok: bool = False,
@@ -113,7 +115,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._schema = schema
         self._replace_by = replace_by
         self._keys = keys
-        self._as_pandas = as_pandas
+        self._as_pandas, self._without = as_pandas, without
         self._max_rows, self._seed = max_rows, seed
         self._keep = f"interval {round(keep_days * 86_400)} seconds"
         self.optional = missing_ok
@@ -161,10 +163,10 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 return self._read(version)
             rows = self.commit.rows or 0  # 0: of a table that runs share, which is small
             if self.is_folder and (self._max_rows is None or rows <= self._max_rows):
-                whole = read_version(Path(self._table), version)
+                whole = read_version(Path(self._table), version, self._without)
                 if whole is not None:
                     return as_pandas(whole)
-            frame = self._read(version)
+            frame = self._read(version).drop(*self._without)
             if self._max_rows is not None:
                 frame = sample_rows(frame, rows, self._max_rows, self._seed)
             return to_pandas(frame, rows)

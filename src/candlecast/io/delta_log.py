@@ -157,8 +157,8 @@ def is_readable(folder: Path, version: int) -> bool:
     return found is not None and all(file.exists() for file in found.files)
 
 
-def read_version(folder: Path, version: int) -> pa.Table | None:
-    """Return the rows of a version, read without Spark, which takes longer.
+def read_version(folder: Path, version: int, without: Collection[str] = ()) -> pa.Table | None:
+    """Return the rows of a version but some columns, read without Spark, which takes longer.
 
     None if a file is damaged, which Spark reports, or the table has features that need Spark.
     """
@@ -168,7 +168,10 @@ def read_version(folder: Path, version: int) -> pa.Table | None:
     paths = sorted(found.files)
     if not paths or not all(path.exists() and _is_intact(path) for path in paths):
         return None
-    parts = [pq.read_table(path, coerce_int96_timestamp_unit="us") for path in paths]
+    columns = [name for name in pq.read_schema(paths[0]).names if name not in without]
+    parts = [
+        pq.read_table(path, columns=columns, coerce_int96_timestamp_unit="us") for path in paths
+    ]
     rows = pa.concat_tables(parts)
     for at, field in enumerate(rows.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz is None:

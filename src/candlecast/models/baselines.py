@@ -1,9 +1,11 @@
 """Simple predictions to compare a model with."""
 
+from typing import Any
+
 import pandas as pd
 
-from candlecast.models.estimators import fit, make_logistic, predict
-from candlecast.models.forests import Floats, in_order, thin_out
+from candlecast.models.estimators import fit, make_logistic
+from candlecast.models.forests import in_order, thin_out
 
 LOGISTIC_ROWS = 250_000
 """Rows of the logistic regression, at most: it holds them twice in float64."""
@@ -32,9 +34,9 @@ def add_baselines(
     )
 
 
-def predict_logistic(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return P(up) of each row of `test` by the estimator ``logistic`` fitted on `train`.
+def fit_logistic(train: pd.DataFrame) -> Any:
+    """Return the estimator ``logistic``, fitted on windows.
 
     Of more than `LOGISTIC_ROWS` rows, those at equal distances are fitted on.
     """
-    return predict(fit(make_logistic(), thin_out(in_order(train), LOGISTIC_ROWS)), test)
+    return fit(make_logistic(), thin_out(in_order(train), LOGISTIC_ROWS))

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from candlecast.models.forests import (
     PARALLEL_ROWS,
     Floats,
+    Rows,
     as_type,
     blocks,
     features,
@@ -183,7 +183,7 @@ def one_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="openmp")
 
 
-def fit(estimator: Any, frame: pd.DataFrame) -> Any:
+def fit(estimator: Any, frame: pd.DataFrame, rows: Rows = slice(None)) -> Any:
     """Fit a copy of an estimator on windows.
 
     A forest is fitted on all cores if the frame is large, which changes no bit. Models predict on
@@ -195,6 +195,7 @@ def fit(estimator: Any, frame: pd.DataFrame) -> Any:
             tree draws at most: without effect unless there are more, see
             `candlecast.models.forests.fit_sampled`.
         frame: windows, one row per ticker and session, in any order.
+        rows: those to fit on, as positions after `frame` was sorted by session and ticker.
 
     Returns:
         The model, the same for the same rows and seed. If only one class occurs and the estimator
@@ -202,23 +203,28 @@ def fit(estimator: Any, frame: pd.DataFrame) -> Any:
     """
     frame = in_order(frame)
     estimator = clone(estimator)
-    inputs, up, fit_it = features(frame), frame["up"].astype(int), estimator.fit
+    inputs, up = features(frame), frame["up"]
+    count = len(up.iloc[rows])
     if isinstance(estimator, RandomForestClassifier):
-        estimator.set_params(n_jobs=-1 if len(frame) >= PARALLEL_ROWS else 1)
+        estimator.set_params(n_jobs=-1 if count >= PARALLEL_ROWS else 1)
         if isinstance(estimator.max_samples, int):
-            if len(frame) <= estimator.max_samples:
+            if count <= estimator.max_samples:
                 estimator.set_params(max_samples=None)
             elif estimator.class_weight is None and not estimator.oob_score:
-                fit_it = partial(fit_sampled, estimator)
-    elif up.nunique() == 1:
-        fit_it = DummyClassifier().fit
+                return fit_sampled(estimator, inputs, up, rows).set_params(n_jobs=1)
+    elif up.iloc[rows].nunique() == 1:
+        estimator = DummyClassifier()
     with one_thread():
-        model = fit_it(as_input(estimator, inputs), up)
+        model = estimator.fit(as_input(estimator, inputs.iloc[rows]), up.iloc[rows].astype(int))
     return model.set_params(n_jobs=1) if "n_jobs" in model.get_params() else model
 
 
-def fit_all(estimators: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
-    """Fit estimators on windows; of forests that differ in size alone only the largest is fitted.
+def fit_all(
+    estimators: Mapping[str, Any], frame: pd.DataFrame, rows: Rows = slice(None)
+) -> dict[str, Any]:
+    """Fit estimators on windows, see `fit`.
+
+    Of forests that differ in size alone, only the largest is fitted.
 
     Returns:
         The models, by name. The smaller forests share the trees of the largest.
@@ -231,14 +237,15 @@ def fit_all(estimators: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Any
     by_size = sorted(forests.values(), key=lambda forest: forest.n_estimators)
     largest = {_settings(forest): forest for forest in by_size}
     fitted = {name: estimator for name, estimator in estimators.items() if name not in forests}
-    with progress(f"fit on {len(frame):,} rows", len(largest) + len(fitted)) as begin:
+    count = len(frame.iloc[rows, 0])
+    with progress(f"fit on {count:,} rows", len(largest) + len(fitted)) as begin:
         grown = {}
         for settings, forest in largest.items():
             begin(f"forest of {forest.n_estimators:,} trees")
-            grown[settings] = fit(forest, frame)
+            grown[settings] = fit(forest, frame, rows)
         for name, estimator in fitted.items():
             begin(name)
-            fitted[name] = fit(estimator, frame)
+            fitted[name] = fit(estimator, frame, rows)
     return {
         name: first_trees(grown[_settings(estimator)], estimator.n_estimators)
         if name in forests

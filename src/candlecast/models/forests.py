@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from candlecast.features.computing import NOT_FEATURES
+from candlecast.frames import release_memory
 
 PARALLEL_ROWS = 3000
 """Below this many rows one thread is faster than two (measured)."""
@@ -24,8 +25,13 @@ BLOCK = 16_384
 GRID = 32
 """Steps of the grid in the interquartile range of a feature, at least; at most twice as many."""
 
+AT_ONCE = 100
+"""Trees after which freed memory is given back: each leaves a gap that no other one fits in."""
+
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
+Rows = slice | npt.NDArray[np.intp]
+"""Positions of rows in a frame, ascending."""
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
@@ -67,9 +73,9 @@ def thin_out(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def fit_sampled(
-    forest: RandomForestClassifier, inputs: pd.DataFrame, up: "pd.Series[int]"
+    forest: RandomForestClassifier, inputs: pd.DataFrame, up: "pd.Series[int]", rows: Rows
 ) -> RandomForestClassifier:
-    """Fit a forest whose trees draw only some of the rows, on all cores.
+    """Fit a forest whose trees draw only some of the rows, on all cores. No copy of all is made.
 
     The trees are, bit for bit, those of scikit-learn's own fit with this ``max_samples`` on rounded
     features. It gives every tree all rows, most of them with the weight 0, and sorts values most of
@@ -81,11 +87,13 @@ def fit_sampled(
     Args:
         forest: with an integer ``max_samples`` below the number of rows.
         inputs: float32.
-        up: the labels.
+        up: the labels, in as many rows.
+        rows: those to fit on.
     """
-    values, labels = inputs.to_numpy(), up.to_numpy()
-    steps = _grid_steps(values)
-    examples = np.flatnonzero(~up.duplicated())
+    values, labels = inputs.to_numpy(), up.to_numpy()[rows]
+    places = np.arange(len(inputs))[rows] if isinstance(rows, slice) else rows
+    steps = _grid_steps(values[places[:: max(1, len(places) // 100_000)]])
+    examples = np.sort(np.unique(labels, return_index=True)[1])
     settings = {name: getattr(forest, name) for name in forest.estimator_params}
     random = check_random_state(forest.random_state)
     seeds = [random.randint(np.iinfo(np.int32).max) for _ in range(forest.n_estimators)]
@@ -93,24 +101,28 @@ def fit_sampled(
     def fit_tree(seed: int) -> DecisionTreeClassifier:
         drawn = check_random_state(seed).randint(0, len(labels), forest.max_samples, dtype=np.int32)
         # Every tree knows all classes: the examples have the weight 0 if they are not drawn.
-        rows, times = np.unique(np.concatenate([examples, drawn]), return_counts=True)
+        found, times = np.unique(np.concatenate([examples, drawn]), return_counts=True)
         weights = times.astype(np.float64)
-        weights[np.searchsorted(rows, examples)] -= 1
+        weights[np.searchsorted(found, examples)] -= 1
         tree = DecisionTreeClassifier(**{**settings, "random_state": seed})
-        rounded = round_down(values[rows], steps)
-        return tree.fit(rounded, labels[rows], sample_weight=weights, check_input=False)
+        rounded = round_down(values[places[found]], steps)
+        ups = labels[found].astype(int)
+        return tree.fit(rounded, ups, sample_weight=weights, check_input=False)
 
     fitted = clone(forest).set_params(n_estimators=1, max_samples=None)
-    fitted.fit(inputs.iloc[examples], labels[examples])
+    fitted.fit(inputs.iloc[places[examples]], labels[examples].astype(int))
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
-    fitted.estimators_ = Parallel(n_jobs=-1, prefer="threads")(map(delayed(fit_tree), seeds))
+    fitted.estimators_ = []
+    for first in range(0, len(seeds), AT_ONCE):
+        some = map(delayed(fit_tree), seeds[first : first + AT_ONCE])
+        fitted.estimators_ += Parallel(n_jobs=-1, prefer="threads")(some)
+        release_memory()
     return fitted
 
 
 def _grid_steps(values: Matrix) -> Matrix:
     """Return the distance of the grid's points for each feature, a power of two; 0: no grid."""
-    some = values[:: max(1, len(values) // 100_000)]
-    low, high = np.quantile(some, [0.25, 0.75], axis=0)
+    low, high = np.quantile(values, [0.25, 0.75], axis=0)
     with np.errstate(divide="ignore"):
         steps: Matrix = np.exp2(np.floor(np.log2((high - low) / GRID))).astype(np.float32)
     return steps
@@ -124,8 +136,12 @@ def round_down(values: Matrix, steps: Matrix) -> Matrix:
            [0.5, 0.3]], dtype=float32)
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        rounded = np.ceil(values / steps - np.float32(0.5)) * steps
-    return np.where(np.isfinite(rounded), rounded, values)
+        rounded = values / steps
+        rounded -= np.float32(0.5)
+        np.ceil(rounded, out=rounded)
+        rounded *= steps
+    np.copyto(rounded, values, where=~np.isfinite(rounded))
+    return rounded
 
 
 def first_trees(forest: RandomForestClassifier, trees: int) -> RandomForestClassifier:

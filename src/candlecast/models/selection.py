@@ -8,35 +8,32 @@ from sklearn.model_selection import TimeSeriesSplit
 
 from candlecast.errors import NotEnoughDataError
 from candlecast.features.split import purge_before
-from candlecast.models.forests import in_order
+from candlecast.models.forests import Rows
 
 
-def walk_forward(
-    frame: pd.DataFrame, folds: int, purge: int
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def walk_forward(frame: pd.DataFrame, folds: int, purge: int) -> Iterator[tuple[Rows, Rows]]:
     """Make expanding walk-forward folds on the distinct session dates.
 
     scikit-learn's ``gap`` would count rows, which is wrong with several tickers; the purge here is
     that of the split.
 
     >>> days = pd.DataFrame({"ticker": "A", "session": range(1, 8)})
-    >>> for past, validated in walk_forward(days, folds=2, purge=1):
-    ...     print(past["session"].tolist(), validated["session"].tolist())
+    >>> for fold in walk_forward(days, folds=2, purge=1):
+    ...     print(*(days["session"].iloc[rows].tolist() for rows in fold))
     [1, 2] [4, 5]
     [1, 2, 3, 4] [6, 7]
 
     Args:
-        frame: windows, in any order.
+        frame: windows, sorted by session.
         folds: how many; each validates the same number of dates.
         purge: sessions of each ticker that are left out before the first date validated.
 
     Yields:
-        The windows that a fold trains on and those that it validates, sorted by session and ticker.
+        The rows that a fold trains on and those that it validates, by position in `frame`.
 
     Raises:
         NotEnoughDataError: there are too few session dates.
     """
-    frame = in_order(frame)
     dates = frame["session"].unique()
     too_few = NotEnoughDataError(
         f"The training set has {len(dates)} session dates with a whole window, too few for {folds} "
@@ -52,12 +49,12 @@ def walk_forward(
         (dates[validated[0]], dates[validated[-1]])
         for _, validated in TimeSeriesSplit(n_splits=folds).split(dates)
     ]
-    if purge_before(frame[["ticker", "session"]], ends[0][0], purge).empty:  # the smallest
+    if not len(purge_before(frame, ends[0][0], purge)):  # the smallest
         raise too_few
-    for first, last in ends:  # no name keeps a fold's rows in memory
+    for first, last in ends:
         start = frame["session"].searchsorted(first)
         end = frame["session"].searchsorted(last, "right")
-        yield purge_before(frame, first, purge), frame.iloc[start:end]
+        yield purge_before(frame, first, purge), slice(start, end)
 
 
 def choose_estimator(

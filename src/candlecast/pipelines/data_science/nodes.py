@@ -15,8 +15,8 @@ from candlecast.errors import LeakageError
 from candlecast.evaluation.drift import make_profile
 from candlecast.evaluation.metrics import log_losses
 from candlecast.features.windows import Body, make_windows
-from candlecast.frames import extent, release_memory, to_pandas
-from candlecast.models.baselines import add_baselines, predict_logistic
+from candlecast.frames import extent, to_pandas
+from candlecast.models.baselines import add_baselines
 from candlecast.models.estimators import (
     as_input,
     fit_all,
@@ -24,7 +24,7 @@ from candlecast.models.estimators import (
     predict,
     predict_all,
 )
-from candlecast.models.forests import features, in_order, thin_out
+from candlecast.models.forests import Rows, features, in_order, thin_out
 from candlecast.models.selection import walk_forward
 from candlecast.progress import progress
 from candlecast.registry.entities import Champion
@@ -34,12 +34,11 @@ F1_ROWS = 200_000
 
 
 def collect_training(train: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return what is fitted on: keys, label and features, float32, sorted by session and ticker.
+    """Return what is fitted on, sorted by session and ticker, and what these rows cover.
 
-    And what these rows cover, see `candlecast.frames.extent`.
+    The latter is described by `candlecast.frames.extent`.
     """
-    lean = train.drop(columns=["body", "return_", "previous_up"])
-    return in_order(lean), extent(lean)
+    return in_order(train), extent(train)
 
 
 def validate_estimators(
@@ -69,33 +68,38 @@ def validate_estimators(
         (``base_rate``) and of each estimator (under its name).
     """
     unfitted = make_estimators(estimators, min_weight_fraction_leaf, max_samples, seed)
+    train = in_order(train)
     metrics, losses = [], []
     # The training period grows by the same number of dates from fold to fold.
     with progress("walk-forward validation", folds * (folds + 1) / 2) as begin:
         parts = walk_forward(train, folds, purge)
         for fold in range(1, folds + 1):
             begin(f"fold {fold} of {folds}", weight=fold)
-            past, validated = next(parts)
-            up = validated["up"]
-            predicted = predict_all(fit_all(unfitted, past), validated)
-            probabilities = {"base_rate": np.full(len(up), past["up"].mean()), **predicted}
-            for name, probability in predicted.items():
-                metrics.append(
-                    {
-                        "fold": fold,
-                        "estimator": name,
-                        "log_loss": log_loss(up, probability, labels=[0, 1]),
-                        "accuracy": accuracy_score(up, probability > 0.5),
-                        "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
-                    }
-                )
-            by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
-            losses.append(
-                pd.DataFrame(by_row, index=validated["session"]).groupby("session").mean()
-            )
-            del past, validated, up  # before the next fold copies its own
-            release_memory()
+            of_fold, by_date = _validate(unfitted, train, *next(parts))
+            metrics += [{"fold": fold, **row} for row in of_fold]
+            losses.append(by_date)
     return pd.DataFrame(metrics), pd.concat(losses).reset_index()
+
+
+def _validate(
+    unfitted: dict[str, Any], train: pd.DataFrame, past: Rows, validated: Rows
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Return the metrics of a fold by estimator, and the mean log losses by session date."""
+    rows = train.iloc[validated]
+    up, base_rate = rows["up"], train["up"].iloc[past].mean()
+    predicted = predict_all(fit_all(unfitted, train, past), rows)
+    metrics = [
+        {
+            "estimator": name,
+            "log_loss": log_loss(up, probability, labels=[0, 1]),
+            "accuracy": accuracy_score(up, probability > 0.5),
+            "roc_auc": roc_auc_score(up, probability) if up.nunique() == 2 else np.nan,
+        }
+        for name, probability in predicted.items()
+    ]
+    probabilities = {"base_rate": np.full(len(up), base_rate), **predicted}
+    by_row = {name: log_losses(up.to_numpy(), each) for name, each in probabilities.items()}
+    return metrics, pd.DataFrame(by_row, index=rows["session"]).groupby("session").mean()
 
 
 def fit_estimators(
@@ -191,11 +195,19 @@ def predict_champion(
 
 def predict_test(
     model: Any,
-    train: pd.DataFrame,
+    logistic: Any,
+    training_extent: dict[str, Any],
     test: pd.DataFrame,
     champion_predictions: pd.DataFrame,
 ) -> pd.DataFrame:
     """Predict the test set with the model and with every baseline, beside the champion.
+
+    Args:
+        model: what `select_model` returned.
+        logistic: the fitted baseline.
+        training_extent: what `collect_training` returned.
+        test: windows.
+        champion_predictions: what `predict_champion` returned.
 
     Returns:
         One row per row of `test`, sorted by session and ticker: ``ticker``, ``session``, ``body``,
@@ -209,7 +221,7 @@ def predict_test(
         test[["ticker", "session", "body", "return_", "up"]].assign(
             probability=predict(model, test)
         ),
-        base_rate=float(train["up"].mean()),
+        base_rate=training_extent["share_up"],
         previous_up=test["previous_up"] == 1,
-    ).assign(logistic=predict_logistic(train, test))
+    ).assign(logistic=predict(logistic, test))
     return predictions.merge(champion_predictions, on=["ticker", "session"], validate="one_to_one")

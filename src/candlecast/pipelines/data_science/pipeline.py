@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from candlecast.models.baselines import fit_logistic
 from candlecast.models.selection import choose_estimator
 from candlecast.pipelines.data_science.nodes import (
     collect_training,
@@ -49,6 +50,7 @@ def create_pipeline() -> Pipeline:
                 ["fitted_estimators", "training_f1"],
                 name="fit_estimators",
             ),
+            node(fit_logistic, "training_rows", "logistic", name="fit_logistic"),
             node(
                 choose_estimator,
                 ["fold_metrics", "training_f1"],
@@ -80,7 +82,8 @@ def create_pipeline() -> Pipeline:
                 predict_test,
                 {
                     "model": "model",
-                    "train": "training_rows",
+                    "logistic": "logistic",
+                    "training_extent": "training_extent",
                     "test": "test@pandas",
                     "champion_predictions": "champion_predictions",
                 },
