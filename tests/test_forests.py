@@ -254,7 +254,8 @@ def test_folds_written_out():
 @pytest.mark.parametrize(("folds", "purge"), [(5, 0), (5, 3), (7, 2)])
 def test_folds_expand_and_are_purged(folds, purge):
     frame = windows(60, "ABC").query("ticker != 'B' or session.dt.dayofweek < 5")
-    made = folds_of(frame, folds, purge)
+    shuffled = frame.sample(frac=1, random_state=1)
+    made = folds_of(shuffled, folds, purge)
     assert len(made) == folds
     validated = [part["session"].unique() for _, part in made]
     assert len({len(dates) for dates in validated}) == 1

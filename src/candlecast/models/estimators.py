@@ -203,19 +203,18 @@ def fit(estimator: Any, frame: pd.DataFrame, rows: Rows = slice(None)) -> Any:
     """
     frame = in_order(frame)
     estimator = clone(estimator)
-    inputs, up = features(frame), frame["up"]
-    count = len(up.iloc[rows])
+    inputs, up = features(frame), frame["up"].iloc[rows]
     if isinstance(estimator, RandomForestClassifier):
-        estimator.set_params(n_jobs=-1 if count >= PARALLEL_ROWS else 1)
+        estimator.set_params(n_jobs=-1 if len(up) >= PARALLEL_ROWS else 1)
         if isinstance(estimator.max_samples, int):
-            if count <= estimator.max_samples:
+            if len(up) <= estimator.max_samples:
                 estimator.set_params(max_samples=None)
             elif estimator.class_weight is None and not estimator.oob_score:
                 return fit_sampled(estimator, inputs, up, rows).set_params(n_jobs=1)
-    elif up.iloc[rows].nunique() == 1:
+    elif up.nunique() == 1:
         estimator = DummyClassifier()
     with one_thread():
-        model = estimator.fit(as_input(estimator, inputs.iloc[rows]), up.iloc[rows].astype(int))
+        model = estimator.fit(as_input(estimator, inputs.iloc[rows]), up.astype(int))
     return model.set_params(n_jobs=1) if "n_jobs" in model.get_params() else model
 
 
@@ -237,7 +236,7 @@ def fit_all(
     by_size = sorted(forests.values(), key=lambda forest: forest.n_estimators)
     largest = {_settings(forest): forest for forest in by_size}
     fitted = {name: estimator for name, estimator in estimators.items() if name not in forests}
-    count = len(frame.iloc[rows, 0])
+    count = len(frame["up"].iloc[rows])
     with progress(f"fit on {count:,} rows", len(largest) + len(fitted)) as begin:
         grown = {}
         for settings, forest in largest.items():

@@ -25,7 +25,7 @@ BLOCK = 16_384
 GRID = 32
 """Steps of the grid in the interquartile range of a feature, at least; at most twice as many."""
 
-AT_ONCE = 100
+TREES_AT_ONCE = 100
 """Trees after which freed memory is given back: each leaves a gap that no other one fits in."""
 
 Floats = npt.NDArray[np.float64]
@@ -87,10 +87,10 @@ def fit_sampled(
     Args:
         forest: with an integer ``max_samples`` below the number of rows.
         inputs: float32.
-        up: the labels, in as many rows.
-        rows: those to fit on.
+        up: the labels of the rows to fit on.
+        rows: where these are in `inputs`.
     """
-    values, labels = inputs.to_numpy(), up.to_numpy()[rows]
+    values, labels = inputs.to_numpy(), up.to_numpy()
     places = np.arange(len(inputs))[rows] if isinstance(rows, slice) else rows
     steps = _grid_steps(values[places[:: max(1, len(places) // 100_000)]])
     examples = np.sort(np.unique(labels, return_index=True)[1])
@@ -113,8 +113,8 @@ def fit_sampled(
     fitted.fit(inputs.iloc[places[examples]], labels[examples].astype(int))
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
     fitted.estimators_ = []
-    for first in range(0, len(seeds), AT_ONCE):
-        some = map(delayed(fit_tree), seeds[first : first + AT_ONCE])
+    for first in range(0, len(seeds), TREES_AT_ONCE):
+        some = map(delayed(fit_tree), seeds[first : first + TREES_AT_ONCE])
         fitted.estimators_ += Parallel(n_jobs=-1, prefer="threads")(some)
         release_memory()
     return fitted
