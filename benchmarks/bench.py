@@ -36,8 +36,8 @@ SCRIPTS = ("fetch", "gate", "prediction", "sampling", "windows")
 T = TypeVar("T")
 
 BEHIND = {
-    "original": "scikit-learn's fit of the largest forest is half of the time, and MLflow writes "
-    "the model with skops and reads it again as a check.",
+    "original": "two thirds of the time MLflow writes the model with skops, reads it twice as a "
+    "check, and looks at all installed packages.",
     "run": "The run also checks prices and features, validates, evaluates and reports.",
 }
 """Why a figure may be behind its aim."""

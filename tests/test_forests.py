@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 
 from candlecast.errors import NotEnoughDataError
-from candlecast.models import estimators
+from candlecast.models import forests
 from candlecast.models.estimators import fit, make_estimators, predict
 from candlecast.models.forests import (
     GRID,
@@ -87,9 +88,9 @@ def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
 
 def test_first_trees_are_the_small_forest_in_parallel(monkeypatch):
     train = windows(150)
-    monkeypatch.setattr(estimators, "PARALLEL_ROWS", 100)
+    monkeypatch.setattr(forests, "PARALLEL_ROWS", 100)
     parallel = fit_forest(train, 20, LEAF, SEED)
-    monkeypatch.setattr(estimators, "PARALLEL_ROWS", 10_000)
+    monkeypatch.setattr(forests, "PARALLEL_ROWS", 10_000)
     assert_same(parallel, fit_forest(train, 20, LEAF, SEED))
     assert_same(first_trees(parallel, 7), separate(train, 7, 1))
     assert parallel.n_estimators == len(parallel.estimators_) == 20  # unchanged by the cut
@@ -155,12 +156,24 @@ def test_trees_that_may_draw_all_rows_are_those_without_a_limit(most):
     assert fit(forest, train).max_samples is None
 
 
-def test_a_forest_that_weighs_classes_is_fitted_by_scikit_learn():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class_weight": "balanced", "max_samples": 100},
+        {"max_samples": 0.5},
+        {"oob_score": True, "max_samples": 100, "n_estimators": 40},
+        {"bootstrap": False, "max_features": 1},
+        {"max_depth": 3, "criterion": "entropy", "max_features": None, "ccp_alpha": 0.001},
+        {"max_leaf_nodes": 5, "monotonic_cst": [1, 0, 0, -1]},
+    ],
+)
+def test_a_forest_of_any_settings_is_that_of_scikit_learn(settings):
     train = windows(200)
-    settings = {"class_weight": "balanced", "max_samples": 100, "random_state": SEED}
-    forest = RandomForestClassifier(5, **settings)
-    alone = RandomForestClassifier(5, **settings).fit(features(train), train["up"].astype(int))
-    assert_same(fit(forest, train), alone)
+    forest = RandomForestClassifier(**{"n_estimators": 5, "random_state": SEED, **settings})
+    alone = clone(forest).fit(features(train), train["up"].astype(int))
+    fitted = fit(forest, train)
+    assert_same(fitted, alone)
+    assert getattr(fitted, "oob_score_", None) == getattr(alone, "oob_score_", None)
 
 
 @pytest.mark.parametrize("only", [0, 1])

@@ -24,14 +24,14 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from candlecast.models.forests import (
-    PARALLEL_ROWS,
     Floats,
     Rows,
     as_type,
     blocks,
+    count_threads,
     features,
     first_trees,
-    fit_sampled,
+    fit_forest,
     in_order,
     predict_matrix,
     predict_sizes,
@@ -193,7 +193,7 @@ def fit(estimator: Any, frame: pd.DataFrame, rows: Rows = slice(None)) -> Any:
     Args:
         estimator: a classifier. A forest's ``max_samples``, if it is an integer, is how many rows a
             tree draws at most: without effect unless there are more, see
-            `candlecast.models.forests.fit_sampled`.
+            `candlecast.models.forests.fit_forest`.
         frame: windows, one row per ticker and session, in any order.
         rows: those to fit on, as positions after `frame` was sorted by session and ticker.
 
@@ -205,12 +205,14 @@ def fit(estimator: Any, frame: pd.DataFrame, rows: Rows = slice(None)) -> Any:
     estimator = clone(estimator)
     inputs, up = features(frame), frame["up"].iloc[rows]
     if isinstance(estimator, RandomForestClassifier):
-        estimator.set_params(n_jobs=-1 if len(up) >= PARALLEL_ROWS else 1)
-        if isinstance(estimator.max_samples, int):
-            if len(up) <= estimator.max_samples:
-                estimator.set_params(max_samples=None)
-            elif estimator.class_weight is None and not estimator.oob_score:
-                return fit_sampled(estimator, inputs, up, rows).set_params(n_jobs=1)
+        most = estimator.max_samples
+        if isinstance(most, int) and len(up) <= most:
+            most = None
+            estimator.set_params(max_samples=None)
+        plain = estimator.bootstrap and estimator.class_weight is None and not estimator.oob_score
+        if plain and (most is None or isinstance(most, int)):
+            return fit_forest(estimator, inputs, up, rows).set_params(n_jobs=1)
+        estimator.set_params(n_jobs=count_threads(len(up)))
     elif up.nunique() == 1:
         estimator = DummyClassifier()
     with one_thread():

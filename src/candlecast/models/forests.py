@@ -1,23 +1,25 @@
 """What a model sees of windows, and forests of several sizes from one."""
 
 import copy
+import itertools
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import sklearn
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 
 from candlecast.features.computing import NOT_FEATURES
 from candlecast.frames import release_memory
 
-PARALLEL_ROWS = 3000
-"""Below this many rows one thread is faster than two (measured)."""
+PARALLEL_ROWS = 1500
+"""Below this many rows one thread is about as fast as two (measured)."""
 
 BLOCK = 16_384
 """Rows that are predicted at once, so that they stay in the processor's cache."""
@@ -27,6 +29,10 @@ GRID = 32
 
 TREES_AT_ONCE = 100
 """Trees after which freed memory is given back: each leaves a gap that no other one fits in."""
+
+IN_A_ROW = 10
+"""Trees that a thread grows before it looks for more: with one at once, threads of small trees wait
+for one another."""
 
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
@@ -72,52 +78,74 @@ def thin_out(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     return frame.iloc[:: max(1, -(-len(frame) // most))]
 
 
-def fit_sampled(
+def fit_forest(
     forest: RandomForestClassifier, inputs: pd.DataFrame, up: "pd.Series[int]", rows: Rows
 ) -> RandomForestClassifier:
-    """Fit a forest whose trees draw only some of the rows, on all cores. No copy of all is made.
+    """Fit a forest: bit for bit as scikit-learn does, and faster.
 
-    The trees are, bit for bit, those of scikit-learn's own fit with this ``max_samples`` on rounded
-    features. It gives every tree all rows, most of them with the weight 0, and sorts values most of
-    the time; here a tree gets its own rows alone, and equal values are sorted faster.
+    Its own fit spends as long on a tree's settings and checks as a small tree takes to grow, and
+    its threads wait for one another at each tree; here a thread grows several in a row.
 
-    Features are rounded to a grid of at least `GRID` steps in their interquartile range, so that
-    splits lie between its points. A row that a tree draws is in the same leaf without rounding.
+    With an integer ``max_samples`` below the number of rows, a tree draws only so many. Its own fit
+    gives every tree all rows, most of them with the weight 0, and sorts values most of the time;
+    here a tree gets its own rows alone, no copy of all is made, and features are rounded, as equal
+    values are sorted faster: to a grid of at least `GRID` steps in their interquartile range, so
+    that splits lie between its points. A row that a tree draws is in the same leaf as without
+    rounding, and the trees are those of scikit-learn's own fit on rounded features.
 
     Args:
-        forest: with an integer ``max_samples`` below the number of rows.
+        forest: with ``bootstrap``, and ``max_samples`` either an integer or None.
         inputs: float32.
         up: the labels of the rows to fit on.
         rows: where these are in `inputs`.
     """
-    values, labels = inputs.to_numpy(), up.to_numpy()
+    values, labels = inputs.to_numpy(), up.to_numpy().astype(int)
     places = np.arange(len(inputs))[rows] if isinstance(rows, slice) else rows
-    steps = _grid_steps(values[places[:: max(1, len(places) // 100_000)]])
+    count = min(forest.max_samples or len(labels), len(labels))
     examples = np.sort(np.unique(labels, return_index=True)[1])
     settings = {name: getattr(forest, name) for name in forest.estimator_params}
     random = check_random_state(forest.random_state)
     seeds = [random.randint(np.iinfo(np.int32).max) for _ in range(forest.n_estimators)]
+    if is_sampled := count < len(labels):
+        steps = _grid_steps(values[places[:: max(1, len(places) // 100_000)]])
+    else:
+        values = values[places]
 
     def fit_tree(seed: int) -> DecisionTreeClassifier:
-        drawn = check_random_state(seed).randint(0, len(labels), forest.max_samples, dtype=np.int32)
+        drawn = check_random_state(seed).randint(0, len(labels), count, dtype=np.int32)
+        tree = DecisionTreeClassifier(**{**settings, "random_state": seed})
+        if not is_sampled:
+            weights = np.bincount(drawn, minlength=len(labels)).astype(np.float64)
+            return tree.fit(values, labels, sample_weight=weights, check_input=False)
         # Every tree knows all classes: the examples have the weight 0 if they are not drawn.
         found, times = np.unique(np.concatenate([examples, drawn]), return_counts=True)
         weights = times.astype(np.float64)
         weights[np.searchsorted(found, examples)] -= 1
-        tree = DecisionTreeClassifier(**{**settings, "random_state": seed})
         rounded = round_down(values[places[found]], steps)
-        ups = labels[found].astype(int)
-        return tree.fit(rounded, ups, sample_weight=weights, check_input=False)
+        return tree.fit(rounded, labels[found], sample_weight=weights, check_input=False)
+
+    def fit_trees(some: Sequence[int]) -> list[DecisionTreeClassifier]:
+        with sklearn.config_context(skip_parameter_validation=True):  # done for the forest below
+            return [fit_tree(seed) for seed in some]
 
     fitted = clone(forest).set_params(n_estimators=1, max_samples=None)
-    fitted.fit(inputs.iloc[places[examples]], labels[examples].astype(int))
+    fitted.fit(inputs.iloc[places[examples]], labels[examples])
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
     fitted.estimators_ = []
-    for first in range(0, len(seeds), TREES_AT_ONCE):
-        some = map(delayed(fit_tree), seeds[first : first + TREES_AT_ONCE])
-        fitted.estimators_ += Parallel(n_jobs=-1, prefer="threads")(some)
-        release_memory()
+    threads = count_threads(len(labels))
+    share = min(IN_A_ROW, -(-TREES_AT_ONCE // threads))
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(seeds), TREES_AT_ONCE):
+            some = seeds[first : first + TREES_AT_ONCE]
+            shares = [some[n : n + share] for n in range(0, len(some), share)]
+            fitted.estimators_ += itertools.chain.from_iterable(pool.map(fit_trees, shares))
+            release_memory()
     return fitted
+
+
+def count_threads(rows: int) -> int:
+    """Return how many threads to fit or predict so many rows on."""
+    return (os.cpu_count() or 1) if rows >= PARALLEL_ROWS else 1
 
 
 def _grid_steps(values: Matrix) -> Matrix:
@@ -165,13 +193,14 @@ def predict_sizes(
         By size, P(up) of each row, bit for bit that of ``predict_proba`` of the forest of that size
         on one core; 0 when the forest never saw an up.
     """
-    names, cores = [*forest.feature_names_in_], os.cpu_count() or 1
-    threads = cores if len(frame) >= PARALLEL_ROWS else 1
+    names, threads = [*forest.feature_names_in_], count_threads(len(frame))
     size = max(1, min(BLOCK, -(-len(frame) // threads)))
-    predicted = Parallel(n_jobs=threads, prefer="threads")(
-        delayed(predict_matrix)(forest, part[names].to_numpy(np.float32), sizes)
-        for part in blocks(frame, size)
-    )
+
+    def predict_part(part: pd.DataFrame) -> Floats:
+        return predict_matrix(forest, part[names].to_numpy(np.float32), sizes)
+
+    with ThreadPoolExecutor(threads) as pool:
+        predicted = [*pool.map(predict_part, blocks(frame, size))]
     return dict(zip(sizes, np.concatenate(predicted, axis=1), strict=True))
 
 
