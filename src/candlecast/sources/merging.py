@@ -1,9 +1,11 @@
 """Merge fetched prices with stored ones; both have `candlecast.sources.checks.COLUMNS`."""
 
+import datetime as dt
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -22,6 +24,20 @@ REPLACED = "history replaced"
 _VALUES = [name for name in COLUMNS if name not in ("ticker", "session")]
 
 
+class History(NamedTuple):
+    """The sessions of a ticker in short: the same for the same rows, whenever they were ingested.
+
+    Attributes:
+        sessions: how many there are.
+        last: the last one.
+        code: of all their values.
+    """
+
+    sessions: int
+    last: dt.date
+    code: int
+
+
 def compare_prices(
     fetched: DataFrame,
     stored_prices: DataFrame | None,
@@ -30,12 +46,15 @@ def compare_prices(
     end: str | None,
     requested: Sequence[str],
     prices_from: str,
-) -> list[Finding]:
+) -> tuple[list[Finding], dict[str, History | None]]:
     """Compare fetched and stored prices of `tickers`, and log what was found.
 
     The stored history of a ticker is replaced as a whole when it does not fit the fetched one: it
     has another source, or more than half of the sessions in both changed by a common factor (a
     split between two fetches rescales all prices before it).
+
+    Sessions are joined, which takes long, only for tickers of which a stored one was not fetched
+    again as it was.
 
     Args:
         fetched: prices of this run.
@@ -52,31 +71,49 @@ def compare_prices(
         sessions inside the requested range that were not fetched again) and ``prices changed``
         (`found` counts sessions with another price). Where all tickers of a source were requested,
         those that it no longer holds are ``missing`` (`found` counts their stored sessions).
+
+        And what is stored, by fetched ticker: None unless all of it was fetched again as it was.
     """
+    unchanged: dict[str, History | None] = dict.fromkeys(tickers)
     if stored_prices is None:
-        return []
-    own = stored_prices.where(F.col("ticker").isin(list(tickers)))
-    facts = _facts(_joined(fetched, own), start, end).orderBy("ticker").collect()
-    findings = [finding for row in facts for finding in _findings(row.asDict())]
-    if not requested:
-        source = source_name(prices_from)
-        others = (F.col("source") == source) & ~F.col("ticker").isin(list(tickers))
-        gone = stored_prices.where(others).groupBy("ticker").count().orderBy("ticker").collect()
+        return [], unchanged
+    source = source_name(prices_from)
+    facts: list[dict[str, Any]] = []
+    stored = _histories(stored_prices)
+    for ticker, (rows, history) in _fetched_histories(fetched, stored).items():
+        if history == stored[ticker]:
+            unchanged[ticker] = history
+            counts = {"fetched": rows, "both": history.sessions}
+            counts |= dict.fromkeys(("changed", "only_stored", "lacking"), 0)
+            names = {"ticker": ticker, "source": source, "sources": [source]}
+            facts.append({**names, **counts, "factor": 1.0})
+    if changed := [ticker for ticker in tickers if not unchanged[ticker]]:
+        chosen = F.col("ticker").isin(changed)
+        joined = _joined(fetched.where(chosen), stored_prices.where(chosen))
+        facts += [row.asDict() for row in _facts(joined, start, end).collect()]
+    facts.sort(key=lambda each: each["ticker"])
+    findings = [finding for each in facts for finding in _findings(each)]
+    if not requested and (others := stored.keys() - set(tickers)):
+        of_source = (F.col("source") == source) & F.col("ticker").isin([*others])
+        gone = stored_prices.where(of_source).groupBy("ticker").count().orderBy("ticker").collect()
         detail = f"{source} no longer holds it: its stored sessions are not used"
         findings += [Finding(ticker, "missing", 0, 0, rows, detail) for ticker, rows in gone]
     for line in limited([f"{x.ticker:<10} {x.rule}: {x.detail}" for x in findings if x.found]):
         logger.warning("  %s", line)
-    return findings
+    return findings, unchanged
 
 
 def merge_prices(
-    fetched: DataFrame, price_changes: Sequence[Finding]
+    fetched: DataFrame,
+    price_changes: Sequence[Finding],
+    unchanged: Mapping[str, History | None],
 ) -> Callable[[DataFrame | None], DataFrame]:
     """Replace stored sessions by fetched ones, and keep those that were not fetched again.
 
     Args:
         fetched: prices of this run, one row per ticker and session.
-        price_changes: what `compare_prices` returned.
+        price_changes: what `compare_prices` found.
+        unchanged: what it returned beside that.
 
     Returns:
         A function from the stored prices (None: there are none) to all prices, because another job
@@ -88,16 +125,27 @@ def merge_prices(
     def merge(stored: DataFrame | None) -> DataFrame:
         if stored is None:
             return fetched
-        joined = _joined(fetched, stored)
+        now = _histories(stored)
+        still = {
+            ticker: history
+            for ticker, history in unchanged.items()
+            if history and history == now.get(ticker)
+        }
+        later = _with_last(fetched, still).where(F.col("session") > F.col("last")).select(COLUMNS)
+        if len(still) == len(unchanged):
+            return stored.unionByName(later)
+        others = F.col("ticker").isin([*unchanged.keys() - still.keys()])
+        joined = _joined(fetched.where(others), stored.where(others))
         kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
         values = F.when(F.col("is_new"), F.col("new")).otherwise(F.col("old"))
         first_seen = F.when(F.col("is_old") & ~F.col("changed"), F.col("old.ingested_at"))
-        return (
+        merged = (
             kept.withColumns({"values": values, "first_seen": first_seen})
             .select("ticker", "session", "values.*", "first_seen")
             .withColumn("ingested_at", F.coalesce("first_seen", "ingested_at"))
-            .select(COLUMNS)
         )
+        same = stored.where(~others).unionByName(later)
+        return same.unionByName(merged.select(COLUMNS))
 
     return merge
 
@@ -106,6 +154,43 @@ def in_range(start: str | None, end: str | None) -> Column:
     """Return the condition that a session is from `start` to `end` (None: all there is)."""
     first, last = (F.lit(day).cast("date") for day in (start or "0001-01-01", end or "9999-12-31"))
     return F.col("session").between(first, last)
+
+
+def _histories(prices: DataFrame) -> dict[str, History]:
+    """Shorten the sessions of each ticker."""
+    rows = prices.groupBy("ticker").agg(*_short(F.lit(True))).collect()
+    return {ticker: History(*short) for ticker, *short in rows}
+
+
+def _fetched_histories(
+    fetched: DataFrame, stored: Mapping[str, History]
+) -> dict[str, tuple[int, History]]:
+    """Shorten what was fetched of each stored ticker up to its last stored session.
+
+    Returns:
+        By ticker, how many sessions were fetched in all, and the short form.
+    """
+    is_known = F.col("session") <= F.col("last")
+    of_ticker = _with_last(fetched, stored).groupBy("ticker")
+    rows = of_ticker.agg(F.count("session"), *_short(is_known)).collect()
+    return {ticker: (sessions, History(*short)) for ticker, sessions, *short in rows}
+
+
+def _short(condition: Column) -> list[Column]:
+    """Return the aggregates of `History`, of the rows for which the condition is true."""
+    values = [name for name in COLUMNS if name not in ("ticker", "ingested_at")]
+    # A hash leaves nulls out: for their places, it is also of where they are.
+    code = F.xxhash64(*values, *(F.col(name).isNull() for name in values))
+    session, counted = (F.when(condition, value) for value in (F.col("session"), code))
+    return [F.count(session), F.max(session), F.bit_xor(counted)]
+
+
+def _with_last(fetched: DataFrame, stored: Mapping[str, History]) -> DataFrame:
+    """Add the last stored session, `last`; tickers that are not in `stored` are left out."""
+    days = [history.last for history in stored.values()]
+    columns = [pa.array([*stored], pa.string()), pa.array(days, pa.date32())]
+    last = fetched.sparkSession.createDataFrame(pa.table(columns, ["ticker", "last"]))
+    return fetched.join(F.broadcast(last), "ticker")
 
 
 def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:
