@@ -15,6 +15,7 @@ from kedro.io import DatasetError
 from pyspark.sql import DataFrame, SparkSession
 
 from candlecast.errors import ConcurrentWriteError
+from candlecast.frames import Addition
 from candlecast.io.delta import DeltaDataset
 
 ROUNDS = 3
@@ -60,6 +61,49 @@ def test_fault_44_a_commit_that_comes_between_is_not_overwritten(
     assert table(spark, dataset) == [("AAPL", 4.0), ("IBM", 3.0), ("MSFT", 5.0)]
     assert other.commit and dataset.commit
     assert (other.commit.version, dataset.commit.version) == (int(there), int(there) + 1)
+
+
+def test_files_of_many_additions_are_joined(address: str, spark: SparkSession) -> None:
+    dataset = DeltaDataset(table=address, replace_by="ticker")
+    dataset.save(rows(AAPL=0.0))
+    least = "spark.databricks.delta.autoCompact.minNumFiles"  # 50 unless it is set
+    spark.conf.set(least, "4")
+    try:
+        for number in range(1, 6):
+            frame = spark.createDataFrame(rows(AAPL=float(number))).repartition(1)
+            dataset.save(lambda _, frame=frame: Addition(frame))  # type: ignore[misc]
+            assert dataset.commit
+            assert dataset.find_commit(dataset.commit.version) == dataset.commit
+    finally:
+        spark.conf.unset(least)
+    assert table(spark, dataset) == [("AAPL", float(number)) for number in range(6)]
+    assert len(spark.table(dataset._sql_name).inputFiles()) < 4
+    assert dataset.find_commit(None) == dataset.commit  # joining files changes no row
+
+
+@pytest.mark.parametrize("other_adds", [False, True])
+def test_fault_44_rows_are_added_once_whatever_comes_between(
+    other_adds: bool, address: str, spark: SparkSession
+) -> None:
+    dataset, other = (DeltaDataset(table=address, replace_by="ticker") for _ in range(2))
+    dataset.save(rows(AAPL=1.0))
+    seen, files = [], []
+
+    def change(stored: DataFrame | None) -> Addition:
+        assert stored
+        seen.append(stored.count())
+        if len(seen) == 1:
+            others = rows(IBM=3.0)
+            added = Addition(spark.createDataFrame(others))
+            other.save((lambda stored: added) if other_adds else others)
+        files.append({*spark.table(dataset._sql_name).inputFiles()})
+        return Addition(spark.createDataFrame(rows(MSFT=5.0)))
+
+    dataset.save(change)
+    assert seen == [1, 2]
+    assert table(spark, dataset) == [("AAPL", 1.0), ("IBM", 3.0), ("MSFT", 5.0)]
+    assert dataset.commit and dataset.commit.version == 2
+    assert files[-1] < {*spark.table(dataset._sql_name).inputFiles()}  # nothing is written again
 
 
 def test_fault_44_a_writer_that_never_comes_first_gives_up_and_harms_nothing(

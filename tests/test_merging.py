@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from candlecast.frames import Addition
 from candlecast.sources.checks import Finding
 from candlecast.sources.merging import compare_prices, merge_prices
 
@@ -68,6 +69,7 @@ def merged(spark: SparkSession) -> Merged:
     findings, same = compare_prices(fetched, stored, tickers, "2022-01-04", None, [], "yahoo")
     assert [ticker for ticker in tickers if same[ticker]] == ["SAME"]
     frame = merge_prices(fetched, findings, same)(stored)
+    assert isinstance(frame, DataFrame)
     rows: dict[str, dict[int, tuple[float | None, str]]] = {}
     for row in frame.orderBy("ticker", "session").collect():
         age = "old" if row["ingested_at"] == OLD.to_pydatetime() else "new"
@@ -183,6 +185,22 @@ def test_ticker_that_was_fetched_again_as_it_was_gets_its_new_sessions(merged: M
     assert findings["SAME", "prices changed"].found == 0
 
 
+def test_where_no_stored_session_changed_the_new_ones_alone_are_written(
+    spark: SparkSession,
+) -> None:
+    stored = table(spark, [(ticker, 3, 10.0, "yahoo") for ticker in "ABC"], OLD)
+    fetched = table(spark, [("A", 3, 10.0, "yahoo"), ("A", 4, 9.0, "yahoo")], NEW)
+    both = fetched.unionByName(table(spark, [("B", 3, 10.0, "yahoo")], NEW))
+    for again, tickers in ((fetched, ["A"]), (both, ["A", "B"])):
+        findings, same = compare_prices(again, stored, tickers, None, None, tickers, "yahoo")
+        added = merge_prices(again, findings, same)(stored)
+        assert isinstance(added, Addition)
+        assert added.rows.collect() == fetched.where("session = '2022-01-04'").collect()
+    findings, same = compare_prices(stored, stored, ["C"], None, None, ["C"], "yahoo")
+    nothing = merge_prices(stored.where("ticker = 'C'"), findings, same)(stored)
+    assert isinstance(nothing, Addition) and nothing.rows.isEmpty()
+
+
 def test_whether_sessions_are_joined_changes_no_row(spark: SparkSession) -> None:
     random = Random(1)
     stored_rows: list[Row] = []
@@ -202,6 +220,7 @@ def test_whether_sessions_are_joined_changes_no_row(spark: SparkSession) -> None
     assert 10 < sum(history is not None for history in same.values()) < 50
     frame = merge_prices(fetched, findings, same)(stored)
     joined = merge_prices(fetched, findings, dict.fromkeys(tickers))(stored)
+    assert isinstance(frame, DataFrame) and isinstance(joined, DataFrame)
     assert Counter(frame.collect()) == Counter(joined.collect())
     alike = [ticker for ticker in tickers if same[ticker]]
     facts, _ = compare_prices(fetched, stored, alike, None, None, tickers, "yahoo")
@@ -241,7 +260,9 @@ def test_what_another_job_has_stored_in_between_is_joined(spark: SparkSession) -
     assert same["A"] is not None
     merge = merge_prices(fetched, findings, same)
     for meanwhile in ([("A", 4, 10.0, "yahoo")], [("A", 5, 12.0, "yahoo")], [("B", 3, 1.0, "x")]):
-        rows = merge(table(spark, meanwhile, OLD)).orderBy("ticker", "session").collect()
+        frame = merge(table(spark, meanwhile, OLD))
+        assert isinstance(frame, DataFrame)
+        rows = frame.orderBy("ticker", "session").collect()
         prices = [(row["session"].day, row["close"]) for row in rows if row["ticker"] == "A"]
         assert prices == [(3, 10.0), (4, 10.0), (5, 10.0)]
     assert {row["ticker"] for row in rows} == {"A", "B"}

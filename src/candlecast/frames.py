@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,13 @@ AT_ONCE = 250_000
 
 MOST = 1_000_000
 """Rows that are collected at once, at most: Spark refuses to send more than a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Rows that a save adds to those of a table, which stay as they are."""
+
+    rows: "DataFrame"
 
 
 def release_memory() -> None:

@@ -17,7 +17,7 @@ from kedro.io import AbstractDataset, DatasetError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
-from candlecast.frames import as_pandas, sample_rows, to_pandas
+from candlecast.frames import Addition, as_pandas, sample_rows, to_pandas
 from candlecast.io.delta_log import (
     commit_files,
     find_damage,
@@ -56,8 +56,9 @@ class Commit:
     made_with: dict[str, Any]
 
 
-Change = Callable[["DataFrame | None"], "DataFrame"]
-"""A function of what a table holds (None: there is no table yet) that returns the rows to save."""
+Change = Callable[["DataFrame | None"], "DataFrame | Addition"]
+"""A function of what a table holds (None: there is no table yet) that returns all rows it is to
+hold, or those to add."""
 
 
 class DeltaDataset(AbstractDataset[Any, Any]):
@@ -184,8 +185,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         """Write in one commit.
 
         Args:
-            data: the rows; with `replace_by` also a function of what is stored that returns all
-                rows of the table.
+            data: the rows; with `replace_by` also a function, see `Change`.
 
         Raises:
             DatasetError: the columns are not those of the schema, or Spark can't write them;
@@ -213,25 +213,29 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self.is_shared and self._exists():
             version = self._find(None)[0]
             stored = self._read(version)
-        frame = self._spark_frame(data(stored) if callable(data) else data)
+        rows = data(stored) if callable(data) else data
+        adds = isinstance(rows, Addition)
+        frame = self._spark_frame(rows.rows if isinstance(rows, Addition) else rows)
         if stored is not None and not callable(data):
             values = frame.select(str(self._replace_by)).distinct()
             others = stored.join(values, str(self._replace_by), "left_anti")
             frame = others.unionByName(frame)
-        writer = frame.write.format("delta").mode("overwrite")
+        writer = frame.write.format("delta").mode("append" if adds else "overwrite")
         token = uuid.uuid4().hex
         writer = writer.option("userMetadata", json.dumps({**self.stamp, "commit": token}))
         if self._keys:
             writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
         if self._replace_by:
             writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(version + 1))
-        if stored is not None:
-            writer = writer.option("replaceWhere", "true")  # all rows; properties stay
-        else:
+        if stored is None:
             writer = writer.option("overwriteSchema", "true")
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
             # So that Delta keeps what a registered model's version is read from; see delta_log.
             writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
+            if self.is_shared:  # additions are small: Delta joins their files when there are many
+                writer = writer.option("delta.autoOptimize.autoCompact", "true")
+        elif not adds:
+            writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         if self.is_folder:
             writer.save(self._table)
         else:

@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from candlecast.errors import limited
+from candlecast.frames import Addition
 from candlecast.sources.checks import COLUMNS, PRICES, Finding
 from candlecast.sources.table import source_name
 
@@ -107,7 +108,7 @@ def merge_prices(
     fetched: DataFrame,
     price_changes: Sequence[Finding],
     unchanged: Mapping[str, History | None],
-) -> Callable[[DataFrame | None], DataFrame]:
+) -> Callable[[DataFrame | None], DataFrame | Addition]:
     """Replace stored sessions by fetched ones, and keep those that were not fetched again.
 
     Args:
@@ -116,13 +117,13 @@ def merge_prices(
         unchanged: what it returned beside that.
 
     Returns:
-        A function from the stored prices (None: there are none) to all prices, because another job
-        may store some before these are saved. A session whose prices did not change keeps its
-        ``ingested_at``.
+        A function from the stored prices (None: there are none) to all prices, or to those to add
+        where no stored one changed: another job may store some before these are saved. A session
+        whose prices did not change keeps its ``ingested_at``.
     """
     replaced = [finding.ticker for finding in price_changes if finding.rule == REPLACED]
 
-    def merge(stored: DataFrame | None) -> DataFrame:
+    def merge(stored: DataFrame | None) -> DataFrame | Addition:
         if stored is None:
             return fetched
         now = _histories(stored)
@@ -133,7 +134,7 @@ def merge_prices(
         }
         later = _with_last(fetched, still).where(F.col("session") > F.col("last")).select(COLUMNS)
         if len(still) == len(unchanged):
-            return stored.unionByName(later)
+            return Addition(later.repartition("ticker"))  # a day's sessions in one file
         others = F.col("ticker").isin([*unchanged.keys() - still.keys()])
         joined = _joined(fetched.where(others), stored.where(others))
         kept = joined.where(F.col("is_new") | ~F.col("ticker").isin(replaced))
