@@ -30,7 +30,7 @@ FOLDS, QUICK_FOLDS = 5, 2
 ROWS = (365, 3270)
 """Sessions of IBM to train on: about one year as in the original, and all of the sample."""
 
-SCRIPTS = ("fetch", "gate", "prediction", "sampling", "windows")
+SCRIPTS = ("fetch", "gate", "ingest", "prediction", "sampling", "windows")
 """Benchmarks of their own script: each has a function `main`, which returns its figures."""
 
 T = TypeVar("T")

@@ -34,7 +34,7 @@ def test_every_benchmark_runs_in_its_quick_size(tmp_path):
     figures = json.loads(written.read_text())["figures"]
     assert {each["peer"] for each in figures} == {
         *("original, five autologged runs", "bare script", "yfinance itself"),
-        *("polars, Delta to Delta", "polars, Delta to Parquet"),
+        *("first ingest", "polars, Delta to Delta", "polars, Delta to Parquet"),
         *("scikit-learn, n_jobs=1", "scikit-learn, n_jobs=-1"),
         *("scikit-learn, all rows", "scikit-learn, 1,000 per tree"),
     }

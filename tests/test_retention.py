@@ -325,24 +325,24 @@ def test_a_run_removes_what_only_old_versions_need(run: Run, stored: Path) -> No
     assert is_readable(tables["prices"], 0)
     assert is_readable(tables["train"], 0)
     assert not is_readable(tables["windows"], 0)
-    assert not is_readable(tables["prices"], 1)  # of the second candidate, and older than 0 days
+    assert not is_readable(tables["train"], 1)  # of the second candidate, and older than 0 days
     assert is_readable(tables["windows"], 3)
     assert len([*tables["windows"].glob("*.parquet")]) < before["windows"]
 
 
 @pytest.mark.slow
 def test_a_candidate_that_ended_lately_keeps_its_versions(run: Run, stored: Path) -> None:
-    prices = stored / "tables/prices"
-    run(**SMALL, tags=["ingest"], candidate="third")
-    age(prices, days=40)
+    train = stored / "tables/train"
+    run(**SMALL, tags=["preprocess"], candidate="third")
+    age(train, days=40)
     with closing(sqlite3.connect(stored / "mlflow/mlflow.db")) as store, store:
         store.execute("UPDATE runs SET end_time = 0 WHERE name = 'first'")
-    run(**SMALL, tags=["ingest"], candidate="fourth")
-    assert is_readable(prices, 0)  # the champion's
-    assert is_readable(prices, 1)  # the second candidate's, whose run ended today
-    run(**SMALL, tags=["ingest"], candidate="fifth", keep_versions_days=0)
-    assert is_readable(prices, 0)
-    assert not is_readable(prices, 1)
+    run(**SMALL, tags=["preprocess"], candidate="fourth")
+    assert is_readable(train, 0)  # the champion's
+    assert is_readable(train, 1)  # the second candidate's, whose run ended today
+    run(**SMALL, tags=["preprocess"], candidate="fifth", keep_versions_days=0)
+    assert is_readable(train, 0)
+    assert not is_readable(train, 1)
 
 
 def test_what_dead_sessions_have_left_goes_when_one_starts(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from candlecast.errors import CandlecastError, ConcurrentWriteError, DamageError
 from candlecast.frames import Addition, as_pandas, sample_rows, to_pandas
 from candlecast.io.delta_log import (
+    Log,
     commit_files,
     find_damage,
     is_readable,
@@ -95,6 +96,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     _SINGLE_PROCESS = True
     ATTEMPTS = 8
+    MANY_FILES = 50
 
     def __init__(
         self,
@@ -216,6 +218,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         rows = data(stored) if callable(data) else data
         adds = isinstance(rows, Addition)
         frame = self._spark_frame(rows.rows if isinstance(rows, Addition) else rows)
+        if adds and stored is not None and self._has_many_files(version):
+            adds, frame = False, stored.unionByName(frame)
         if stored is not None and not callable(data):
             values = frame.select(str(self._replace_by)).distinct()
             others = stored.join(values, str(self._replace_by), "left_anti")
@@ -232,8 +236,6 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
             # So that Delta keeps what a registered model's version is read from; see delta_log.
             writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
-            if self.is_shared:  # additions are small: Delta joins their files when there are many
-                writer = writer.option("delta.autoOptimize.autoCompact", "true")
         elif not adds:
             writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         if self.is_folder:
@@ -245,6 +247,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 self._spark.sql(f"CREATE SCHEMA {schema}")
             writer.saveAsTable(self._sql_name)
         self.commit = self._find_own(token)
+
+    def _has_many_files(self, version: int) -> bool:
+        """Whether a folder has so many files that they are better written again as few."""
+        found = Log(Path(self._table)).find(version) if self.is_folder else None
+        return found is not None and len(found.files) >= self.MANY_FILES
 
     def _spark_frame(self, data: "DataFrame | pd.DataFrame") -> "DataFrame":
         if isinstance(data, pd.DataFrame):
