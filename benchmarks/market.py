@@ -131,15 +131,12 @@ def peak_memory() -> dict[str, float]:
     return peaks
 
 
-def run(
-    prices: str, data_root: str, parameters: str, *options: str
-) -> tuple[float, dict[str, float]]:
+def run(prices: str, data_root: str, parameters: str) -> tuple[float, dict[str, float]]:
     """Run the default pipelines; return the seconds, and the peak memory in MB by process."""
     kedro = str(Path(sys.executable).with_name("kedro"))
     given = ",".join(filter(None, [f"prices={prices}", f"data_root={data_root}", parameters]))
     since, peaks = time.perf_counter(), dict[str, float]()
-    command = [kedro, "run", "--env", "table", "--params", given, *options]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen([kedro, "run", "--env", "table", "--params", given], cwd=ROOT)
     while process.poll() is None:
         for name, peak in peak_memory().items():
             peaks[name] = max(peak, peaks.get(name, 0.0))

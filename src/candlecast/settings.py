@@ -1,8 +1,8 @@
 """Kedro's settings of the project: its hooks and its own configuration files."""
 
-from candlecast import silence_third_party, use_one_heap
+from candlecast import silence_third_party, tune_process
 
-use_one_heap()
+tune_process()
 silence_third_party()  # before the hooks import the packages that it silences
 
 from candlecast.runtime.data_root import DataRootHooks  # noqa: E402
