@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 from figures import ROOT, Figure, start_spark  # noqa: E402
-from pyspark import cloudpickle  # noqa: E402
+from pyspark import SparkContext, cloudpickle  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from scipy.signal import lfilter  # noqa: E402
 
@@ -111,6 +111,7 @@ def write_market(folder: str, tickers: int, years: int, signal: float = 0.0) -> 
     make_market(spark, tickers, years, signal).write.parquet(folder)
     spark.stop()
     stop_java()  # the run has its own
+    SparkContext._gateway = SparkContext._jvm = None  # a later benchmark starts another one
 
 
 def peak_memory() -> dict[str, float]:
