@@ -10,7 +10,6 @@ import argparse
 import importlib
 import json
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import pandas as pd
-from figures import ROOT, ROUNDS, Figure, compare, in_turn, machine, make_table
+from figures import KEDRO, ROOT, ROUNDS, Figure, compare, in_turn, machine, make_table, seconds
 
 HERE = Path(__file__).parent
 TREES, QUICK_TREES = (50, 100, 200, 500, 1000), (5, 10)
@@ -130,12 +129,10 @@ def time_contender(contender: str, sessions: int, quick: bool) -> float:
         return time_candlecast(csv, Path(folder), trees, folds if contender == "validated" else 0)
 
 
-def seconds(command: list[str]) -> float:
-    """Return the wall-clock seconds of a command; an empty folder is appended to its last word."""
+def seconds_in_new(command: Sequence[str]) -> float:
+    """Return the seconds of a command; an empty folder is appended to its last word."""
     with TemporaryDirectory() as folder:
-        since = time.perf_counter()
-        subprocess.run([*command[:-1], command[-1] + folder], check=True, capture_output=True)
-        return time.perf_counter() - since
+        return seconds([*command[:-1], command[-1] + folder])
 
 
 def compare_training(sessions: int, quick: bool) -> list[Figure]:
@@ -166,12 +163,12 @@ def compare_run(quick: bool) -> list[Figure]:
     market.py has a whole run of that size.
     """
     bare = [sys.executable, str(HERE / "bare.py"), *(["--quick"] if quick else []), ""]
-    kedro = [str(Path(sys.executable).with_name("kedro")), "run"]
+    kedro = [KEDRO, "run"]
     kedro += ["--tags", "ingest", "--params"] if quick else ["--params"]
     small = "tickers=IBM,start=2010-01-01," if quick else ""
     contenders = {
-        "bare script": lambda: seconds(bare),
-        "kedro run": lambda: seconds([*kedro, f"{small}data_root="]),
+        "bare script": lambda: seconds_in_new(bare),
+        "kedro run": lambda: seconds_in_new([*kedro, f"{small}data_root="]),
     }
     times = in_turn(contenders, 1 if quick else ROUNDS)
     title, why = "a complete run on the sample", BEHIND["run"]

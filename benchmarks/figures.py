@@ -2,7 +2,9 @@
 
 import os
 import platform
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -21,6 +23,8 @@ Times = Mapping[str, Sequence[float]]
 ROUNDS = 3
 
 ROOT = Path(__file__).parents[1]
+KEDRO = str(Path(sys.executable).with_name("kedro"))
+"""The command of this environment."""
 scratch = TemporaryDirectory()
 """Of Spark; removed when this process ends."""
 
@@ -31,6 +35,13 @@ def start_spark() -> "SparkSession":
 
     settings = yaml.safe_load((ROOT / "conf/base/spark.yml").read_text())
     return start_session({**settings["session"], **settings["market"]}, Path(scratch.name))
+
+
+def seconds(command: Sequence[str]) -> float:
+    """Return the wall-clock seconds of a command, whose output is not shown."""
+    since = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return time.perf_counter() - since
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Times:

@@ -6,14 +6,11 @@ both, so that none has to make it.
 
 import argparse
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from figures import ROOT, ROUNDS, Figure, compare, in_turn
+from figures import KEDRO, ROUNDS, Figure, compare, in_turn, seconds
 from market import write_market
 
 FIRST = "first ingest"
@@ -33,13 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Figure]:
     with TemporaryDirectory() as folder:
         prices, root = f"{folder}/market", f"{folder}/root"
         write_market(prices, given.tickers, given.years)
-        kedro = [str(Path(sys.executable).with_name("kedro")), "run", "--env", "table"]
-        kedro += ["--tags", "ingest", "--params", f"prices={prices},data_root={root}"]
+        kedro = [KEDRO, "run", "--env", "table", "--tags", "ingest"]
+        kedro += ["--params", f"prices={prices},data_root={root}"]
 
         def ingest() -> float:
-            since = time.perf_counter()
-            subprocess.run(kedro, check=True, capture_output=True, cwd=ROOT)
-            return time.perf_counter() - since
+            return seconds(kedro)
 
         def ingest_first() -> float:
             shutil.rmtree(Path(root, "tables"), ignore_errors=True)

@@ -27,7 +27,7 @@ import exchange_calendars  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
-from figures import ROOT, Figure, start_spark  # noqa: E402
+from figures import KEDRO, ROOT, Figure, start_spark  # noqa: E402
 from pyspark import SparkContext, cloudpickle  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from scipy.signal import lfilter  # noqa: E402
@@ -134,10 +134,9 @@ def peak_memory() -> dict[str, float]:
 
 def run(prices: str, data_root: str, parameters: str) -> tuple[float, dict[str, float]]:
     """Run the default pipelines; return the seconds, and the peak memory in MB by process."""
-    kedro = str(Path(sys.executable).with_name("kedro"))
     given = ",".join(filter(None, [f"prices={prices}", f"data_root={data_root}", parameters]))
     since, peaks = time.perf_counter(), dict[str, float]()
-    process = subprocess.Popen([kedro, "run", "--env", "table", "--params", given], cwd=ROOT)
+    process = subprocess.Popen([KEDRO, "run", "--env", "table", "--params", given], cwd=ROOT)
     while process.poll() is None:
         for name, peak in peak_memory().items():
             peaks[name] = max(peak, peaks.get(name, 0.0))

@@ -84,10 +84,19 @@ def compare_prices(
     for ticker, (rows, history) in _fetched_histories(fetched, stored).items():
         if history == stored[ticker]:
             unchanged[ticker] = history
-            counts = {"fetched": rows, "both": history.sessions}
-            counts |= dict.fromkeys(("changed", "only_stored", "lacking"), 0)
-            names = {"ticker": ticker, "source": source, "sources": [source]}
-            facts.append({**names, **counts, "factor": 1.0})
+            facts.append(
+                {
+                    "ticker": ticker,
+                    "source": source,
+                    "sources": [source],
+                    "fetched": rows,
+                    "both": history.sessions,
+                    "changed": 0,
+                    "only_stored": 0,
+                    "lacking": 0,
+                    "factor": 1.0,
+                }
+            )
     if changed := [ticker for ticker in tickers if not unchanged[ticker]]:
         chosen = F.col("ticker").isin(changed)
         joined = _joined(fetched.where(chosen), stored_prices.where(chosen))
@@ -126,7 +135,7 @@ def merge_prices(
     def merge(stored: DataFrame | None) -> DataFrame | Addition:
         if stored is None:
             return fetched
-        now = _histories(stored)
+        now = _histories(stored) if any(unchanged.values()) else {}
         still = {
             ticker: history
             for ticker, history in unchanged.items()
