@@ -69,6 +69,9 @@ def assert_same(forest: RandomForestClassifier, other: RandomForestClassifier) -
     assert len(forest.estimators_) == len(other.estimators_) == forest.n_estimators
     for mine, theirs in zip(arrays(forest), arrays(other), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    for tree, other_tree in zip(forest.estimators_, other.estimators_, strict=True):
+        assert tree.n_classes_ == other_tree.n_classes_
+        np.testing.assert_array_equal(tree.classes_, other_tree.classes_)
 
 
 # --- Bit for bit ----------------------------------------------------------------------------------
@@ -81,6 +84,7 @@ def test_first_trees_are_the_small_forest_to_the_bit(size, n_jobs):
     small = first_trees(fit_forest(train, max(SIZES), LEAF, SEED), size)
     alone = separate(train, size, n_jobs)
     assert_same(small, alone)
+    assert len({id(tree.classes_) for tree in small.estimators_}) == 1  # skops writes it once
     np.testing.assert_array_equal(
         small.predict_proba(features(test)), alone.predict_proba(features(test))
     )

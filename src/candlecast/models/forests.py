@@ -126,10 +126,14 @@ def fit_forest(
 
     def fit_trees(some: Sequence[int]) -> list[DecisionTreeClassifier]:
         with sklearn.config_context(skip_parameter_validation=True):  # done for the forest below
-            return [fit_tree(seed) for seed in some]
+            trees = [fit_tree(seed) for seed in some]
+        for tree in trees:  # skops writes once what they share
+            tree.classes_, tree.n_classes_ = template.classes_, template.n_classes_
+        return trees
 
     fitted = clone(forest).set_params(n_estimators=1, max_samples=None)
     fitted.fit(inputs.iloc[places[examples]], labels[examples])
+    (template,) = fitted.estimators_
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
     fitted.estimators_ = []
     threads = count_threads(len(labels))
