@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from candlecast.features.computing import NOT_FEATURES
 from candlecast.frames import release_memory
 
-PARALLEL_ROWS = 1500
+PARALLEL_ROWS = 800
 """Below this many rows one thread is about as fast as two (measured)."""
 
 BLOCK = 16_384
