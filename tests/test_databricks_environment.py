@@ -84,7 +84,8 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the log of tasks on Spark Connect, all in one session: its start takes long.
 
     A candidate becomes champion and makes forecasts; while it trains, the platform maintains the
-    prices table. Another schema takes its prices from that table. Then there are the stages of
+    prices table. Another schema takes its prices from that table, twice: from a later session on,
+    so that no ticker is fetched again as it was stored. Then there are the stages of
     connect_stages.py. The last task names a catalog that does not exist.
     """
     folder = tmp_path_factory.mktemp("connect")
@@ -99,6 +100,7 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         options(volume, "--pipelines", "registration", candidate="c-1", **approval),
         options(volume, "--pipelines", "forecast"),
         options(folder / "own", "--tags", "ingest", candidate="own", **own),
+        options(folder / "own", "--tags", "ingest", candidate="later", start="2020-01-02", **own),
         ["stages", str(folder / "stages")],
         options(folder / "other", "--tags", "ingest", candidate="c-2", catalog="nope"),
     ]
@@ -134,7 +136,9 @@ def test_candidate_champion_and_forecast_on_spark_connect(connected: tuple[Path,
     assert tables(folder, "candlecast") == {
         *("prices", "quality", "windows", "train", "test", "test_scores", "forecasts"),
     }
-    assert "prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing" in log
+    assert log.count("prices from spark_catalog.candlecast.prices: 2 tickers, 0 missing") == 2
+    later = log.partition("candidate later")[2]
+    assert re.search(r"merge_prices .*prices v1$", later, re.MULTILINE)
     assert tables(folder, "own") == {"prices", "quality"}
 
 

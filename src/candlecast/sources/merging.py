@@ -199,7 +199,9 @@ def _with_last(fetched: DataFrame, stored: Mapping[str, History]) -> DataFrame:
     """Add the last stored session, `last`; tickers that are not in `stored` are left out."""
     days = [history.last for history in stored.values()]
     columns = [pa.array([*stored], pa.string()), pa.array(days, pa.date32())]
-    last = fetched.sparkSession.createDataFrame(pa.table(columns, ["ticker", "last"]))
+    rows = pa.table(columns, ["ticker", "last"])
+    # Without a schema Spark Connect refuses a table without rows.
+    last = fetched.sparkSession.createDataFrame(rows, "ticker STRING, last DATE")
     return fetched.join(F.broadcast(last), "ticker")
 
 

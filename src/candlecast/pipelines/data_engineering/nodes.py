@@ -240,7 +240,9 @@ def select_prices(
     present = read_clock(now)
     days = [last_closed(calendar or calendar_of(each), present).date() for each in arrived]
     columns = [pa.array(arrived, pa.string()), pa.array(days, pa.date32())]
-    closed = prices.sparkSession.createDataFrame(pa.table(columns, ["ticker", "closed"]))
+    rows = pa.table(columns, ["ticker", "closed"])
+    # Without a schema Spark Connect refuses a table without rows.
+    closed = prices.sparkSession.createDataFrame(rows, "ticker STRING, closed DATE")
     held = prices.where(in_range(start, end)).join(F.broadcast(closed), "ticker")
     closed_sessions = held.where(F.col("session") <= F.col("closed")).drop("closed")
     # As windows and audit need them: each ticker in one partition, by session.
