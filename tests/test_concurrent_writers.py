@@ -106,6 +106,36 @@ def test_fault_44_rows_are_added_once_whatever_comes_between(
     assert files[-1] < {*spark.table(dataset._sql_name).inputFiles()}  # nothing is written again
 
 
+@pytest.mark.parametrize("adds", [False, True])
+def test_fault_44_maintenance_between_two_writers_hides_neither(
+    adds: bool, address: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has read the table before the platform maintained it, and the other after that."""
+    dataset, other = (DeltaDataset(table=address, replace_by="ticker") for _ in range(2))
+    dataset.save(rows(AAPL=1.0))
+    added = spark.createDataFrame(rows(IBM=2.0))
+    dataset.save(lambda _: Addition(added))  # a second file
+    before = dataset._find(None)
+    spark.sql(f"OPTIMIZE {dataset._sql_name}")
+    assert other._find(None)[0] == before[0] + 1
+    monkeypatch.setattr(dataset, "_find", lambda pin: before)
+    seen = []
+
+    def change(stored: DataFrame | None) -> DataFrame | Addition:
+        assert stored
+        seen.append(stored.count())
+        if len(seen) == 1:
+            frame = spark.createDataFrame(rows(MSFT=3.0))
+            dataset.save(lambda _: Addition(frame))
+        new = spark.createDataFrame(rows(GOOG=4.0))
+        return Addition(new) if adds else stored.union(new)
+
+    other.save(change)
+    assert seen == [2, 3]
+    expected = [("AAPL", 1.0), ("GOOG", 4.0), ("IBM", 2.0), ("MSFT", 3.0)]
+    assert table(spark, other) == expected
+
+
 def test_fault_44_a_writer_that_never_comes_first_gives_up_and_harms_nothing(
     address: str, spark: SparkSession
 ) -> None:

@@ -69,8 +69,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     Two jobs may write the same table at once. A save that conflicts with another commit is repeated
     on what is stored by then. With `replace_by` no commit in between is missed: each save is a
-    transaction of the application ``candlecast``, numbered by the version that it was computed
-    from, and Delta carries out each number once.
+    transaction of the application ``candlecast``, numbered by the commit that last changed the rows
+    that it was computed from, and Delta carries out each number once.
 
     Args:
         table: a folder, or ``<catalog>.<schema>.<table>``.
@@ -96,7 +96,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
 
     _SINGLE_PROCESS = True
     ATTEMPTS = 8
-    MANY_FILES = 50
+    MANY_FILES, FEW_FILES = 50, 8
 
     def __init__(
         self,
@@ -211,15 +211,15 @@ class DeltaDataset(AbstractDataset[Any, Any]):
                 raise ConcurrentWriteError(self._table, self.ATTEMPTS) from error
 
     def _write(self, data: "DataFrame | pd.DataFrame | Change") -> None:
-        version, stored = -1, None
+        number, stored = 0, None
         if self.is_shared and self._exists():
-            version = self._find(None)[0]
-            stored = self._read(version)
+            version, base = self._find(None)
+            number, stored = base.version + 1, self._read(version)
         rows = data(stored) if callable(data) else data
         adds = isinstance(rows, Addition)
         frame = self._spark_frame(rows.rows if isinstance(rows, Addition) else rows)
         if adds and stored is not None and self._has_many_files(version):
-            adds, frame = False, stored.unionByName(frame)
+            adds, frame = False, stored.unionByName(frame).coalesce(self.FEW_FILES)
         if stored is not None and not callable(data):
             values = frame.select(str(self._replace_by)).distinct()
             others = stored.join(values, str(self._replace_by), "left_anti")
@@ -230,12 +230,12 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self._keys:
             writer = writer.option("delta.dataSkippingStatsColumns", self._keys)
         if self._replace_by:
-            writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(version + 1))
+            writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(number))
         if stored is None:
             writer = writer.option("overwriteSchema", "true")
             writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
-            # So that Delta keeps what a registered model's version is read from; see delta_log.
-            writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
+            if self.is_folder:  # its log is looked after by delta_log, not by Delta
+                writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
         elif not adds:
             writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         if self.is_folder:
