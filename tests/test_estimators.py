@@ -80,6 +80,12 @@ def test_every_kind_predicts_as_scikit_learn_does():
     np.testing.assert_array_equal(probabilities["logistic"], predict(baseline, TEST))
 
 
+def test_no_row_has_no_prediction_of_any_kind():
+    models = fit_all(make_estimators(KINDS, LEAF, MOST, SEED), TRAIN)
+    none = predict_all(models, TEST.head(0))
+    assert [(name, len(values)) for name, values in none.items()] == [(name, 0) for name in models]
+
+
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_in_training_is_predicted_always(only):
     models = fit_all(make_estimators(KINDS, LEAF, MOST, SEED), TRAIN.assign(up=np.int8(only)))

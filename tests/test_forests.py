@@ -113,11 +113,12 @@ def test_predictions_of_all_sizes_equal_predict_proba_to_the_bit(sessions):
 
 
 @pytest.mark.parametrize("only", [None, 1])
-def test_trees_that_draw_a_part_are_those_of_scikit_learn_on_the_grid(only):
+@pytest.mark.parametrize("settings", [{}, {"min_samples_leaf": 0.02, "min_samples_split": 0.2}])
+def test_trees_that_draw_a_part_are_those_of_scikit_learn_on_the_grid(only, settings):
     train = windows(400).assign(lag_04=np.float32(3), lag_05=np.float32(range(800)) % 5)
     if only is not None:
         train["up"] = np.int8(only)
-    [forest] = make_estimators(["forest_12"], LEAF, 300, SEED).values()
+    [forest] = make_estimators([{"class": "forest_12", **settings}], LEAF, 300, SEED).values()
     sampled = fit(forest, train)
     inputs = features(train)
     values = inputs.to_numpy()
@@ -129,9 +130,10 @@ def test_trees_that_draw_a_part_are_those_of_scikit_learn_on_the_grid(only):
     rounded = pd.DataFrame(round_down(values, steps), columns=inputs.columns)
     assert rounded["lag_04"].eq(3).all() and rounded["lag_05"].tolist() == train["lag_05"].tolist()
     alone = RandomForestClassifier(
-        12, min_weight_fraction_leaf=LEAF, random_state=SEED, max_samples=300
+        12, min_weight_fraction_leaf=LEAF, random_state=SEED, max_samples=300, **settings
     ).fit(rounded, train["up"].astype(int))
     assert_same(sampled, alone)
+    np.testing.assert_array_equal(sampled.estimators_samples_, alone.estimators_samples_)
     for tree in sampled.estimators_:  # rounding moves no row that it was fitted on to another leaf
         drawn = np.random.RandomState(tree.random_state).randint(0, 800, 300, dtype=np.int32)
         leaves = [tree.apply(rows.to_numpy()[drawn]) for rows in (inputs, rounded)]

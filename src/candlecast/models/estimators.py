@@ -277,6 +277,8 @@ def predict_all(models: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, Flo
         By name, P(up) of each row, bit for bit that of ``predict_proba`` on one core; 0 if the
         model never saw an up.
     """
+    if frame.empty:  # other estimators than forests refuse it
+        return {name: np.zeros(0) for name in models}
     families: dict[int, list[str]] = {}
     predicted = {}
     for name, model in models.items():

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-import os
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sklearn
+from joblib import cpu_count
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
@@ -108,6 +109,9 @@ def fit_forest(
     seeds = [random.randint(np.iinfo(np.int32).max) for _ in range(forest.n_estimators)]
     if is_sampled := count < len(labels):
         steps = _grid_steps(values[places[:: max(1, len(places) // 100_000)]])
+        for name in ("min_samples_leaf", "min_samples_split"):
+            if isinstance(settings[name], float):  # a share of all rows, not of a tree's own
+                settings[name] = math.ceil(settings[name] * len(labels))
     else:
         values = values[places]
 
@@ -136,6 +140,7 @@ def fit_forest(
     (template,) = fitted.estimators_
     fitted.set_params(n_estimators=forest.n_estimators, max_samples=forest.max_samples)
     fitted.estimators_ = []
+    fitted._n_samples, fitted._n_samples_bootstrap = len(labels), count  # not the examples'
     threads = count_threads(len(labels))
     share = min(IN_A_ROW, -(-TREES_AT_ONCE // threads))
     with ThreadPoolExecutor(threads) as pool:
@@ -149,7 +154,7 @@ def fit_forest(
 
 def count_threads(rows: int) -> int:
     """Return how many threads to fit or predict so many rows on."""
-    return (os.cpu_count() or 1) if rows >= PARALLEL_ROWS else 1
+    return int(cpu_count()) if rows >= PARALLEL_ROWS else 1
 
 
 def _grid_steps(values: Matrix) -> Matrix:
@@ -209,8 +214,8 @@ def predict_sizes(
 
 
 def blocks(frame: pd.DataFrame, size: int = BLOCK) -> Iterator[pd.DataFrame]:
-    """Yield successive rows, at most `size` at once; of an empty frame one part without rows."""
-    for first in range(0, max(1, len(frame)), size):
+    """Yield successive rows, at most `size` at once."""
+    for first in range(0, len(frame), size):
         yield frame.iloc[first : first + size]
 
 
