@@ -14,7 +14,7 @@ help: ## list the targets
 run: $(READY) ## run the default pipelines on the committed sample (RUN="--params window=10" adds options)
 	$(BIN)/kedro run $(RUN)
 
-test: $(READY) ## run all but the slow tests, on every core (TEST="-k windows" adds options)
+test: $(READY) ## run all but the slow tests, on up to four cores (TEST="-k windows" adds options)
 	@sh scripts/system.sh browser
 	$(BIN)/pytest $(PARALLEL) -m "not slow" $(TEST)
 
