@@ -189,10 +189,11 @@ def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_
     for ticker, close in {"AAPL": 1.5, "IBM": 2.5}.items():
         dataset.save(pd.DataFrame({"ticker": [ticker], "close": [close]}))
     spark.sql(f"ALTER TABLE {dataset._sql_name} SET TBLPROPERTIES ('maintained' = 'yes')")
+    spark.sql(f"ALTER TABLE {dataset._sql_name} ALTER COLUMN close COMMENT 'in dollars'")
     maintain(spark, dataset._sql_name)
     history = spark.sql(f"DESCRIBE HISTORY {dataset._sql_name}").select("operation").collect()
     assert [row[0] for row in history] == [
-        *("VACUUM END", "VACUUM START", "OPTIMIZE", "SET TBLPROPERTIES", "WRITE"),
+        *("VACUUM END", "VACUUM START", "OPTIMIZE", "CHANGE COLUMN", "SET TBLPROPERTIES", "WRITE"),
         "CREATE OR REPLACE TABLE AS SELECT" if named else "WRITE",
     ]
     loaded = dataset.load()
@@ -200,17 +201,17 @@ def test_maintenance_is_not_a_new_version(named: bool, spark: SparkSession, tmp_
     # It reads the current, single file: maintenance removes the files of older versions.
     assert len(loaded.inputFiles()) == 1
     dataset.save(pd.DataFrame({"ticker": ["IBM"], "close": [3.5]}))
-    assert dataset.commit.version == 6
+    assert dataset.commit.version == 7
     assert sorted(loaded.collect()) == [("AAPL", 1.5), ("IBM", 2.5)]
     spark.sql(f"DELETE FROM {dataset._sql_name} WHERE ticker = 'IBM'")
     dataset.load()
-    assert dataset.commit == Commit(7, None, {}, {})  # a commit by somebody else
+    assert dataset.commit == Commit(8, None, {}, {})  # a commit by somebody else
     for pin, rows in {0: [("AAPL", 1.5)], 1: [("AAPL", 1.5), ("IBM", 2.5)]}.items():
         dataset.pin = pin
         assert sorted(dataset.load().collect()) == rows
         assert dataset.commit.version == pin
-    dataset.pin = 8
-    with pytest.raises(DatasetError, match="no longer has version 8"):
+    dataset.pin = 9
+    with pytest.raises(DatasetError, match="no longer has version 9"):
         dataset.load()
 
 

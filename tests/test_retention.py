@@ -97,6 +97,26 @@ KEPT = {3, 7}
 """Versions of `long` that are kept. Its checkpoints are 5 and 10, its newest version is 12."""
 
 
+def test_spark_reads_an_old_version_of_a_folder(spark: SparkSession, tmp_path: Path) -> None:
+    """Delta refuses versions that were written before its own time of retention."""
+    table = DeltaDataset(table=f"{tmp_path}/prices", replace_by="ticker", keep_days=0)
+    for number in range(2):
+        table.save(rows(spark, number))
+    table.pin = 0
+    assert table.load().count() == 10
+
+
+def test_versions_of_a_named_table_can_be_kept_for_months(spark: SparkSession) -> None:
+    table = DeltaDataset(table="spark_catalog.kept.long", keep_days=90)
+    table.save(rows(spark, 0))
+    found = spark.sql(f"SHOW TBLPROPERTIES {table._sql_name}").collect()
+    kept = {row["key"]: row["value"] for row in found if "Retention" in row["key"]}
+    assert kept == {
+        "delta.deletedFileRetentionDuration": "interval 7776000 seconds",
+        "delta.logRetentionDuration": "interval 90 days",
+    }
+
+
 @pytest.fixture(scope="module")
 def long(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of 13 versions that are two days old, with a checkpoint every five.

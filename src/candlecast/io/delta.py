@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import logging
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAINTENANCE = re.compile(
-    "OPTIMIZE|CLUSTER BY|VACUUM|COMPUTE STATS|(UN)?SET TBLPROPERTIES|UPGRADE PROTOCOL|DOMAIN META"
+    "OPTIMIZE|CLUSTER BY|VACUUM|COMPUTE STATS|(UN)?SET TBLPROPERTIES|UPGRADE PROTOCOL|DOMAIN META|"
+    "CHANGE COLUMN|(ADD|DROP) CONSTRAINT|REORG|ROW TRACKING"
 )
-"""Operations of commits that change no row, by how they begin. Databricks maintains the tables of
-Unity Catalog at any time."""
+"""Operations of commits that change no row, by how they begin: Databricks maintains the tables of
+Unity Catalog at any time, and people comment on their columns."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class DeltaDataset(AbstractDataset[Any, Any]):
             and session. None: all.
         seed: of that sample.
         missing_ok: load None when there is no table yet.
-        keep_days: how long Databricks keeps the files of older versions; folders are looked after
-            by `candlecast.runtime.upkeep`.
+        keep_days: for how long after it was written an older version of a table with a name can be
+            read. Folders are looked after by `candlecast.runtime.upkeep`.
 
     Attributes:
         is_folder: whether the table is a folder.
@@ -120,7 +122,11 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         self._keys = keys
         self._as_pandas, self._without = as_pandas, without
         self._max_rows, self._seed = max_rows, seed
-        self._keep = f"interval {round(keep_days * 86_400)} seconds"
+        days = 36_500 if self.is_folder else keep_days
+        self._properties = {
+            "delta.deletedFileRetentionDuration": f"interval {round(days * 86_400)} seconds",
+            "delta.logRetentionDuration": f"interval {max(30, math.ceil(days))} days",
+        }
         self.optional = missing_ok
         self.metadata = metadata
         self.pin: int | None = None
@@ -232,10 +238,7 @@ class DeltaDataset(AbstractDataset[Any, Any]):
         if self._replace_by:
             writer = writer.option("txnAppId", "candlecast").option("txnVersion", str(number))
         if stored is None:
-            writer = writer.option("overwriteSchema", "true")
-            writer = writer.option("delta.deletedFileRetentionDuration", self._keep)
-            if self.is_folder:  # its log is looked after by delta_log, not by Delta
-                writer = writer.option("delta.logRetentionDuration", "interval 36500 days")
+            writer = writer.option("overwriteSchema", "true").options(**self._properties)
         elif not adds:
             writer = writer.option("replaceWhere", "true")  # all rows; properties stay
         if self.is_folder:
