@@ -168,6 +168,18 @@ def test_a_file_of_one_ticker_needs_no_such_column(
         assert "--params tickers=<ticker>" in str(caught.value)
 
 
+def test_a_ticker_that_ends_before_others_of_its_calendar_is_named(
+    tmp_path: Path, fetch: Callable[..., Fetched], caplog: pytest.LogCaptureFixture
+) -> None:
+    own = own_prices("GONE", "GE", "IBM", "7203.T")
+    own = own[~own["Symbol"].isin(["GONE", "7203.T"]) | (own["Date"] < WEEK[-1])]
+    own.to_csv(tmp_path / "own.csv", index=False)
+    with caplog.at_level("WARNING", "candlecast"):
+        fetch(tmp_path / "own.csv", columns={"close": "Last"})
+    [warning] = [line.split() for line in caplog.messages if "ends on" in line]
+    assert warning == ["GONE", "ends", "on", f"{WEEK[-2]},", "others", "on", str(WEEK[-1])]
+
+
 def test_the_calendar_of_all_tickers_can_be_given(
     tmp_path: Path, fetch: Callable[..., Fetched]
 ) -> None:
@@ -201,9 +213,9 @@ def test_the_calendar_of_all_tickers_can_be_given(
             },
         ),
         (
-            ["DATETIME", "date", "ticker", "open", "close"],
-            {"session": "date", "close": "open"},
-            {"ticker": "ticker", "session": "date", "open": "open", "close": "open"},
+            ["DATETIME", "date", "ticker", "open", "close", "last"],
+            {"session": "date", "close": "last"},
+            {"ticker": "ticker", "session": "date", "open": "open", "close": "last"},
         ),
     ],
 )
@@ -223,7 +235,12 @@ def test_columns_are_found_by_name(
             ["close (Clse)", "columns.close=close"],
         ),
         (["ticker", "date", "Date", "open", "close"], {}, ["date and Date", "columns.session="]),
-        (["ticker;date;open;close"], {}, ["ticker;date;open;close", "session"]),
+        (["ticker;date;open;close"], {}, ["separated by ';'", "ticker;date;", "commas"]),
+        (
+            ["ticker", "date", "Open"],
+            {"close": "Open"},
+            ["close and open have the same column Open", "columns."],
+        ),
     ],
 )
 def test_fault_09_a_missing_column_of_a_table_is_named_with_what_it_has(

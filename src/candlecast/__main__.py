@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             first equals sign. None: the command line's.
 
     Raises:
-        Exception: that of the run, or click's for a wrong option.
+        SystemExit: an option is wrong, or only help was requested.
+        Exception: that of the run.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,7 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configure_project(package)
         from candlecast.errors import NoChampionError
 
-        with read_options(find_run_command(package), given) as context:  # type: ignore[arg-type]
+        try:
+            options = read_options(find_run_command(package), given)  # type: ignore[arg-type]
+        except click.exceptions.Exit as end:
+            sys.exit(end.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        with options as context:
             if not (context.params["conf_source"] or Path("conf").is_dir()):
                 sys.exit(
                     f"There is no folder conf in {Path.cwd()}. Change to the project's folder, or "
@@ -69,7 +77,7 @@ def read_options(run_command: click.Command, options: Sequence[str]) -> click.Co
         *command.params,
         click.Option(["--set", "texts"], multiple=True, metavar="KEY=VALUE", help=help_text),
     ]
-    context = command.make_context("run", list(options))
+    context = command.make_context("candlecast", list(options))
     _override(context.params["params"], context.params.pop("texts"))
     return context
 

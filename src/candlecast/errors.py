@@ -206,7 +206,7 @@ class IngestError(CandlecastError):
         only = f' (only these: --tags ingest --params "tickers={" ".join(failed)}")'
         super().__init__(
             f"{len(failed)} of {of} tickers are missing; this run stores {stored or 'none'}. What "
-            "earlier runs stored is unchanged. To fix this, run again"
+            "earlier runs stored is unchanged. To fix this, run again with the same --env"
             f"{only if len(failed) <= SHOWN else ''}, remove them from tickers, or set "
             "allow_missing_tickers=true." + "".join(f"\n  {reason}" for reason in reasons)
         )
@@ -269,9 +269,9 @@ class NoChampionError(CandlecastError):
         self.model_name = model_name
         super().__init__(
             f"There is no champion: no version of the registered model {model_name} has been "
-            "promoted yet. Train a candidate (kedro run --params candidate=<id>), read its report "
-            "and approve it: kedro run --pipelines registration --params "
-            '"candidate=<id>,approver=<who>"'
+            "promoted yet. With the same --env, train a candidate (kedro run --params "
+            "candidate=<id>), read its report and approve it: kedro run --pipelines registration "
+            '--params "candidate=<id>,approver=<who>"'
         )
 
 

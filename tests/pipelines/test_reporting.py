@@ -221,6 +221,12 @@ def test_one_class_in_the_test_set_is_undefined_not_an_error() -> None:
     assert '<section class="gate failed"' in result["report"]
 
 
+def test_fault_21_one_class_in_every_fold_is_undefined_in_the_report() -> None:
+    tried = [{k: v for k, v in row.items() if k != "roc_auc"} for row in ESTIMATORS]
+    report = make_report(predicted([0] * 30, [0.4] * 30), model_selection=tried)["report"]
+    assert report.count("undefined: only one class occurred") >= len(tried)
+
+
 def test_the_report_names_constant_predictions() -> None:
     result = make_report(predicted([1, 0] * 15, [0.55] * 30))
     codes = [reason["code"] for reason in result["gate_decision"]["reasons"]]

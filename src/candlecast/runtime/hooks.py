@@ -23,6 +23,7 @@ import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
+from candlecast.errors import ParameterError
 from candlecast.frames import release_memory
 from candlecast.io.spark import sessions
 from candlecast.parameters import check_parameters
@@ -57,6 +58,10 @@ class ParameterHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Check them before other packages' hooks read the configuration."""
         loader = context.config_loader
+        folder = Path(loader.conf_source)
+        if folder.is_dir() and loader.env and not (folder / loader.env).is_dir():
+            there = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))
+            raise ParameterError({"--env": f"there is no {loader.env} in {folder}, only {there}"})
         checked = check_parameters(loader["parameters"])
         data_root = Path(context.project_path, checked["data_root"]).resolve()
         loader.runtime_params = {

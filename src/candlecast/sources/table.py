@@ -84,7 +84,7 @@ def find_columns(
         Their names by ours, of those that are there.
 
     Raises:
-        TableError: one is missing, or two could be meant.
+        TableError: one is missing, two could be meant, or two of ours are the same one.
     """
     columns = dict(given)
     for ours in COLUMNS[:-2]:
@@ -96,11 +96,19 @@ def find_columns(
             problem = f"{' and '.join(likely)} could both be the column {ours}"
             raise TableError(name, problem, f"Name it: --params columns.{ours}=<name>")
         columns[ours] = likely[0]
+    for theirs in dict.fromkeys(columns.values()):
+        several = [ours for ours, other in columns.items() if other == theirs]
+        if len(several) > 1:
+            problem = f"{' and '.join(several)} have the same column {theirs}"
+            raise TableError(name, problem, f"Name another: --params columns.{several[-1]}=<name>")
     wrong = {ours: theirs for ours, theirs in given.items() if theirs not in found}
     needed = REQUIRED[1:] if one_ticker else REQUIRED
     wrong |= {ours: ours for ours in needed if ours not in columns}
     if not wrong:
         return columns
+    if len(found) == 1 and (separator := next((each for each in ";\t|" if each in found[0]), None)):
+        problem = f"its columns are separated by {separator!r}: {found[0]}"
+        raise TableError(name, problem, "Write it with commas")
     near = {ours: get_close_matches(text, found, n=1) or ["<name>"] for ours, text in wrong.items()}
     names = ",".join(f"columns.{ours}={theirs}" for ours, [theirs] in near.items())
     advice = f'Name what it has: --params "{names}"'

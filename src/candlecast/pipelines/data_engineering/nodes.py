@@ -122,10 +122,11 @@ def collect_outcomes(fetched: Dataset, tickers: list[str], prices_from: str) -> 
 
 
 def _log_tickers(result: FetchResult, source: str) -> None:
-    """Log the first tickers that arrived and that did not, and how many there are."""
-    arrived = []
+    """Log the first tickers that arrived, that did not, and that end early; how many there are."""
+    arrived, last = [], {}
     for ticker, findings in result.findings.items():
         rules = {finding.rule: finding for finding in findings}
+        last[ticker] = rules["stored"].detail.rpartition(" ")[2]
         arrived.append(
             f"{ticker:<10} {rules['stored'].found:>6} sessions, {rules['stored'].detail}, "
             f"{rules['missing sessions'].found} missing; requested: {rules['requested'].detail}"
@@ -135,7 +136,7 @@ def _log_tickers(result: FetchResult, source: str) -> None:
     ]
     for line in limited(arrived):
         logger.info("  %s", line)
-    for line in limited(failed):
+    for line in [*limited(failed), *limited(_early(last))]:
         logger.warning("  %s", line)
     logger.info(
         "  prices from %s: %d tickers, %d missing",
@@ -143,6 +144,19 @@ def _log_tickers(result: FetchResult, source: str) -> None:
         len(result.findings),
         len(result.failed),
     )
+
+
+def _early(last: dict[str, str]) -> list[str]:
+    """Name the tickers whose last session (ISO dates) is before the newest of their calendar."""
+    newest: dict[str | None, str] = {}
+    for ticker, day in last.items():
+        calendar = calendar_of(ticker)
+        newest[calendar] = max(day, newest.get(calendar, day))
+    return [
+        f"{ticker:<10} ends on {day}, others on {newest[calendar]}"
+        for ticker, day in last.items()
+        if (calendar := calendar_of(ticker)) and day < newest[calendar]
+    ]
 
 
 def accept_tickers(
