@@ -29,7 +29,7 @@ def table(spark: SparkSession, dataset: DeltaDataset) -> list[tuple[str, float]]
     return sorted(map(tuple, spark.table(dataset._sql_name).collect()))
 
 
-@pytest.fixture(params=["folder", "name"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.slow), "name"])
 def address(request: pytest.FixtureRequest, tmp_path: Path, spark: SparkSession) -> str:
     """Where a table lies; nothing is there yet."""
     if request.param == "folder":

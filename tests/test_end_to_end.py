@@ -194,6 +194,7 @@ def test_its_model_loads_by_its_address_and_gives_the_reported_probabilities(
         model.predict(features(test).drop(columns="lag_07"))
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_identical_windows(first_run, run, spark, tmp_path):
     """In another data root and process: the same to the last bit."""
     one, other = first_run[0] / "data", tmp_path / "else where"

@@ -92,6 +92,7 @@ def test_fault_07_08_09_impossible_prices_are_refused_before_any_write(
     assert not (tmp_path / "data/tables").exists()
 
 
+@pytest.mark.slow
 def test_fault_10_unsorted_rows_and_columns_give_the_same(run, sample, trained, spark, tmp_path):
     def shuffle(table):
         shuffled = table.sample(frac=1, random_state=1)

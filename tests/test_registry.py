@@ -361,6 +361,7 @@ def killed_at_each_step(store, tmp_path, pipeline, **parameters):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_fault_23_a_killed_registration_leaves_the_old_or_the_new_champion(open_source, tmp_path):
     register(open_source, "first")
     found = killed_at_each_step(

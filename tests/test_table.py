@@ -354,6 +354,7 @@ def test_the_log_has_a_line_for_the_first_tickers_only(
     assert caplog.messages[-1] == "  prices from own.csv: 30 tickers, 30 missing"
 
 
+@pytest.mark.slow
 def test_all_tickers_of_a_table_are_windowed_and_no_others(
     run: Run, stored: Path, tmp_path: Path, spark: SparkSession
 ) -> None:
