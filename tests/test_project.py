@@ -141,7 +141,7 @@ def test_a_requested_pipeline_comes_alone(pipelines):
 # --- Provenance -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed, and no run needs it")
 def test_a_changed_working_tree_is_recorded(tmp_path):
     def git(*words):
         person = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")

@@ -235,7 +235,7 @@ def test_columns_are_found_by_name(
             ["close (Clse)", "columns.close=close"],
         ),
         (["ticker", "date", "Date", "open", "close"], {}, ["date and Date", "columns.session="]),
-        (["ticker;date;open;close"], {}, ["separated by ';'", "ticker;date;", "commas"]),
+        (["ticker;date;open;close"], {}, ["separated by ';'", "ticker;date;open;close", "commas"]),
         (
             ["ticker", "date", "Open"],
             {"close": "Open"},

@@ -1,7 +1,9 @@
-"""From Spark and Arrow to pandas, and what a frame of windows covers."""
+"""From Spark and Arrow to pandas, what a frame of windows covers, a date per ticker."""
 
 import ctypes
+import datetime as dt
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,17 @@ def to_pandas(frame: "DataFrame", rows: int = 0) -> pd.DataFrame:
         if name not in floats:
             whole.insert(place, name, columns.pop(name))
     return whole
+
+
+def join_dates(frame: "DataFrame", name: str, dates: Mapping[str, dt.date]) -> "DataFrame":
+    """Add the date of each ticker as the column `name`; rows of other tickers are left out."""
+    from pyspark.sql import functions as F
+
+    columns = [pa.array([*dates], pa.string()), pa.array([*dates.values()], pa.date32())]
+    rows = pa.table(columns, ["ticker", name])
+    # Without a schema Spark Connect refuses a table without rows.
+    by_ticker = frame.sparkSession.createDataFrame(rows, f"ticker STRING, {name} DATE")
+    return frame.join(F.broadcast(by_ticker), "ticker")
 
 
 def extent(frame: pd.DataFrame) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from candlecast.features.computing import (
 )
 from candlecast.features.definitions import lag_columns
 from candlecast.features.windows import Body, candle_body, known_before
-from candlecast.frames import to_pandas
+from candlecast.frames import join_dates, to_pandas
 
 SAMPLED = (0.0, 0.33, 0.67, 1.0)
 """Where among the sessions of a ticker every feature is computed again."""
@@ -161,10 +161,9 @@ def _check_rows(
 
 def _fewest_between(prices: DataFrame, close: list[Row], first: dt.date) -> int:
     """Return the fewest sessions of a ticker between its ``last`` training session and the test."""
-    rows = [(row["ticker"], row["last"]) for row in close]
-    ends = prices.sparkSession.createDataFrame(rows, "ticker STRING, last DATE")
+    ends = {row["ticker"]: row["last"] for row in close}
     between = (F.col("session") > F.col("last")) & (F.col("session") < F.lit(first))
-    counts = prices.join(F.broadcast(ends), "ticker").groupBy("ticker")
+    counts = join_dates(prices, "last", ends).groupBy("ticker")
     found = counts.agg(F.count_if(between).alias("n")).collect()
     return min((int(row["n"]) for row in found), default=0)
 

@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from candlecast.errors import limited
-from candlecast.frames import Addition
+from candlecast.frames import Addition, join_dates
 from candlecast.sources.checks import COLUMNS, PRICES, Finding
 from candlecast.sources.table import source_name
 
@@ -141,7 +140,8 @@ def merge_prices(
             for ticker, history in unchanged.items()
             if history and history == now.get(ticker)
         }
-        later = _with_last(fetched, still).where(F.col("session") > F.col("last")).select(COLUMNS)
+        known = join_dates(fetched, "last", _last(still))
+        later = known.where(F.col("session") > F.col("last")).select(COLUMNS)
         if len(still) == len(unchanged):
             return Addition(later.repartition("ticker"))  # a day's sessions in one file
         others = F.col("ticker").isin([*unchanged.keys() - still.keys()])
@@ -181,7 +181,7 @@ def _fetched_histories(
         By ticker, how many sessions were fetched in all, and the short form.
     """
     is_known = F.col("session") <= F.col("last")
-    of_ticker = _with_last(fetched, stored).groupBy("ticker")
+    of_ticker = join_dates(fetched, "last", _last(stored)).groupBy("ticker")
     rows = of_ticker.agg(F.count("session"), *_short(is_known)).collect()
     return {ticker: (sessions, History(*short)) for ticker, sessions, *short in rows}
 
@@ -195,14 +195,8 @@ def _short(condition: Column) -> list[Column]:
     return [F.count(session), F.max(session), F.bit_xor(counted)]
 
 
-def _with_last(fetched: DataFrame, stored: Mapping[str, History]) -> DataFrame:
-    """Add the last stored session, `last`; tickers that are not in `stored` are left out."""
-    days = [history.last for history in stored.values()]
-    columns = [pa.array([*stored], pa.string()), pa.array(days, pa.date32())]
-    rows = pa.table(columns, ["ticker", "last"])
-    # Without a schema Spark Connect refuses a table without rows.
-    last = fetched.sparkSession.createDataFrame(rows, "ticker STRING, last DATE")
-    return fetched.join(F.broadcast(last), "ticker")
+def _last(stored: Mapping[str, History]) -> dict[str, dt.date]:
+    return {ticker: history.last for ticker, history in stored.items()}
 
 
 def _joined(fetched: DataFrame, stored: DataFrame) -> DataFrame:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.dataset import Dataset
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from candlecast.errors import IngestError, NotEnoughDataError, limited
+from candlecast.frames import join_dates
 from candlecast.progress import track
 from candlecast.sources.calendars import calendar_of, last_closed, read_clock
 from candlecast.sources.checks import OUTCOME, TYPES, Finding, check_ticker, with_outcome
@@ -148,14 +148,14 @@ def _log_tickers(result: FetchResult, source: str) -> None:
 
 def _early(last: dict[str, str]) -> list[str]:
     """Name the tickers whose last session (ISO dates) is before the newest of their calendar."""
-    newest: dict[str | None, str] = {}
-    for ticker, day in last.items():
-        calendar = calendar_of(ticker)
-        newest[calendar] = max(day, newest.get(calendar, day))
+    calendars = {ticker: calendar for ticker in last if (calendar := calendar_of(ticker))}
+    newest: dict[str, str] = {}
+    for ticker, calendar in calendars.items():
+        newest[calendar] = max(last[ticker], newest.get(calendar, ""))
     return [
-        f"{ticker:<10} ends on {day}, others on {newest[calendar]}"
-        for ticker, day in last.items()
-        if (calendar := calendar_of(ticker)) and day < newest[calendar]
+        f"{ticker:<10} ends on {last[ticker]}, others on {newest[calendar]}"
+        for ticker, calendar in calendars.items()
+        if last[ticker] < newest[calendar]
     ]
 
 
@@ -252,12 +252,10 @@ def select_prices(
     missing = quality.loc[quality["rule"] == "missing", "ticker"]
     arrived = sorted(set(quality["ticker"]) - set(missing))
     present = read_clock(now)
-    days = [last_closed(calendar or calendar_of(each), present).date() for each in arrived]
-    columns = [pa.array(arrived, pa.string()), pa.array(days, pa.date32())]
-    rows = pa.table(columns, ["ticker", "closed"])
-    # Without a schema Spark Connect refuses a table without rows.
-    closed = prices.sparkSession.createDataFrame(rows, "ticker STRING, closed DATE")
-    held = prices.where(in_range(start, end)).join(F.broadcast(closed), "ticker")
+    closed = {
+        ticker: last_closed(calendar or calendar_of(ticker), present).date() for ticker in arrived
+    }
+    held = join_dates(prices.where(in_range(start, end)), "closed", closed)
     closed_sessions = held.where(F.col("session") <= F.col("closed")).drop("closed")
     # As windows and audit need them: each ticker in one partition, by session.
     return closed_sessions.repartition("ticker").sortWithinPartitions("ticker", "session"), arrived
